@@ -1,0 +1,190 @@
+//! Validated names and numbers: one fallible constructor each, private fields, no bare `&str`
+//! names inside the program.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Longest name that also has to be a DNS label or a label value (RFC 1123, CONTRACT 2.1).
+pub const NAME_LABEL_MAX: usize = 63;
+
+/// `name-suffix`, with `name` cut so that the whole stays within [`NAME_LABEL_MAX`] characters, and
+/// trimmed of `-` (CONTRACT 2.1).
+pub fn name_with_suffix(name: &str, suffix: &str) -> String {
+    let room = NAME_LABEL_MAX.saturating_sub(suffix.len() + 1);
+    let cut: String = name.chars().take(room).collect();
+    format!("{cut}-{suffix}").trim_matches('-').to_owned()
+}
+
+/// Namespace and name of an object.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ObjectRef {
+    /// Namespace; empty for cluster-scoped objects.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl ObjectRef {
+    /// Names the object `name` in `namespace`.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+}
+
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.namespace.is_empty() {
+            f.write_str(&self.name)
+        } else {
+            write!(f, "{}/{}", self.namespace, self.name)
+        }
+    }
+}
+
+/// What a certificate is for (CONTRACT 1.3, `tls.certificates[].alias`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Alias {
+    /// What the pooler shows to its clients.
+    Server,
+    /// What clients show to the pooler.
+    Client,
+    /// What the metrics exporter uses.
+    MetricsExporter,
+}
+
+impl Alias {
+    /// All aliases, in the order in which defaulting appends them (CONTRACT 3.2).
+    pub const ALL: [Self; 3] = [Self::Server, Self::Client, Self::MetricsExporter];
+
+    /// The name in manifests and Secret names.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Client => "client",
+            Self::MetricsExporter => "metrics-exporter",
+        }
+    }
+
+    /// The alias of that name; `None` for names the schema lets through but nobody knows
+    /// (CONTRACT S18).
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|alias| alias.as_str() == name)
+    }
+}
+
+impl fmt::Display for Alias {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Number of an issued material, per PgBouncer and alias; the first is 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Revision(u32);
+
+impl Revision {
+    /// The first revision.
+    pub const FIRST: Self = Self(1);
+
+    /// The revision with that number; 0 is none.
+    pub const fn new(number: u32) -> Option<Self> {
+        if number == 0 {
+            None
+        } else {
+            Some(Self(number))
+        }
+    }
+
+    /// The number.
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+
+    /// The one after this.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "r{}", self.0)
+    }
+}
+
+/// SHA-256 of a certificate's DER encoding.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Fingerprint([u8; 32]);
+
+impl Fingerprint {
+    /// Takes a SHA-256 digest.
+    pub const fn from_sha256(digest: [u8; 32]) -> Self {
+        Self(digest)
+    }
+
+    /// Reads what [`fmt::Display`] writes: 64 hexadecimal digits.
+    pub fn parse(hex: &str) -> Option<Self> {
+        let mut digest = [0_u8; 32];
+        if hex.len() != 64 || !hex.is_ascii() {
+            return None;
+        }
+        for (byte, pair) in digest.iter_mut().zip(hex.as_bytes().chunks(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+        }
+        Some(Self(digest))
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Fingerprint {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Fingerprint {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("not a SHA-256 fingerprint"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_names_are_cut_to_leave_room_for_the_suffix() {
+        assert_eq!(
+            name_with_suffix("billing", "server-cert"),
+            "billing-server-cert"
+        );
+        let long = name_with_suffix(&"b".repeat(80), "pods");
+        assert_eq!(long.len(), NAME_LABEL_MAX);
+        assert!(long.ends_with("b-pods"));
+    }
+
+    #[test]
+    fn a_fingerprint_reads_what_it_writes() {
+        let print = Fingerprint::from_sha256([0xa7; 32]);
+        assert_eq!(Fingerprint::parse(&print.to_string()), Some(print));
+        assert_eq!(Fingerprint::parse("a7"), None);
+    }
+}
