@@ -4,7 +4,27 @@
 //! pod by pod without cutting a transaction in flight, proved on the wire, reversible until proved,
 //! and resumable after a crash at any instant. `ARCHITECTURE.md` has the map.
 
+// Layer 0
 pub mod clock;
 pub mod names;
 pub mod redacted;
 pub mod retry;
+pub mod telemetry;
+// Layer 1: core
+pub mod api;
+pub mod pki;
+// Layer 2: edges
+pub mod cluster;
+pub mod pgbouncer;
+// Layer 3
+pub mod blueprint;
+pub mod issuer;
+pub mod material;
+// Layer 4
+pub mod ops;
+pub mod provisioner;
+// Layer 5 to 7
+pub mod cli;
+pub mod controllers;
+pub mod daemon;
+pub mod local;

@@ -1,1 +1,3 @@
+//! The `bouncert` binary.
+
 fn main() {}

@@ -1,0 +1,1 @@
+//! kube-runtime glue: who is woken by what; no logic.

@@ -1,0 +1,1 @@
+//! The controllers of one operator process, as a list.

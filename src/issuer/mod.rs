@@ -1,0 +1,1 @@
+//! A signing request in, `Issued · Pending · Denied · Failed` out.

@@ -1,0 +1,1 @@
+//! Service addresses: a TCP balancer over ready endpoints.

@@ -1,0 +1,1 @@
+//! Durable objects: what the API server acknowledges survives `kill -9`.

@@ -1,0 +1,1 @@
+//! Controllers of the local platform: PetSet, StatefulSet, EndpointSlice, garbage.

@@ -1,0 +1,1 @@
+//! Revisions of the TLS material of one PgBouncer: issue, stage, publish, take back.

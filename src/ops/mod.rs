@@ -1,0 +1,1 @@
+//! One request, one plan, one journal: decide is pure, steps act.

@@ -1,0 +1,1 @@
+//! The PKI core: keys, requests, profiles, signing, verification, trust; pure and synchronous.

@@ -1,0 +1,1 @@
+//! PgBouncer object → Secrets, Services, workload, AppBinding, status.
