@@ -6,6 +6,7 @@
 
 // Layer 0
 pub mod clock;
+pub mod duration;
 pub mod names;
 pub mod redacted;
 pub mod retry;
