@@ -1,0 +1,97 @@
+//! What is wrong with a field, in Kubernetes' words.
+
+use serde_json::{Value, json};
+
+/// One thing that is wrong with one field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldError {
+    /// Path of the field, `spec.tls.certificates[0].alias`; `<nil>` for the object itself.
+    pub field: String,
+    /// Class of the error.
+    pub reason: Reason,
+    /// The words after the path, `Unsupported value: "x": supported values: "a", "b"`.
+    pub message: String,
+}
+
+/// Classes of field errors, as in the `reason` of a `Status` cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// A value of the right type that may not stand there.
+    Invalid,
+    /// A value is missing.
+    Required,
+    /// Not one of the values an enumeration allows.
+    NotSupported,
+    /// A value that may stand there once only.
+    Duplicate,
+    /// A value that may never stand there.
+    Forbidden,
+    /// Text that is too long.
+    TooLong,
+    /// A list with too many items.
+    TooMany,
+    /// A value of another type.
+    TypeInvalid,
+}
+
+impl Reason {
+    /// The word used on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Invalid => "FieldValueInvalid",
+            Self::Required => "FieldValueRequired",
+            Self::NotSupported => "FieldValueNotSupported",
+            Self::Duplicate => "FieldValueDuplicate",
+            Self::Forbidden => "FieldValueForbidden",
+            Self::TooLong => "FieldValueTooLong",
+            Self::TooMany => "FieldValueTooMany",
+            Self::TypeInvalid => "FieldValueTypeInvalid",
+        }
+    }
+}
+
+impl FieldError {
+    /// The cause that stands for this error in `Status.details.causes`.
+    pub fn cause(&self) -> Value {
+        json!({ "reason": self.reason.as_str(), "message": self.message, "field": self.field })
+    }
+}
+
+impl std::fmt::Display for FieldError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.field, self.message)
+    }
+}
+
+/// The message of a 422: `PgBouncer.kubedb.com "billing" is invalid: spec.x: Required value`.
+pub fn invalid_message(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> String {
+    let kind = if group.is_empty() {
+        kind.to_owned()
+    } else {
+        format!("{kind}.{group}")
+    };
+    let mut lines: Vec<String> = Vec::with_capacity(errors.len());
+    for line in errors.iter().map(ToString::to_string) {
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+    match lines.as_slice() {
+        [one] => format!("{kind} {name:?} is invalid: {one}"),
+        many => format!("{kind} {name:?} is invalid: [{}]", many.join(", ")),
+    }
+}
+
+/// The message of the 400 that `fieldValidation=Strict` gives for fields nobody knows.
+pub fn strict_message(kind: &str, version: &str, unknown: &[String]) -> String {
+    let fields: Vec<String> = unknown.iter().map(|path| unknown_field(path)).collect();
+    format!(
+        "{kind} in version {version:?} cannot be handled as a {kind}: strict decoding error: {}",
+        fields.join(", ")
+    )
+}
+
+/// The warning that `fieldValidation=Warn` gives for one field nobody knows.
+pub fn unknown_field(path: &str) -> String {
+    format!("unknown field {path:?}")
+}
