@@ -1,1 +1,25 @@
 //! Serde types of every resource we read or write, their defaults and CRDs; no behaviour.
+//!
+//! The types mirror what users write (CONTRACT section 1): optional fields stay optional here and
+//! are answered once, by whoever validates. Large subtrees that Bouncert only carries through
+//! (`podTemplate`, `init`, `monitor`) are plain JSON, so that no manifest loses a field.
+
+pub mod annotations;
+pub mod appbinding;
+pub mod certmanager;
+pub mod common;
+pub mod crds;
+pub mod opsrequest;
+pub mod petset;
+pub mod pgbouncer;
+pub mod tls;
+pub mod version;
+
+pub use appbinding::AppBinding;
+pub use certmanager::{CertificateRequest, ClusterIssuer, Issuer};
+pub use common::{Condition, Phase};
+pub use opsrequest::{PgBouncerOpsRequest, RequestPhase};
+pub use petset::PetSet;
+pub use pgbouncer::PgBouncer;
+pub use tls::{AuthType, CertificateSpec, IssuerRef, SslMode, TlsConfig};
+pub use version::PgBouncerVersion;

@@ -1,0 +1,32 @@
+//! Names of the annotations, labels and finalizers that Bouncert writes or obeys.
+
+/// Finalizer on a `PgBouncer` (CONTRACT N16).
+pub const FINALIZER: &str = "kubedb.com";
+/// Finalizer on a request that has begun to change something: deleting it undoes it first.
+pub const REQUEST_FINALIZER: &str = "bouncert.dev/undo";
+/// Pod label that the primary Service selects; draining a pod takes it off (DESIGN decision 5).
+pub const SERVING_LABEL: &str = "bouncert.dev/serving";
+/// Pod-template annotation: digest of the configuration and material a pod was started with.
+pub const DIGEST: &str = "bouncert.dev/digest";
+/// On a PgBouncer or a request: how changes reach the pods: `RollingRestart`, `Reload` or `Auto`.
+pub const STRATEGY: &str = "bouncert.dev/strategy";
+/// On a PgBouncer or a request: how long a drain waits for clients to leave (a Go duration).
+pub const DRAIN_TIMEOUT: &str = "bouncert.dev/drain-timeout";
+/// On a PgBouncer or a request: key algorithm of new keys: `ECDSA-P256` (default), `ECDSA-P384`,
+/// `Ed25519`, `RSA-2048`, `RSA-3072`, `RSA-4096`.
+pub const KEY_ALGORITHM: &str = "bouncert.dev/key-algorithm";
+/// On material Secrets: the revision they hold.
+pub const REVISION: &str = "bouncert.dev/revision";
+/// On material Secrets: SHA-256 of the leaf.
+pub const FINGERPRINT: &str = "bouncert.dev/fingerprint";
+/// On published material: how long each anchor of `ca.crt` is needed, as
+/// `<sha256>=<RFC 3339>` separated by commas (invariant I6).
+pub const TRUST_UNTIL: &str = "bouncert.dev/trust-until";
+/// Label on all Secrets that hold a revision of material: the alias.
+pub const ALIAS_LABEL: &str = "bouncert.dev/alias";
+/// Label on a journal ConfigMap: name of its request.
+pub const REQUEST_LABEL: &str = "bouncert.dev/request";
+/// Annotation on the Auth Secret (CONTRACT 2.2).
+pub const AUTH_ACTIVE_FROM: &str = "kubedb.com/auth-active-from";
+/// Un-prefixed pod label of CONTRACT 2.2.
+pub const BACKEND_SECRET_VERSION_LABEL: &str = "backend-secret-resource-version";
