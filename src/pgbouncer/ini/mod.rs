@@ -1,0 +1,273 @@
+//! The ini file: read, merge, render.
+//!
+//! PgBouncer's dialect is small and strict: a section header, a comment (`;` or `#` at the start of
+//! a line, nowhere else), or `key = value`. Keys are case-sensitive and consist of letters, digits
+//! and `_ . - *`; a value runs to the end of its line. Anything else stops the program from loading
+//! the file, which at a reload means that TLS is off, so [`Ini::parse`] refuses exactly that.
+//!
+//! A second header of the same section would reset the first one's settings to their defaults;
+//! [`Ini::render`] therefore writes every section once. Within `[pgbouncer]` it writes the
+//! `listen_`, `auth_` and `client_tls_` lines first: should a later line still fail to load, the
+//! ones that protect clients are in force.
+
+mod check;
+mod connect_string;
+mod parameters;
+
+#[cfg(test)]
+mod tests;
+
+pub use check::{Problem, check};
+pub use connect_string::ConnectString;
+
+use std::fmt;
+
+use thiserror::Error;
+
+/// A section of the file; the order is the order in which they are rendered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Section {
+    /// Where each database name leads.
+    Databases,
+    /// The program's settings.
+    Pgbouncer,
+    /// Settings of single users.
+    Users,
+    /// Other instances to which cancel requests are passed on.
+    Peers,
+}
+
+impl Section {
+    /// All sections, in rendering order.
+    pub const ALL: [Self; 4] = [Self::Databases, Self::Pgbouncer, Self::Users, Self::Peers];
+
+    /// The name between the brackets.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Databases => "databases",
+            Self::Pgbouncer => "pgbouncer",
+            Self::Users => "users",
+            Self::Peers => "peers",
+        }
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|section| section.as_str() == name)
+    }
+}
+
+impl fmt::Display for Section {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why a text is not an ini file that PgBouncer loads.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ParseError {
+    /// A line that is neither header, comment nor `key = value`.
+    #[error("line {line} is neither a section, a comment nor `key = value`")]
+    Syntax {
+        /// Line number, from 1.
+        line: usize,
+    },
+    /// A section that PgBouncer does not know.
+    #[error(
+        "line {line}: there is no section [{name}]; known are databases, pgbouncer, users, peers"
+    )]
+    UnknownSection {
+        /// Line number, from 1.
+        line: usize,
+        /// What stood between the brackets.
+        name: String,
+    },
+    /// A setting before the first section.
+    #[error("line {line}: `{key}` stands before the first section; put it under [pgbouncer]")]
+    NoSection {
+        /// Line number, from 1.
+        line: usize,
+        /// The setting.
+        key: String,
+    },
+    /// `%include`, which would read a file that nobody has checked.
+    #[error("line {line}: %include is not supported; write the settings themselves")]
+    Include {
+        /// Line number, from 1.
+        line: usize,
+    },
+}
+
+/// An ini file as a value: settings in the order in which they were first given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ini {
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    section: Section,
+    key: String,
+    value: String,
+    /// The line as its author wrote it; `None` for lines of our own.
+    written: Option<String>,
+}
+
+impl Ini {
+    /// An empty file.
+    pub const fn new() -> Self {
+        Self {
+            entries: Vec::new(),
+        }
+    }
+
+    /// Reads a file. Comments are dropped; the text of every setting is kept as it was written.
+    pub fn parse(text: &str) -> Result<Self, ParseError> {
+        let mut ini = Self::new();
+        let mut section = None;
+        for (index, raw) in text.lines().enumerate() {
+            let (line, text) = (index + 1, raw.trim());
+            if text.is_empty() || text.starts_with([';', '#']) {
+                continue;
+            }
+            if text.starts_with("%include") {
+                return Err(ParseError::Include { line });
+            }
+            if let Some(rest) = text.strip_prefix('[') {
+                let name = rest.strip_suffix(']').ok_or(ParseError::Syntax { line })?;
+                let unknown = || ParseError::UnknownSection {
+                    line,
+                    name: name.to_owned(),
+                };
+                section = Some(Section::parse(name).ok_or_else(unknown)?);
+                continue;
+            }
+            let (key, value) = setting(text).ok_or(ParseError::Syntax { line })?;
+            let Some(section) = section else {
+                let key = key.to_owned();
+                return Err(ParseError::NoSection { line, key });
+            };
+            ini.put(Entry {
+                section,
+                key: key.to_owned(),
+                value: value.to_owned(),
+                written: Some(text.to_owned()),
+            });
+        }
+        Ok(ini)
+    }
+
+    /// Sets `key` in `section`; a former value is replaced in its place.
+    pub fn set(&mut self, section: Section, key: &str, value: impl fmt::Display) -> &mut Self {
+        self.put(Entry {
+            section,
+            key: key.to_owned(),
+            value: value.to_string(),
+            written: None,
+        });
+        self
+    }
+
+    /// Removes `key` from `section`.
+    pub fn remove(&mut self, section: Section, key: &str) {
+        self.entries
+            .retain(|entry| entry.section != section || entry.key != key);
+    }
+
+    /// The value of `key` in `section`.
+    pub fn get(&self, section: Section, key: &str) -> Option<&str> {
+        self.entries
+            .iter()
+            .find(|entry| entry.section == section && entry.key == key)
+            .map(|entry| entry.value.as_str())
+    }
+
+    /// The settings of a section.
+    pub fn section(&self, section: Section) -> impl Iterator<Item = (&str, &str)> {
+        self.entries
+            .iter()
+            .filter(move |entry| entry.section == section)
+            .map(|entry| (entry.key.as_str(), entry.value.as_str()))
+    }
+
+    /// Lays `over` on top: its settings win, and keep the text in which they were written.
+    pub fn overlay(&mut self, over: &Self) -> &mut Self {
+        for entry in &over.entries {
+            self.put(entry.clone());
+        }
+        self
+    }
+
+    /// Merges layers, the least important first: default template, `connectionPool`, the
+    /// configuration Secret, inline.
+    pub fn merged<'a>(layers: impl IntoIterator<Item = &'a Self>) -> Self {
+        let mut merged = Self::new();
+        for layer in layers {
+            merged.overlay(layer);
+        }
+        merged
+    }
+
+    /// The file. `[databases]` comes first, and each section once.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        for section in Section::ALL {
+            let mut entries: Vec<&Entry> = self
+                .entries
+                .iter()
+                .filter(|entry| entry.section == section)
+                .collect();
+            // Readers of the file expect these two sections, empty or not.
+            let always = matches!(section, Section::Databases | Section::Pgbouncer);
+            if entries.is_empty() && !always {
+                continue;
+            }
+            if section == Section::Pgbouncer {
+                entries.sort_by_key(|entry| !protects_clients(&entry.key));
+            }
+            if !text.is_empty() {
+                text.push('\n');
+            }
+            text.push_str(&format!("[{section}]\n"));
+            for entry in entries {
+                text.push_str(&entry.line());
+                text.push('\n');
+            }
+        }
+        text
+    }
+
+    fn put(&mut self, new: Entry) {
+        let same = |old: &&mut Entry| old.section == new.section && old.key == new.key;
+        match self.entries.iter_mut().find(same) {
+            Some(old) => *old = new,
+            None => self.entries.push(new),
+        }
+    }
+}
+
+impl Entry {
+    fn line(&self) -> String {
+        self.written.clone().unwrap_or_else(|| {
+            format!("{} = {}", self.key, self.value)
+                .trim_end()
+                .to_owned()
+        })
+    }
+}
+
+/// Whether a line belongs first in `[pgbouncer]`.
+fn protects_clients(key: &str) -> bool {
+    ["listen_", "auth_", "client_tls_"]
+        .iter()
+        .any(|prefix| key.starts_with(prefix))
+}
+
+/// Splits `key = value`; `None` where PgBouncer would report a syntax error.
+fn setting(text: &str) -> Option<(&str, &str)> {
+    let (key, value) = text.split_once('=')?;
+    let key = key.trim_end();
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '*');
+    (!key.is_empty() && key.chars().all(plain)).then(|| (key, value.trim()))
+}

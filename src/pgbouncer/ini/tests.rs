@@ -1,0 +1,140 @@
+//! Tests of reading, merging, rendering and checking.
+
+use super::*;
+use crate::pgbouncer::Version;
+
+const V1_18: Version = Version::new(1, 18, 0);
+const V1_26: Version = Version::new(1, 26, 1);
+
+fn problems(text: &str, version: Version) -> Vec<String> {
+    let ini = Ini::parse(text).expect("parses");
+    let problems = check(&ini, version).err().unwrap_or_default();
+    problems.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn user_text_is_kept_as_it_was_written() {
+    let mut ours = Ini::new();
+    ours.set(
+        Section::Databases,
+        "ledger",
+        "host=ledger.shop.svc port=5433",
+    )
+    .set(Section::Pgbouncer, "pool_mode", "session")
+    .set(Section::Pgbouncer, "auth_type", "md5");
+    let theirs =
+        Ini::parse("; note\n[pgbouncer]\nauth_type=scram-sha-256\nverbose =  2\n").unwrap();
+    assert_eq!(
+        Ini::merged([&ours, &theirs]).render(),
+        "[databases]\nledger = host=ledger.shop.svc port=5433\n\n\
+         [pgbouncer]\nauth_type=scram-sha-256\npool_mode = session\nverbose =  2\n"
+    );
+}
+
+#[test]
+fn what_protects_clients_is_rendered_first() {
+    let ini = Ini::parse(
+        "[users]\nann = pool_mode=session\n[pgbouncer]\nverbose=1\nclient_tls_sslmode=require\n\
+         pool_mode=session\nlisten_port=7000\n[databases]\nledger = host=here\n[pgbouncer]\nverbose=0\n",
+    )
+    .unwrap();
+    assert_eq!(
+        ini.render(),
+        "[databases]\nledger = host=here\n\n\
+         [pgbouncer]\nclient_tls_sslmode=require\nlisten_port=7000\nverbose=0\npool_mode=session\n\n\
+         [users]\nann = pool_mode=session\n"
+    );
+}
+
+#[test]
+fn what_stops_the_program_from_loading_is_refused() {
+    let error = |text: &str| Ini::parse(text).unwrap_err();
+    assert_eq!(
+        error("[pgbouncer]\na b = 1"),
+        ParseError::Syntax { line: 2 }
+    );
+    assert_eq!(
+        error("[pgbouncer]\nauth_type"),
+        ParseError::Syntax { line: 2 }
+    );
+    assert_eq!(error("[users] x"), ParseError::Syntax { line: 1 });
+    assert_eq!(error("\n%include /x.ini"), ParseError::Include { line: 2 });
+    assert!(matches!(
+        error("[ users ]"),
+        ParseError::UnknownSection { line: 1, .. }
+    ));
+    assert!(matches!(
+        error("verbose=1"),
+        ParseError::NoSection { line: 1, .. }
+    ));
+}
+
+#[test]
+fn a_parameter_of_another_version_is_named() {
+    let text = "[pgbouncer]\nmax_prepared_statements=10\nsuspend_timeout=5\nAUTH_TYPE=md5\n";
+    assert_eq!(
+        problems(text, V1_18),
+        [
+            "[pgbouncer] max_prepared_statements: PgBouncer 1.18.0 does not know this parameter",
+            "[pgbouncer] AUTH_TYPE: PgBouncer has no such parameter",
+        ]
+    );
+    assert_eq!(
+        problems(text, V1_26),
+        [
+            "[pgbouncer] suspend_timeout: PgBouncer 1.26.1 does not know this parameter",
+            "[pgbouncer] AUTH_TYPE: PgBouncer has no such parameter",
+        ]
+    );
+}
+
+#[test]
+fn values_are_checked_as_the_program_reads_them() {
+    let text = "[pgbouncer]\nlog_connections=yes\nlisten_port=0x1F\nserver_lifetime=1.5\n\
+                query_timeout=-1\npool_mode=Session\nauth_type=ldap\n";
+    let found = problems(text, V1_18);
+    assert_eq!(found.len(), 3, "{found:?}");
+    assert!(found[0].contains("log_connections: `yes` is not a whole number"));
+    assert!(found[1].contains("query_timeout: `-1` is not a number of seconds"));
+    assert!(found[2].contains("auth_type: `ldap` is not one of"));
+    assert_eq!(problems("[pgbouncer]\nauth_type=ldap\n", V1_26), [""; 0]);
+}
+
+#[test]
+fn tls_rules_are_held() {
+    let tls = |mode: &str, rest: &str| {
+        problems(
+            &format!("[pgbouncer]\nclient_tls_sslmode={mode}\n{rest}"),
+            V1_18,
+        )
+    };
+    let pair = "client_tls_key_file=/k\nclient_tls_cert_file=/c\n";
+    assert_eq!(tls("disable", ""), [""; 0]);
+    assert_eq!(tls("require", pair), [""; 0]);
+    assert!(tls("require", "")[0].contains("needs client_tls_key_file"));
+    assert!(tls("verify-full", pair)[0].contains("needs client_tls_ca_file"));
+    assert!(tls("verify-ca", pair)[0].contains("every CA of the machine"));
+    let cert = format!("{pair}client_tls_ca_file=/a\nauth_type=cert\n");
+    assert_eq!(tls("verify-full", &cert), [""; 0]);
+    assert!(tls("verify-ca", &cert)[0].contains("auth_type=cert"));
+}
+
+#[test]
+fn connect_strings_are_checked() {
+    let found = problems(
+        "[databases]\npgbouncer = host=a\nb = host=x colour=red\nc = password='x\nd = port=abc\n\
+         [peers]\n1 = host=y\n[users]\nann = max_user_connections=3 pool_size=2\n",
+        V1_18,
+    );
+    let text = found.join("\n");
+    for part in [
+        "reserved for the admin console",
+        "b colour: PgBouncer has no such parameter",
+        "c: not a list",
+        "d port: `abc` is not a whole number",
+        "[peers] 1: PgBouncer 1.18.0",
+        "ann pool_size: PgBouncer 1.18.0",
+    ] {
+        assert!(text.contains(part), "{part} is missing in:\n{text}");
+    }
+}
