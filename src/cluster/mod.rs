@@ -1,1 +1,302 @@
 //! The only user of `kube::Client`: timeouts, field manager, compare-and-swap, events.
+//!
+//! Every call is bounded by [`CALL_TIMEOUT`] and its error names the verb and the object. Writes
+//! come in three strengths: [`Cluster::apply`] states the fields we own, [`Cluster::replace`]
+//! succeeds only on the very version that was read, [`Cluster::create`] only if nothing was there.
+
+mod error;
+mod events;
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
+use kube::api::{
+    DeleteParams, EvictParams, ListParams, Patch, PatchParams, PostParams, Preconditions,
+};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+pub use self::error::ClusterError;
+pub use self::events::{EventKind, Reporter};
+use crate::names::ObjectRef;
+
+/// Bound of one call. An API server that is slower than this is down for our purposes.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(20);
+/// Field manager of everything we apply.
+pub const FIELD_MANAGER: &str = "bouncert";
+/// Objects asked for in one page of a list.
+const PAGE: u32 = 500;
+
+/// A namespaced kind that can be read and written.
+pub trait Namespaced:
+    Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+    + Clone
+    + Debug
+    + DeserializeOwned
+    + Serialize
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<K> Namespaced for K where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Serialize
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// What came of an eviction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Eviction {
+    /// The pod is on its way out.
+    Evicted,
+    /// It was gone already.
+    Gone,
+    /// A PodDisruptionBudget does not allow it now.
+    Refused {
+        /// What the API server says.
+        message: String,
+    },
+}
+
+/// A Kubernetes API, bounded and with named errors.
+#[derive(Clone)]
+pub struct Cluster {
+    client: Client,
+}
+
+impl Cluster {
+    /// Speaks through `client`.
+    pub const fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// The client itself, for watches.
+    pub const fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Reads an object; `None` if it is not there.
+    pub async fn get<K: Namespaced>(&self, at: &ObjectRef) -> Result<Option<K>, ClusterError> {
+        let api = self.api::<K>(&at.namespace);
+        bounded::<K, _>("get", at, api.get_opt(&at.name)).await
+    }
+
+    /// Reads a cluster-scoped object; `None` if it is not there.
+    pub async fn get_global<K>(&self, name: &str) -> Result<Option<K>, ClusterError>
+    where
+        K: Resource<Scope = ClusterResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + DeserializeOwned,
+    {
+        let at = ObjectRef::new("", name);
+        let api: Api<K> = Api::all(self.client.clone());
+        bounded::<K, _>("get", &at, api.get_opt(name)).await
+    }
+
+    /// Lists the objects of a namespace that carry `labels` (a selector; empty for all).
+    pub async fn list<K: Namespaced>(
+        &self,
+        namespace: &str,
+        labels: &str,
+    ) -> Result<Vec<K>, ClusterError> {
+        self.list_pages(
+            &self.api::<K>(namespace),
+            &ObjectRef::new(namespace, "*"),
+            labels,
+        )
+        .await
+    }
+
+    /// Lists the objects of all namespaces that carry `labels`.
+    pub async fn list_all<K: Namespaced>(&self, labels: &str) -> Result<Vec<K>, ClusterError> {
+        self.list_pages(
+            &Api::all(self.client.clone()),
+            &ObjectRef::new("", "*"),
+            labels,
+        )
+        .await
+    }
+
+    /// Creates an object; [`ClusterError::is_already_exists`] tells when one was there.
+    pub async fn create<K: Namespaced>(&self, object: &K) -> Result<K, ClusterError> {
+        let at = reference(object);
+        let api = self.api::<K>(&at.namespace);
+        let params = PostParams {
+            field_manager: Some(FIELD_MANAGER.into()),
+            ..Default::default()
+        };
+        bounded::<K, _>("create", &at, api.create(&params, object)).await
+    }
+
+    /// Creates an object, or reads the one that is there: what a repeated act does.
+    pub async fn create_or_get<K: Namespaced>(&self, object: &K) -> Result<K, ClusterError> {
+        match self.create(object).await {
+            Err(error) if error.is_already_exists() => {
+                let at = reference(object);
+                self.get(&at).await?.ok_or(error)
+            }
+            done => done,
+        }
+    }
+
+    /// Writes an object back, if nobody else has since it was read.
+    pub async fn replace<K: Namespaced>(&self, object: &K) -> Result<K, ClusterError> {
+        let at = reference(object);
+        let api = self.api::<K>(&at.namespace);
+        let params = PostParams {
+            field_manager: Some(FIELD_MANAGER.into()),
+            ..Default::default()
+        };
+        bounded::<K, _>("replace", &at, api.replace(&at.name, &params, object)).await
+    }
+
+    /// States the fields that we own (server-side apply, forced).
+    pub async fn apply<K: Namespaced>(&self, object: &K) -> Result<K, ClusterError> {
+        let at = reference(object);
+        let api = self.api::<K>(&at.namespace);
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        bounded::<K, _>(
+            "apply",
+            &at,
+            api.patch(&at.name, &params, &Patch::Apply(object)),
+        )
+        .await
+    }
+
+    /// Changes an object by a JSON merge patch. A `metadata.resourceVersion` in it makes it a
+    /// compare-and-swap.
+    pub async fn patch<K: Namespaced>(
+        &self,
+        at: &ObjectRef,
+        patch: &Value,
+    ) -> Result<K, ClusterError> {
+        let api = self.api::<K>(&at.namespace);
+        let params = merge_params();
+        bounded::<K, _>(
+            "patch",
+            at,
+            api.patch(&at.name, &params, &Patch::Merge(patch)),
+        )
+        .await
+    }
+
+    /// Changes an object's status by a JSON merge patch.
+    pub async fn patch_status<K: Namespaced>(
+        &self,
+        at: &ObjectRef,
+        patch: &Value,
+    ) -> Result<K, ClusterError> {
+        let api = self.api::<K>(&at.namespace);
+        let params = merge_params();
+        let patch = Patch::Merge(patch);
+        let call = api.patch_status(&at.name, &params, &patch);
+        bounded::<K, _>("patch the status of", at, call).await
+    }
+
+    /// Deletes an object; that it is gone already is success. With `uid`, only that very object.
+    pub async fn delete<K: Namespaced>(
+        &self,
+        at: &ObjectRef,
+        uid: Option<&str>,
+    ) -> Result<(), ClusterError> {
+        let api = self.api::<K>(&at.namespace);
+        let params = DeleteParams {
+            preconditions: uid.map(|uid| Preconditions {
+                uid: Some(uid.to_owned()),
+                resource_version: None,
+            }),
+            ..DeleteParams::background()
+        };
+        match bounded::<K, _>("delete", at, api.delete(&at.name, &params)).await {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Asks for a pod's eviction, which honours PodDisruptionBudgets.
+    pub async fn evict(&self, at: &ObjectRef) -> Result<Eviction, ClusterError> {
+        let api = self.api::<Pod>(&at.namespace);
+        let params = EvictParams::default();
+        match bounded::<Pod, _>("evict", at, api.evict(&at.name, &params)).await {
+            Ok(_) => Ok(Eviction::Evicted),
+            Err(error) if error.is_not_found() => Ok(Eviction::Gone),
+            Err(error) if error.code() == Some(429) => Ok(Eviction::Refused {
+                message: error.server_message().unwrap_or_default(),
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn api<K: Namespaced>(&self, namespace: &str) -> Api<K> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    async fn list_pages<K: Namespaced>(
+        &self,
+        api: &Api<K>,
+        at: &ObjectRef,
+        labels: &str,
+    ) -> Result<Vec<K>, ClusterError> {
+        let mut params = ListParams::default().limit(PAGE).labels(labels);
+        let mut found = Vec::new();
+        loop {
+            let page = bounded::<K, _>("list", at, api.list(&params)).await?;
+            found.extend(page.items);
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params.continue_token = Some(token),
+                None => return Ok(found),
+            }
+        }
+    }
+}
+
+/// Namespace and name of an object.
+pub fn reference<K: Resource>(object: &K) -> ObjectRef {
+    ObjectRef::new(object.namespace().unwrap_or_default(), object.name_any())
+}
+
+fn merge_params() -> PatchParams {
+    PatchParams {
+        field_manager: Some(FIELD_MANAGER.into()),
+        ..Default::default()
+    }
+}
+
+/// Runs one call within [`CALL_TIMEOUT`] and names it in its error.
+async fn bounded<K, T>(
+    verb: &'static str,
+    at: &ObjectRef,
+    call: impl Future<Output = kube::Result<T>>,
+) -> Result<T, ClusterError>
+where
+    K: Resource<DynamicType = ()>,
+{
+    let kind = K::kind(&()).into_owned();
+    match tokio::time::timeout(CALL_TIMEOUT, call).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(source)) => Err(ClusterError::Call {
+            verb,
+            kind,
+            at: at.clone(),
+            source: Box::new(source),
+        }),
+        Err(_) => Err(ClusterError::TimedOut {
+            verb,
+            kind,
+            at: at.clone(),
+        }),
+    }
+}

@@ -1,0 +1,81 @@
+//! What can go wrong between us and the API server.
+
+use super::CALL_TIMEOUT;
+use crate::names::ObjectRef;
+use crate::retry::Retry;
+
+/// A call to the API server failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// The server, or the way to it, answered with an error.
+    #[error("cannot {verb} {kind} {at}")]
+    Call {
+        /// What was asked for.
+        verb: &'static str,
+        /// Kind of the object.
+        kind: String,
+        /// The object.
+        at: ObjectRef,
+        /// What the client says.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// No answer in time.
+    #[error("cannot {verb} {kind} {at}: no answer within {} s", CALL_TIMEOUT.as_secs())]
+    TimedOut {
+        /// What was asked for.
+        verb: &'static str,
+        /// Kind of the object.
+        kind: String,
+        /// The object.
+        at: ObjectRef,
+    },
+}
+
+impl ClusterError {
+    /// HTTP status of the server's answer, if it gave one.
+    pub fn code(&self) -> Option<u16> {
+        self.api().map(|status| status.code)
+    }
+
+    /// The server's own words.
+    pub fn server_message(&self) -> Option<String> {
+        self.api().map(|status| status.message.clone())
+    }
+
+    /// Whether the object is not there.
+    pub fn is_not_found(&self) -> bool {
+        self.code() == Some(404)
+    }
+
+    /// Whether somebody else wrote in between.
+    pub fn is_conflict(&self) -> bool {
+        self.api()
+            .is_some_and(|status| status.code == 409 && status.reason != "AlreadyExists")
+    }
+
+    /// Whether an object of that name was there already.
+    pub fn is_already_exists(&self) -> bool {
+        self.api()
+            .is_some_and(|status| status.code == 409 && status.reason == "AlreadyExists")
+    }
+
+    /// Whether trying again may help.
+    pub fn retry(&self) -> Retry {
+        match self.code() {
+            Some(404) => Retry::WhenChanged,
+            Some(409 | 410 | 429 | 500..) | None => Retry::Backoff,
+            Some(_) => Retry::Never,
+        }
+    }
+
+    fn api(&self) -> Option<&kube::core::Status> {
+        match self {
+            Self::Call { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) => Some(status.as_ref()),
+                _ => None,
+            },
+            Self::TimedOut { .. } => None,
+        }
+    }
+}

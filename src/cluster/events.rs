@@ -1,0 +1,137 @@
+//! Events that people read in `kubectl describe`.
+//!
+//! One line per change of state: an event of the same object, kind, reason and message raises the
+//! count of the one that is there, because its name derives from them.
+
+use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::{Resource, ResourceExt};
+use serde_json::json;
+use time::OffsetDateTime;
+
+use super::{Cluster, ClusterError};
+use crate::api::common::rfc3339_seconds;
+use crate::names::ObjectRef;
+
+/// Whether an event is news or trouble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// News.
+    Normal,
+    /// Trouble.
+    Warning,
+}
+
+/// Writes events in the name of one component.
+#[derive(Clone)]
+pub struct Reporter {
+    cluster: Cluster,
+    component: &'static str,
+}
+
+impl Reporter {
+    /// Reports as `component`.
+    pub const fn new(cluster: Cluster, component: &'static str) -> Self {
+        Self { cluster, component }
+    }
+
+    /// Reports on `object`. An event that cannot be written is logged and forgotten: it must never
+    /// stop the work it tells about.
+    pub async fn report<K>(
+        &self,
+        object: &K,
+        kind: EventKind,
+        (reason, message): (&str, &str),
+        now: OffsetDateTime,
+    ) where
+        K: Resource<DynamicType = ()>,
+    {
+        let event = self.event(object, kind, (reason, message), now);
+        if let Err(error) = self.write(event, now).await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                reason,
+                "event not written"
+            );
+        }
+    }
+
+    async fn write(&self, event: Event, now: OffsetDateTime) -> Result<(), ClusterError> {
+        let at = super::reference(&event);
+        let Some(former) = self.cluster.get::<Event>(&at).await? else {
+            return match self.cluster.create(&event).await {
+                Err(error) if !error.is_already_exists() => Err(error),
+                _ => Ok(()),
+            };
+        };
+        let count = former.count.unwrap_or(1).saturating_add(1);
+        let patch = json!({ "count": count, "lastTimestamp": rfc3339_seconds(now) });
+        self.cluster.patch::<Event>(&at, &patch).await.map(drop)
+    }
+
+    fn event<K>(
+        &self,
+        object: &K,
+        kind: EventKind,
+        (reason, message): (&str, &str),
+        now: OffsetDateTime,
+    ) -> Event
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        let about = ObjectReference {
+            api_version: Some(K::api_version(&()).into_owned()),
+            kind: Some(K::kind(&()).into_owned()),
+            name: object.meta().name.clone(),
+            namespace: object.meta().namespace.clone(),
+            uid: object.meta().uid.clone(),
+            ..ObjectReference::default()
+        };
+        let type_ = match kind {
+            EventKind::Normal => "Normal",
+            EventKind::Warning => "Warning",
+        };
+        let identity = [
+            object.meta().uid.as_deref().unwrap_or(""),
+            type_,
+            reason,
+            message,
+        ];
+        let at = ObjectRef::new(
+            object.namespace().unwrap_or_else(|| "default".to_owned()),
+            format!("{}.{}", object.name_any(), short_hash(&identity)),
+        );
+        let time: Option<Time> = serde_json::from_value(json!(rfc3339_seconds(now))).ok();
+        Event {
+            metadata: ObjectMeta {
+                name: Some(at.name),
+                namespace: Some(at.namespace),
+                ..ObjectMeta::default()
+            },
+            involved_object: about,
+            type_: Some(type_.to_owned()),
+            reason: Some(reason.to_owned()),
+            message: Some(message.to_owned()),
+            source: Some(EventSource {
+                component: Some(self.component.to_owned()),
+                ..EventSource::default()
+            }),
+            reporting_component: Some(self.component.to_owned()),
+            count: Some(1),
+            first_timestamp: time.clone(),
+            last_timestamp: time,
+            ..Event::default()
+        }
+    }
+}
+
+/// 16 hexadecimal digits that stand for `parts`.
+fn short_hash(parts: &[&str]) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, parts.join("\u{1f}").as_bytes());
+    digest
+        .as_ref()
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
