@@ -1,0 +1,185 @@
+//! The encodings of private keys: PKCS#8 (RFC 5958), SEC 1 (RFC 5915), PKCS#1 (RFC 8017).
+
+use ring::signature::KeyPair as _;
+use zeroize::Zeroizing;
+
+use super::{Curve, KeyEncoding, KeyError, Material, PrivateKey, Signer};
+use crate::pki::der::{self, DerError, Reader};
+use crate::pki::oid;
+
+/// Reads `PrivateKeyInfo` or `OneAsymmetricKey`.
+pub(super) fn read_pkcs8(bytes: &[u8]) -> Result<PrivateKey, KeyError> {
+    let mut info = Reader::new(bytes).enter(der::SEQUENCE)?;
+    info.read(der::INTEGER)?;
+    let mut algorithm = info.enter(der::SEQUENCE)?;
+    let inner = info.read(der::OCTET_STRING)?;
+    let identifier = algorithm.read(der::OBJECT_IDENTIFIER)?;
+    if identifier == oid::RSA_ENCRYPTION {
+        PrivateKey::from_pkcs1(inner)
+    } else if identifier == oid::ED25519 {
+        let seed = Reader::new(inner).read(der::OCTET_STRING)?;
+        PrivateKey::from_ed25519_seed(seed)
+    } else if identifier == oid::EC_PUBLIC_KEY {
+        read_sec1(inner, Some(curve(algorithm.read(der::OBJECT_IDENTIFIER)?)?))
+    } else {
+        Err(KeyError::Unsupported {
+            kind: dotted(identifier),
+        })
+    }
+}
+
+/// Reads `ECPrivateKey`; the curve is the one inside, or that of the PKCS#8 envelope.
+pub(super) fn read_sec1(bytes: &[u8], outer: Option<Curve>) -> Result<PrivateKey, KeyError> {
+    let mut key = Reader::new(bytes).enter(der::SEQUENCE)?;
+    key.read(der::INTEGER)?;
+    let scalar = key.read(der::OCTET_STRING)?;
+    let inner = if key.next_is(der::explicit(0)) {
+        let mut parameters = key.enter(der::explicit(0))?;
+        if !parameters.next_is(der::OBJECT_IDENTIFIER) {
+            return Err(KeyError::Unsupported {
+                kind: "ECDSA with a curve spelled out in numbers".to_owned(),
+            });
+        }
+        Some(curve(parameters.read(der::OBJECT_IDENTIFIER)?)?)
+    } else {
+        None
+    };
+    let curve = match (outer, inner) {
+        (Some(outer), Some(inner)) if outer != inner => {
+            return Err(KeyError::Malformed {
+                detail: "it names two different curves",
+            });
+        }
+        (Some(curve), _) | (None, Some(curve)) => curve,
+        (None, None) => {
+            return Err(KeyError::Malformed {
+                detail: "it does not name its curve",
+            });
+        }
+    };
+    if !key.next_is(der::explicit(1)) {
+        return Err(KeyError::Malformed {
+            detail: "it lacks its public half: rewrite it with `openssl ec`",
+        });
+    }
+    let public = key.enter(der::explicit(1))?.read_bit_string()?;
+    // Some writers drop leading zeros of the scalar, which RFC 5915 forbids.
+    let mut padded = Zeroizing::new(vec![0_u8; curve.scalar_length()]);
+    let gap = padded
+        .len()
+        .checked_sub(scalar.len())
+        .ok_or(KeyError::Malformed {
+            detail: "its number is longer than its curve",
+        })?;
+    padded[gap..].copy_from_slice(scalar);
+    PrivateKey::from_ec(curve, &padded, public)
+}
+
+/// The size of the modulus in an `RSAPrivateKey`.
+pub(super) fn pkcs1_bits(bytes: &[u8]) -> Result<usize, KeyError> {
+    let mut key = Reader::new(bytes).enter(der::SEQUENCE)?;
+    key.read(der::INTEGER)?;
+    Ok(integer_bits(key.read(der::INTEGER)?))
+}
+
+/// The number of significant bits of a non-negative `INTEGER`.
+pub(super) fn integer_bits(content: &[u8]) -> usize {
+    match content.iter().position(|byte| *byte != 0) {
+        None => 0,
+        Some(start) => (content.len() - start) * 8 - content[start].leading_zeros() as usize,
+    }
+}
+
+/// The label and the bytes of `key` in `encoding`.
+pub(super) fn write(key: &PrivateKey, encoding: KeyEncoding) -> (&'static str, Zeroizing<Vec<u8>>) {
+    match (&key.material, encoding) {
+        (Material::Rsa { pkcs1 }, KeyEncoding::Pkcs1) => {
+            ("RSA PRIVATE KEY", Zeroizing::new(pkcs1.expose().clone()))
+        }
+        (Material::Rsa { pkcs1 }, KeyEncoding::Pkcs8) => {
+            let algorithm = der::sequence(&[&der::oid(oid::RSA_ENCRYPTION), der::NULL]);
+            ("PRIVATE KEY", pkcs8(&algorithm, pkcs1.expose()))
+        }
+        (Material::Ec { curve, scalar }, KeyEncoding::Pkcs1) => {
+            let parameters = der::element(der::explicit(0), &[&der::oid(curve.oid())]);
+            ("EC PRIVATE KEY", sec1(scalar.expose(), &parameters, key))
+        }
+        (Material::Ec { curve, scalar }, KeyEncoding::Pkcs8) => {
+            let algorithm = der::sequence(&[&der::oid(oid::EC_PUBLIC_KEY), &der::oid(curve.oid())]);
+            (
+                "PRIVATE KEY",
+                pkcs8(&algorithm, &sec1(scalar.expose(), &[], key)),
+            )
+        }
+        // Version 1 without the public half: OpenSSL before 3.5 does not read the longer form.
+        (Material::Ed25519 { seed }, KeyEncoding::Pkcs1 | KeyEncoding::Pkcs8) => {
+            let algorithm = der::sequence(&[&der::oid(oid::ED25519)]);
+            let inner = Zeroizing::new(der::octet_string(seed.expose()));
+            ("PRIVATE KEY", pkcs8(&algorithm, &inner))
+        }
+    }
+}
+
+fn pkcs8(algorithm: &[u8], inner: &[u8]) -> Zeroizing<Vec<u8>> {
+    let inner = Zeroizing::new(der::octet_string(inner));
+    Zeroizing::new(der::sequence(&[&der::unsigned(&[0]), algorithm, &inner]))
+}
+
+fn sec1(scalar: &[u8], parameters: &[u8], key: &PrivateKey) -> Zeroizing<Vec<u8>> {
+    let point = match &key.signer {
+        Signer::Ec(pair) => pair.public_key().as_ref(),
+        Signer::Ed25519(_) | Signer::Rsa(_) => &[],
+    };
+    let scalar = Zeroizing::new(der::octet_string(scalar));
+    let public = der::element(der::explicit(1), &[&der::bit_string(point)]);
+    Zeroizing::new(der::sequence(&[
+        &der::unsigned(&[1]),
+        &scalar,
+        parameters,
+        &public,
+    ]))
+}
+
+fn curve(identifier: &[u8]) -> Result<Curve, KeyError> {
+    if identifier == oid::CURVE_P256 {
+        Ok(Curve::P256)
+    } else if identifier == oid::CURVE_P384 {
+        Ok(Curve::P384)
+    } else if identifier == oid::CURVE_P521 {
+        Err(KeyError::Unsupported {
+            kind: "ECDSA P-521".to_owned(),
+        })
+    } else {
+        Err(KeyError::Unsupported {
+            kind: format!("ECDSA on curve {}", dotted(identifier)),
+        })
+    }
+}
+
+fn dotted(identifier: &[u8]) -> String {
+    x509_parser::der_parser::oid::Oid::new(identifier.into()).to_id_string()
+}
+
+impl Curve {
+    pub(in crate::pki) const fn oid(self) -> &'static [u8] {
+        match self {
+            Self::P256 => oid::CURVE_P256,
+            Self::P384 => oid::CURVE_P384,
+        }
+    }
+
+    const fn scalar_length(self) -> usize {
+        match self {
+            Self::P256 => 32,
+            Self::P384 => 48,
+        }
+    }
+}
+
+impl From<DerError> for KeyError {
+    fn from(_: DerError) -> Self {
+        Self::Malformed {
+            detail: "its encoding breaks off or is not DER",
+        }
+    }
+}

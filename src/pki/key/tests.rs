@@ -1,0 +1,150 @@
+use super::*;
+use crate::pki::testing::openssl;
+
+const ELLIPTIC: [KeyAlgorithm; 3] = [
+    KeyAlgorithm::EcdsaP256,
+    KeyAlgorithm::EcdsaP384,
+    KeyAlgorithm::Ed25519,
+];
+
+fn label(pem: &Redacted<String>) -> String {
+    pem.expose().lines().next().unwrap().to_owned()
+}
+
+fn assert_reads_back(key: &PrivateKey) {
+    for encoding in [KeyEncoding::Pkcs1, KeyEncoding::Pkcs8] {
+        let pem = key.to_pem(encoding);
+        let again = PrivateKey::from_pem(pem.expose()).unwrap();
+        assert_eq!(again.public_key(), key.public_key());
+        assert_eq!(again.to_pem(encoding), pem);
+        assert_eq!(
+            PublicKey::from_spki(key.public_key_der()).unwrap(),
+            *key.public_key()
+        );
+        // OpenSSL finds the key sound and derives the same public half.
+        openssl(&["pkey", "-check", "-noout"], pem.expose()).unwrap();
+        let public = openssl(&["pkey", "-pubout"], pem.expose()).unwrap();
+        assert_eq!(public, pem::write_block("PUBLIC KEY", key.public_key_der()));
+    }
+}
+
+#[test]
+fn every_elliptic_key_reads_what_it_writes_and_openssl_agrees() {
+    for algorithm in ELLIPTIC {
+        assert_reads_back(&PrivateKey::generate(algorithm).unwrap());
+    }
+}
+
+#[test]
+fn an_rsa_key_reads_what_it_writes_and_openssl_agrees() {
+    let key = PrivateKey::generate(KeyAlgorithm::Rsa2048).unwrap();
+    assert_eq!(key.kind(), KeyKind::Rsa { bits: 2048 });
+    assert_reads_back(&key);
+    assert_eq!(
+        label(&key.to_pem(KeyEncoding::Pkcs1)),
+        "-----BEGIN RSA PRIVATE KEY-----"
+    );
+    assert_eq!(
+        label(&key.to_pem(KeyEncoding::Pkcs8)),
+        "-----BEGIN PRIVATE KEY-----"
+    );
+}
+
+#[test]
+fn pkcs1_means_sec1_for_ecdsa_and_pkcs8_for_ed25519() {
+    let labels = ELLIPTIC.map(|algorithm| {
+        label(
+            &PrivateKey::generate(algorithm)
+                .unwrap()
+                .to_pem(KeyEncoding::Pkcs1),
+        )
+    });
+    assert_eq!(
+        labels,
+        [
+            "-----BEGIN EC PRIVATE KEY-----",
+            "-----BEGIN EC PRIVATE KEY-----",
+            "-----BEGIN PRIVATE KEY-----"
+        ]
+    );
+}
+
+#[test]
+fn keys_that_openssl_makes_are_read() {
+    let made: [&[&str]; 5] = [
+        &["ecparam", "-name", "prime256v1", "-genkey"],
+        &[
+            "genpkey",
+            "-algorithm",
+            "EC",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-384",
+        ],
+        &["genpkey", "-algorithm", "ED25519"],
+        &["genrsa", "-traditional", "2048"],
+        &["genrsa", "3072"],
+    ];
+    let kinds = made.map(|arguments| {
+        PrivateKey::from_pem(&openssl(arguments, "").unwrap())
+            .unwrap()
+            .kind()
+            .to_string()
+    });
+    assert_eq!(
+        kinds,
+        [
+            "ECDSA P-256",
+            "ECDSA P-384",
+            "Ed25519",
+            "RSA 2048",
+            "RSA 3072"
+        ]
+    );
+}
+
+#[test]
+fn a_key_that_cannot_be_used_says_why() {
+    let error = |arguments: &[&str]| {
+        PrivateKey::from_pem(&openssl(arguments, "").unwrap())
+            .unwrap_err()
+            .to_string()
+    };
+    let p521 = error(&["ecparam", "-name", "secp521r1", "-genkey"]);
+    assert!(p521.contains("ECDSA P-521"), "{p521}");
+    let small = error(&["genrsa", "1024"]);
+    assert!(small.contains("1024 bits is too small"), "{small}");
+    let other_curve = error(&["ecparam", "-name", "secp256k1", "-genkey"]);
+    assert!(other_curve.contains("1.3.132.0.10"), "{other_curve}");
+    let encrypted = error(&["genrsa", "-aes128", "-passout", "pass:opensesame", "2048"]);
+    assert!(encrypted.contains("encrypted"), "{encrypted}");
+    let legacy = error(&[
+        "genrsa",
+        "-traditional",
+        "-aes128",
+        "-passout",
+        "pass:opensesame",
+        "2048",
+    ]);
+    assert!(legacy.contains("encrypted"), "{legacy}");
+}
+
+#[test]
+fn a_document_without_a_key_names_what_it_has_instead() {
+    let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
+    let public = pem::write_block("PUBLIC KEY", key.public_key_der());
+    let error = PrivateKey::from_pem(&public).unwrap_err();
+    assert_eq!(
+        error,
+        KeyError::Document(PemError::Missing {
+            wanted: "private key",
+            found: vec!["PUBLIC KEY".to_owned()]
+        })
+    );
+    assert!(PrivateKey::from_pem("not a key").is_err());
+}
+
+#[test]
+fn a_private_key_does_not_print() {
+    let key = PrivateKey::generate(KeyAlgorithm::Ed25519).unwrap();
+    assert_eq!(format!("{key:?}"), "PrivateKey(Ed25519, <redacted>)");
+}
