@@ -1,7 +1,18 @@
 //! The embedded platform: store, API server, workload controllers, pod runner, balancer.
+//!
+//! The API server is the only meeting point: workload controllers, runner and balancer hold a
+//! `kube::Client` like any other and know nothing of each other.
+
+pub mod store;
 
 pub mod apiserver;
+
+pub mod addresses;
+pub mod informer;
+pub mod queue;
+
 pub mod balancer;
 pub mod runner;
-pub mod store;
 pub mod workload;
+
+pub mod platform;

@@ -1,1 +1,5 @@
-//! One real process per pod.
+//! The node: one real process per pod.
+
+pub mod payload;
+pub mod pod;
+pub mod translate;
