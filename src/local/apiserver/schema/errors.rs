@@ -95,3 +95,97 @@ pub fn strict_message(kind: &str, version: &str, unknown: &[String]) -> String {
 pub fn unknown_field(path: &str) -> String {
     format!("unknown field {path:?}")
 }
+
+/// Where in the object we are; written out only when something is wrong there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Path<'a> {
+    parent: Option<&'a Self>,
+    step: Step<'a>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step<'a> {
+    Root,
+    Field(&'a str),
+    Index(usize),
+}
+
+// === impl Path ===
+
+impl<'a> Path<'a> {
+    /// The object itself.
+    pub(crate) const ROOT: Path<'static> = Path {
+        parent: None,
+        step: Step::Root,
+    };
+
+    /// A field of what stands here.
+    pub(crate) fn field(&'a self, name: &'a str) -> Self {
+        Path {
+            parent: Some(self),
+            step: Step::Field(name),
+        }
+    }
+
+    /// An item of the list that stands here.
+    pub(crate) fn index(&'a self, index: usize) -> Self {
+        Path {
+            parent: Some(self),
+            step: Step::Index(index),
+        }
+    }
+
+    /// The path as the `field` of an error: the object itself is called `<nil>`.
+    pub(crate) fn name(&self) -> String {
+        let path = self.to_string();
+        if path.is_empty() {
+            "<nil>".to_owned()
+        } else {
+            path
+        }
+    }
+
+    /// The path with a rule's `fieldPath` (`.spec.x`) behind it.
+    pub(crate) fn join_text(&self, below: &str) -> String {
+        let path = format!("{self}{below}");
+        match path.trim_start_matches('.') {
+            "" => "<nil>".to_owned(),
+            path => path.to_owned(),
+        }
+    }
+}
+
+impl std::fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let above_root = self.parent.is_none_or(|p| matches!(p.step, Step::Root));
+        if let Some(parent) = self.parent {
+            parent.fmt(f)?;
+        }
+        match self.step {
+            Step::Root => Ok(()),
+            Step::Field(name) if above_root => f.write_str(name),
+            Step::Field(name) if name.contains('.') => write!(f, "[{name}]"),
+            Step::Field(name) => write!(f, ".{name}"),
+            Step::Index(i) => write!(f, "[{i}]"),
+        }
+    }
+}
+
+/// A value as Go prints it in error messages.
+pub(crate) fn go_syntax(value: &Value) -> String {
+    match value {
+        Value::Null => "\"null\"".to_owned(),
+        Value::Object(fields) => {
+            let fields: Vec<String> = fields
+                .iter()
+                .map(|(k, v)| format!("{k:?}:{}", go_syntax(v)))
+                .collect();
+            format!("map[string]interface {{}}{{{}}}", fields.join(", "))
+        }
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(go_syntax).collect();
+            format!("[]interface {{}}{{{}}}", items.join(", "))
+        }
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => value.to_string(),
+    }
+}

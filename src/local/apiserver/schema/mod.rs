@@ -3,13 +3,25 @@
 //! The order of a write is Kubernetes' own: [`CompiledCrdVersion::prune`], then
 //! [`CompiledCrdVersion::default`], then [`CompiledCrdVersion::validate`].
 
+mod builtin;
 pub mod errors;
+mod format;
+pub(crate) mod node;
+mod prune;
+mod rules;
 pub mod shape;
+mod validate;
+
+#[cfg(test)]
+mod tests;
 
 use serde_json::Value;
 
-pub use errors::{FieldError, Reason};
-pub use shape::Shape;
+use errors::Path;
+use node::{Compiler, Node};
+
+pub use errors::{FieldError, Reason, invalid_message, strict_message, unknown_field};
+pub use shape::{Key, ListKind, PatchKind, Shape};
 
 /// One version of a `CustomResourceDefinition`, compiled once and used for every write.
 #[derive(Debug)]
@@ -21,6 +33,7 @@ pub struct CompiledCrdVersion {
     /// Kind, `PgBouncer`.
     pub kind: String,
     schema: Value,
+    root: Node,
 }
 
 /// A schema that cannot be compiled.
@@ -61,7 +74,9 @@ impl CompiledCrdVersion {
                 crd: text("/metadata/name").to_owned(),
                 version: version.to_owned(),
             })?;
+        let root = Compiler::default().node(schema, "openAPIV3Schema", 0)?;
         Ok(Self {
+            root,
             group: text("/spec/group").to_owned(),
             version: version.to_owned(),
             kind: text("/spec/names/kind").to_owned(),
@@ -75,24 +90,28 @@ impl CompiledCrdVersion {
     }
 
     /// Drops every field the schema does not know; returns their paths, `spec.foo`, `spec.list[0].x`.
-    pub fn prune(&self, _object: &mut Value) -> Vec<String> {
-        Vec::new()
+    pub fn prune(&self, object: &mut Value) -> Vec<String> {
+        let mut dropped = Vec::new();
+        prune::prune_object(object, &self.root, &Path::ROOT, &mut dropped);
+        dropped
     }
 
     /// Fills in the defaults of missing fields.
     pub fn default(&self, object: &mut Value) {
-        *object = kube_cel::apply_defaults(&self.schema, object);
+        prune::fill_in(object, &self.root);
     }
 
     /// Everything that is wrong with `object`; `old` is the stored object on an update.
     ///
     /// What was wrong before and has not changed is let through, as Kubernetes does.
-    pub fn validate(&self, _object: &Value, _old: Option<&Value>) -> Vec<FieldError> {
-        Vec::new()
+    pub fn validate(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        validate::check(object, old, &self.root, &Path::ROOT, &mut errors);
+        errors
     }
 
     /// How objects of this version merge.
     pub fn shape(&self) -> Shape<'_> {
-        Shape::unknown()
+        Shape::custom(&self.root)
     }
 }

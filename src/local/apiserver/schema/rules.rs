@@ -1,0 +1,112 @@
+//! `x-kubernetes-validations`: rules in CEL, at the place where they were written.
+//!
+//! The walk over the object is ours (it knows which old item a new item came from); `kube-cel`
+//! evaluates the rules of one place at a time.
+
+use serde_json::{Map, Value};
+
+use super::CompileError;
+use super::errors::{FieldError, Path, Reason};
+use super::node::invalid;
+
+/// The rules of one place.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    compiled: kube_cel::CompiledSchema,
+    type_name: String,
+}
+
+impl Rules {
+    /// Compiles the rules of `schema` itself, not those of its parts.
+    pub(crate) fn compile(schema: &Value, path: &str) -> Result<Option<Self>, CompileError> {
+        let Some(rules) = schema.get("x-kubernetes-validations") else {
+            return Ok(None);
+        };
+        let mut own = without_rules(schema);
+        if let Value::Object(own) = &mut own {
+            own.insert("x-kubernetes-validations".to_owned(), rules.clone());
+        }
+        let compiled = kube_cel::compile_schema(&own);
+        if let Some(error) = compiled.compilation_errors().first() {
+            let path = format!("{path}.x-kubernetes-validations");
+            return Err(invalid(&path, error.to_string()));
+        }
+        let type_name = schema
+            .get("type")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned();
+        Ok(Some(Self {
+            compiled,
+            type_name,
+        }))
+    }
+
+    /// Evaluates the rules on `value`, which stands at `path` and stood as `old` before.
+    pub(crate) fn check(
+        &self,
+        value: &Value,
+        old: Option<&Value>,
+        path: &Path<'_>,
+        errors: &mut Vec<FieldError>,
+    ) {
+        let Err(broken) = kube_cel::validate_compiled(&self.compiled, value, old) else {
+            return;
+        };
+        for error in broken {
+            let (reason, message) = self.words(error.reason.as_deref(), &error.message);
+            let field = path.join_text(&error.field_path);
+            errors.push(FieldError {
+                field,
+                reason,
+                message,
+            });
+        }
+    }
+
+    fn words(&self, reason: Option<&str>, detail: &str) -> (Reason, String) {
+        match reason {
+            Some("FieldValueForbidden") => (Reason::Forbidden, format!("Forbidden: {detail}")),
+            Some("FieldValueRequired") => (Reason::Required, format!("Required value: {detail}")),
+            Some("FieldValueDuplicate") => (
+                Reason::Duplicate,
+                format!("Duplicate value: {:?}", self.type_name),
+            ),
+            _ => (
+                Reason::Invalid,
+                format!("Invalid value: {:?}: {detail}", self.type_name),
+            ),
+        }
+    }
+}
+
+/// The schema without rules and without what rules do not look at.
+fn without_rules(schema: &Value) -> Value {
+    let Value::Object(fields) = schema else {
+        return schema.clone();
+    };
+    let mut kept = Map::new();
+    for (name, sub) in fields {
+        match (name.as_str(), sub) {
+            ("properties", Value::Object(properties)) => {
+                let stripped = properties
+                    .iter()
+                    .map(|(k, v)| (k.clone(), without_rules(v)));
+                kept.insert(name.clone(), Value::Object(stripped.collect()));
+            }
+            ("items" | "additionalProperties", _) => {
+                kept.insert(name.clone(), without_rules(sub));
+            }
+            ("type" | "format" | "maxLength" | "maxItems" | "maxProperties", _) => {
+                kept.insert(name.clone(), sub.clone());
+            }
+            (extension, _) if extension.starts_with("x-kubernetes-") => {
+                if extension != "x-kubernetes-validations" {
+                    kept.insert(name.clone(), sub.clone());
+                }
+            }
+            _ => {}
+        }
+    }
+    Value::Object(kept)
+}
