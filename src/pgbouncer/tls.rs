@@ -1,1 +1,191 @@
-//! To come.
+//! TLS towards a pooler or PostgreSQL: verified chains and names, an optional client certificate,
+//! and the adapter that lets `tokio-postgres` speak through rustls.
+//!
+//! There is no mode that skips verification. The name to verify is given apart from the address,
+//! because pods are reached by address while their certificate carries the names of the Service.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
+
+/// Why TLS cannot be set up on our side; nothing has been sent yet.
+#[derive(Debug, Error)]
+pub enum TlsSetupError {
+    /// The client's certificates do not parse.
+    #[error("cannot read the client certificate")]
+    ReadCertificate(#[source] pem::Error),
+    /// The client's key does not parse.
+    #[error("cannot read the client key")]
+    ReadKey(#[source] pem::Error),
+    /// The trust bundle does not parse.
+    #[error("cannot read the trust bundle")]
+    ReadRoots(#[source] pem::Error),
+    /// A certificate of the trust bundle cannot be a trust anchor.
+    #[error("a certificate of the trust bundle cannot be trusted")]
+    BadRoot(#[source] rustls::Error),
+    /// The bundle has no certificate.
+    #[error("the trust bundle is empty")]
+    NoRoots,
+    /// The name to verify is neither a DNS name nor an address.
+    #[error("`{0}` is not a name that a certificate can carry")]
+    BadName(String),
+    /// rustls refuses the combination, such as a key that is not the certificate's.
+    #[error("cannot use this certificate and key")]
+    Unusable(#[source] rustls::Error),
+}
+
+/// A client certificate with its key.
+#[derive(Debug)]
+pub struct Identity {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Identity {
+    /// Reads a chain, leaf first, and its key.
+    pub fn from_pem(chain_pem: &[u8], key_pem: &[u8]) -> Result<Self, TlsSetupError> {
+        let chain = certificates(chain_pem).map_err(TlsSetupError::ReadCertificate)?;
+        let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(TlsSetupError::ReadKey)?;
+        Ok(Self { chain, key })
+    }
+}
+
+/// How to verify a server, and what to show it. Cheap to clone.
+#[derive(Clone)]
+pub struct ClientTls {
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+    presents: bool,
+}
+
+impl ClientTls {
+    /// Accepts servers whose chain leads to `roots_pem` and whose leaf carries `name`, and shows
+    /// them `identity`.
+    pub fn verify_full(
+        name: &str,
+        roots_pem: &[u8],
+        identity: Option<Identity>,
+    ) -> Result<Self, TlsSetupError> {
+        let server_name = ServerName::try_from(name.to_owned())
+            .map_err(|_| TlsSetupError::BadName(name.to_owned()))?;
+        let mut roots = RootCertStore::empty();
+        for root in certificates(roots_pem).map_err(TlsSetupError::ReadRoots)? {
+            roots.add(root).map_err(TlsSetupError::BadRoot)?;
+        }
+        if roots.is_empty() {
+            return Err(TlsSetupError::NoRoots);
+        }
+        let builder = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(TlsSetupError::Unusable)?
+            .with_root_certificates(roots);
+        let presents = identity.is_some();
+        let config = match identity {
+            Some(Identity { chain, key }) => builder
+                .with_client_auth_cert(chain, key)
+                .map_err(TlsSetupError::Unusable)?,
+            None => builder.with_no_client_auth(),
+        };
+        Ok(Self {
+            config: Arc::new(config),
+            name: server_name,
+            presents,
+        })
+    }
+
+    /// Whether a client certificate is shown.
+    pub const fn presents_certificate(&self) -> bool {
+        self.presents
+    }
+}
+
+impl fmt::Debug for ClientTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientTls")
+            .field("name", &self.name)
+            .field("presents", &self.presents)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The one crypto provider.
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, pem::Error> {
+    CertificateDer::pem_slice_iter(pem).collect()
+}
+
+// === impl Connector ===
+
+/// Hands a TCP stream to rustls on behalf of `tokio-postgres`; without TLS it is never asked.
+pub(super) struct Connector(pub(super) Option<ClientTls>);
+
+impl TlsConnect<TcpStream> for Connector {
+    type Stream = Encrypted;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Encrypted>> + Send>>;
+
+    fn connect(self, stream: TcpStream) -> Self::Future {
+        Box::pin(async move {
+            let Some(tls) = self.0 else {
+                return Err(io::Error::other("TLS is not set up"));
+            };
+            tokio_rustls::TlsConnector::from(tls.config)
+                .connect(tls.name, stream)
+                .await
+                .map(Encrypted)
+        })
+    }
+}
+
+/// An encrypted stream, as `tokio-postgres` wants it.
+pub(super) struct Encrypted(tokio_rustls::client::TlsStream<TcpStream>);
+
+impl TlsStream for Encrypted {
+    fn channel_binding(&self) -> ChannelBinding {
+        // PgBouncer offers none.
+        ChannelBinding::none()
+    }
+}
+
+impl AsyncRead for Encrypted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Encrypted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
