@@ -292,7 +292,7 @@ fn explain_login(target: &Target, error: &tokio_postgres::Error) -> SessionError
     // PgBouncer before 1.20 gives one SQLSTATE to everything, so the text decides.
     if why == "SSL required" {
         SessionError::TlsRequired { address }
-    } else if BACKEND_TROUBLE.iter().any(|part| why.contains(part)) {
+    } else if is_backend_trouble(&why) {
         SessionError::Backend { address, why }
     } else {
         SessionError::Login {
@@ -301,6 +301,11 @@ fn explain_login(target: &Target, error: &tokio_postgres::Error) -> SessionError
             why,
         }
     }
+}
+
+/// Whether the pooler speaks of its database rather than of its client.
+pub(super) fn is_backend_trouble(why: &str) -> bool {
+    BACKEND_TROUBLE.iter().any(|part| why.contains(part))
 }
 
 /// Parts of messages in which the pooler speaks of its database rather than of its client.

@@ -1,1 +1,323 @@
-//! To come.
+//! The users and their secrets (`auth_file`).
+//!
+//! The file serves two purposes: it verifies clients, and it is what the pooler logs in to
+//! PostgreSQL with. The forms differ in what they can do:
+//!
+//! | stored | `auth_type=md5` | `auth_type=scram-sha-256` | PostgreSQL wants md5 | wants SCRAM |
+//! |---|---|---|---|---|
+//! | plaintext | yes | yes | yes | yes |
+//! | md5 hash | yes | no | yes | no |
+//! | SCRAM verifier | yes, as SCRAM | yes | no | until the pooler restarts |
+//!
+//! Only plaintext lets every user reach every PostgreSQL after a restart and through every change
+//! of `auth_type`, and the file is a Secret, so [`Stored::choose`] stores plaintext for all users
+//! that log in to PostgreSQL. A user of the admin console never does; under `auth_type=md5` it is
+//! stored as a hash, as KubeDB does. A SCRAM verifier is never chosen: its salt would have to be
+//! kept somewhere, or the file would change with each rendering.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use thiserror::Error;
+
+use crate::redacted::Redacted;
+
+/// Iterations of a SCRAM verifier, as PostgreSQL makes them.
+const SCRAM_ITERATIONS: u32 = 4096;
+/// Longest password that PgBouncer reads from the file.
+pub const PASSWORD_MAX: usize = 995;
+/// Longest user name.
+pub const USER_MAX: usize = 127;
+
+/// What a user is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// The admin console only.
+    Console,
+    /// Databases behind the pooler.
+    Backend,
+}
+
+/// A user's secret as the file holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// The password itself.
+    Plain(Redacted<String>),
+    /// `md5` and the hash of password and user name.
+    Md5(Redacted<String>),
+    /// `SCRAM-SHA-256$4096:salt$StoredKey:ServerKey`.
+    Scram(Redacted<String>),
+}
+
+/// Why a file cannot be written or read.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum UserlistError {
+    /// A name that PgBouncer cannot read back.
+    #[error("the user name `{0}` is empty, too long or has a line break")]
+    BadUser(String),
+    /// A secret that PgBouncer cannot read back.
+    #[error("the password of `{0}` is empty, longer than {PASSWORD_MAX} bytes or has a line break")]
+    BadSecret(String),
+    /// A line that is not `"user" "secret"`.
+    #[error("line {line} is not `\"user\" \"secret\"`")]
+    Syntax {
+        /// Line number, from 1.
+        line: usize,
+    },
+}
+
+/// The users, each once, in order of their names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Userlist {
+    users: BTreeMap<String, Stored>,
+}
+
+impl Stored {
+    /// Chooses the form; `auth_type` is the one in force after all configuration is merged.
+    pub fn choose(
+        purpose: Purpose,
+        auth_type: &str,
+        user: &str,
+        password: &Redacted<String>,
+    ) -> Self {
+        if purpose == Purpose::Console && auth_type.eq_ignore_ascii_case("md5") {
+            Self::md5(user, password)
+        } else {
+            Self::Plain(password.clone())
+        }
+    }
+
+    /// The md5 form.
+    pub fn md5(user: &str, password: &Redacted<String>) -> Self {
+        let hash = postgres_protocol::password::md5(password.expose().as_bytes(), user);
+        Self::Md5(Redacted::new(hash))
+    }
+
+    /// The SCRAM form; `None` for passwords outside ASCII, which would first have to be normalised.
+    pub fn scram(password: &Redacted<String>, salt: [u8; 16]) -> Option<Self> {
+        if !password.expose().is_ascii() {
+            return None;
+        }
+        let hmac = |key: &[u8], data: &[u8]| {
+            let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key);
+            ring::hmac::sign(&key, data)
+        };
+        let mut salted = [0_u8; 32];
+        ring::pbkdf2::derive(
+            ring::pbkdf2::PBKDF2_HMAC_SHA256,
+            std::num::NonZeroU32::new(SCRAM_ITERATIONS)?,
+            &salt,
+            password.expose().as_bytes(),
+            &mut salted,
+        );
+        let client_key = hmac(&salted, b"Client Key");
+        let stored_key = ring::digest::digest(&ring::digest::SHA256, client_key.as_ref());
+        let server_key = hmac(&salted, b"Server Key");
+        Some(Self::Scram(Redacted::new(format!(
+            "SCRAM-SHA-256${SCRAM_ITERATIONS}:{}${}:{}",
+            STANDARD.encode(salt),
+            STANDARD.encode(stored_key),
+            STANDARD.encode(server_key),
+        ))))
+    }
+
+    /// The text in the file.
+    pub const fn secret(&self) -> &Redacted<String> {
+        match self {
+            Self::Plain(secret) | Self::Md5(secret) | Self::Scram(secret) => secret,
+        }
+    }
+
+    /// Recognises the form as PgBouncer does: by its beginning.
+    fn recognise(secret: String) -> Self {
+        let hash = secret.strip_prefix("md5").unwrap_or_default();
+        let is_md5 = hash.len() == 32 && hash.chars().all(|c| c.is_ascii_hexdigit());
+        let is_scram = secret.starts_with("SCRAM-SHA-256$");
+        let secret = Redacted::new(secret);
+        if is_md5 {
+            Self::Md5(secret)
+        } else if is_scram {
+            Self::Scram(secret)
+        } else {
+            Self::Plain(secret)
+        }
+    }
+}
+
+impl Userlist {
+    /// Nobody.
+    pub const fn new() -> Self {
+        Self {
+            users: BTreeMap::new(),
+        }
+    }
+
+    /// Adds a user, or replaces its secret.
+    pub fn insert(&mut self, user: &str, stored: Stored) -> Result<(), UserlistError> {
+        let breaks = |text: &str| text.contains(['\n', '\r', '\0']);
+        if user.is_empty() || user.len() > USER_MAX || breaks(user) {
+            return Err(UserlistError::BadUser(user.to_owned()));
+        }
+        let secret = stored.secret().expose();
+        if secret.is_empty() || secret.len() > PASSWORD_MAX || breaks(secret) {
+            return Err(UserlistError::BadSecret(user.to_owned()));
+        }
+        self.users.insert(user.to_owned(), stored);
+        Ok(())
+    }
+
+    /// The secret of a user.
+    pub fn get(&self, user: &str) -> Option<&Stored> {
+        self.users.get(user)
+    }
+
+    /// The users' names.
+    pub fn users(&self) -> impl Iterator<Item = &str> {
+        self.users.keys().map(String::as_str)
+    }
+
+    /// Whether nobody could log in.
+    pub fn is_empty(&self) -> bool {
+        self.users.is_empty()
+    }
+
+    /// The file.
+    pub fn render(&self) -> Redacted<String> {
+        let mut text = String::new();
+        for (user, stored) in &self.users {
+            for part in [user, stored.secret().expose()] {
+                text.push('"');
+                text.push_str(&part.replace('"', "\"\""));
+                text.push_str("\" ");
+            }
+            text.pop();
+            text.push('\n');
+        }
+        Redacted::new(text)
+    }
+
+    /// Reads a file; text after the second field is ignored, as PgBouncer does.
+    pub fn parse(text: &str) -> Result<Self, UserlistError> {
+        let mut list = Self::new();
+        for (index, line) in text.lines().enumerate() {
+            let line_number = index + 1;
+            let line = line.trim();
+            if line.is_empty() || line.starts_with(';') {
+                continue;
+            }
+            let fields = quoted(line).and_then(|(user, rest)| {
+                let (secret, _) = quoted(rest.trim_start())?;
+                Some((user, secret))
+            });
+            let Some((user, secret)) = fields else {
+                return Err(UserlistError::Syntax { line: line_number });
+            };
+            list.insert(&user, Stored::recognise(secret))?;
+        }
+        Ok(list)
+    }
+}
+
+impl fmt::Display for Purpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Console => "console",
+            Self::Backend => "backend",
+        })
+    }
+}
+
+/// Takes one quoted field off the front.
+fn quoted(text: &str) -> Option<(String, &str)> {
+    let mut rest = text.strip_prefix('"')?;
+    let mut field = String::new();
+    loop {
+        let (part, after) = rest.split_once('"')?;
+        field.push_str(part);
+        match after.strip_prefix('"') {
+            Some(after) => {
+                field.push('"');
+                rest = after;
+            }
+            None => return Some((field, after)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn password(text: &str) -> Redacted<String> {
+        Redacted::new(text.to_owned())
+    }
+
+    #[test]
+    fn only_a_console_user_under_md5_is_hashed() {
+        let choose = |purpose, auth| Stored::choose(purpose, auth, "keeper", &password("s3cret"));
+        assert!(matches!(choose(Purpose::Console, "md5"), Stored::Md5(_)));
+        for (purpose, auth) in [
+            (Purpose::Console, "scram-sha-256"),
+            (Purpose::Console, "hba"),
+            (Purpose::Backend, "md5"),
+            (Purpose::Backend, "scram-sha-256"),
+        ] {
+            assert_eq!(choose(purpose, auth), Stored::Plain(password("s3cret")));
+        }
+    }
+
+    #[test]
+    fn hashes_are_those_of_postgresql() {
+        // From PgBouncer's documentation: user admin, password 1234.
+        let md5 = Stored::md5("admin", &password("1234"));
+        assert_eq!(md5.secret().expose(), "md545f2603610af569b6155c45067268c6b");
+        // RFC 7677, section 3: user, pencil; the keys follow from its exchange.
+        let salt = STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
+        let scram = Stored::scram(&password("pencil"), salt.try_into().unwrap()).unwrap();
+        assert_eq!(
+            scram.secret().expose(),
+            "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$\
+             WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:\
+             wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU="
+        );
+        assert_eq!(Stored::scram(&password("gâteau"), [0; 16]), None);
+    }
+
+    #[test]
+    fn quotes_are_doubled_and_forms_are_recognised() {
+        let mut list = Userlist::new();
+        let odd = Stored::Plain(password("p\"w d"));
+        list.insert("o\"hara", odd).unwrap();
+        list.insert("keeper", Stored::md5("keeper", &password("x")))
+            .unwrap();
+        let text = list.render();
+        assert!(text.expose().ends_with("\"o\"\"hara\" \"p\"\"w d\"\n"));
+        assert_eq!(Userlist::parse(text.expose()), Ok(list));
+    }
+
+    #[test]
+    fn what_would_not_be_read_back_is_refused() {
+        let mut list = Userlist::new();
+        let trailing = Stored::Plain(password("secret\n"));
+        assert!(list.insert("ann", trailing).is_err());
+        assert!(list.insert("", Stored::Plain(password("x"))).is_err());
+        assert_eq!(
+            Userlist::parse("; note\n\"ann\" secret\n"),
+            Err(UserlistError::Syntax { line: 2 })
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(user in "[ -~]{1,20}", secret in "[ -~]{1,40}") {
+            let mut list = Userlist::new();
+            list.insert(&user, Stored::recognise(secret)).unwrap();
+            let text = list.render();
+            prop_assert_eq!(Userlist::parse(text.expose()), Ok(list));
+        }
+    }
+}

@@ -99,6 +99,11 @@ impl Console {
         })
     }
 
+    /// Where this console is logged in.
+    pub const fn target(&self) -> &Target {
+        &self.target
+    }
+
     /// Which version this is.
     pub async fn version(&self) -> Result<Version, ConsoleError> {
         let rows = self.show("SHOW VERSION").await?;

@@ -229,7 +229,7 @@ impl Ini {
             if !text.is_empty() {
                 text.push('\n');
             }
-            text.push_str(&format!("[{section}]\n"));
+            text.push_str(&["[", section.as_str(), "]\n"].concat());
             for entry in entries {
                 text.push_str(&entry.line());
                 text.push('\n');
