@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::builtin::{self, Field, Struct};
-use super::node::{Additional, ListType, Node, Type};
+use super::node::{ListType, Node};
 
 /// A place in an object, as far as merging is concerned.
 #[derive(Clone, Copy, Debug)]
@@ -127,10 +127,15 @@ impl<'a> Shape<'a> {
     /// Whether the map that stands here is one value.
     pub fn map_is_atomic(self) -> bool {
         match self.0 {
-            Of::Schema(node) => node.map_is_atomic || node.is_opaque(),
+            Of::Schema(node) => node.map_is_atomic,
             Of::Field(field) => matches!(field, Field::Atomic),
             Of::Object(_) | Of::Struct(_) | Of::Unknown => false,
         }
+    }
+
+    /// Whether null is a value here rather than "not set".
+    pub fn allows_null(self) -> bool {
+        matches!(self.0, Of::Schema(node) if node.nullable)
     }
 
     fn built_in_keys(self) -> ListKind<'a> {
@@ -153,14 +158,5 @@ impl Struct {
             Some((_, field)) => Of::Field(field),
             None => Of::Unknown,
         }
-    }
-}
-
-impl Node {
-    /// A scalar that happens to hold a map: nothing is known of its parts, and nothing may be.
-    fn is_opaque(&self) -> bool {
-        self.value_type.is_some_and(|t| t != Type::Object)
-            && self.properties.is_empty()
-            && matches!(self.additional, Additional::Closed)
     }
 }
