@@ -150,7 +150,7 @@ impl<'a> Reader<'a> {
             return Err(DerError);
         }
         let (length, after) = match *first {
-            short @ 0..0x80 => (usize::from(short), after),
+            short @ ..=0x7f => (usize::from(short), after),
             long @ 0x81..=0x83 => long_length(after, usize::from(long & 0x7f))?,
             _ => return Err(DerError),
         };
@@ -162,6 +162,13 @@ impl<'a> Reader<'a> {
     /// The next element, which must have `tag`, to be read inside.
     pub(super) fn enter(&mut self, tag: u8) -> Result<Self, DerError> {
         self.read(tag).map(Self::new)
+    }
+
+    /// The next element with its tag and length.
+    pub(super) fn read_whole(&mut self, tag: u8) -> Result<&'a [u8], DerError> {
+        let before = self.rest;
+        self.read(tag)?;
+        Ok(&before[..before.len() - self.rest.len()])
     }
 
     /// The whole bytes of the next `BIT STRING`.

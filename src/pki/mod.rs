@@ -15,11 +15,23 @@
 //! the issuer's name must be repeated byte for byte as its own certificate has it, and because a
 //! subject may hold several values of one attribute (`O=a, O=b`, `DC=com, DC=example`).
 
-mod der;
-mod oid;
+pub mod key;
+pub mod profile;
+
+pub mod authority;
+pub mod bundle;
+pub mod chain;
+pub mod facts;
 pub mod pem;
 
-pub mod key;
+mod der;
+mod lineage;
+mod oid;
+mod signature;
+mod tbs;
+mod verdict;
 
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

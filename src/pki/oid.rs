@@ -9,3 +9,23 @@ pub(super) const CURVE_P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
 pub(super) const CURVE_P384: &[u8] = &[0x2b, 0x81, 0x04, 0, 34];
 pub(super) const CURVE_P521: &[u8] = &[0x2b, 0x81, 0x04, 0, 35];
 pub(super) const ED25519: &[u8] = &[0x2b, 101, 112];
+pub(super) const COMMON_NAME: &[u8] = &[0x55, 4, 3];
+pub(super) const SERIAL_NUMBER: &[u8] = &[0x55, 4, 5];
+pub(super) const COUNTRY: &[u8] = &[0x55, 4, 6];
+pub(super) const LOCALITY: &[u8] = &[0x55, 4, 7];
+pub(super) const PROVINCE: &[u8] = &[0x55, 4, 8];
+pub(super) const STREET_ADDRESS: &[u8] = &[0x55, 4, 9];
+pub(super) const ORGANIZATION: &[u8] = &[0x55, 4, 10];
+pub(super) const ORGANIZATIONAL_UNIT: &[u8] = &[0x55, 4, 11];
+pub(super) const POSTAL_CODE: &[u8] = &[0x55, 4, 17];
+
+pub(super) const SUBJECT_KEY_IDENTIFIER: &[u8] = &[0x55, 29, 14];
+pub(super) const KEY_USAGE: &[u8] = &[0x55, 29, 15];
+pub(super) const SUBJECT_ALT_NAME: &[u8] = &[0x55, 29, 17];
+pub(super) const BASIC_CONSTRAINTS: &[u8] = &[0x55, 29, 19];
+pub(super) const NAME_CONSTRAINTS: &[u8] = &[0x55, 29, 30];
+pub(super) const AUTHORITY_KEY_IDENTIFIER: &[u8] = &[0x55, 29, 35];
+pub(super) const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 29, 37];
+
+pub(super) const SERVER_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 1];
+pub(super) const CLIENT_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 2];

@@ -1,0 +1,414 @@
+//! A CA: proves that what it was given is one, and signs.
+
+use rustls_pki_types::CertificateDer;
+use time::{Duration, OffsetDateTime};
+
+use super::bundle::TrustBundle;
+use super::chain::CertificateChain;
+use super::facts::CertificateFacts;
+use super::key::{KeyError, PrivateKey, PublicKey};
+use super::lineage::{self, Lineage};
+use super::pem::{self, PemError};
+use super::profile::{CaProfile, LeafProfile, Outliving, ProfileError};
+use super::tbs::{self, Statement};
+use super::verdict::{Expectation, Verdict};
+
+pub use super::tbs::Serial;
+
+/// How far certificates are dated back: clocks of clients may be that far behind. cert-manager's own
+/// CA issuer does not do so, and its certificates are refused by such clients.
+pub const BACKDATE: Duration = Duration::minutes(5);
+
+/// A CA with its key, its path to the root, and what clients have to trust.
+#[derive(Debug)]
+pub struct CertificateAuthority {
+    key: PrivateKey,
+    lineage: Lineage,
+    anchors: TrustBundle,
+}
+
+/// A certificate that was issued.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issued {
+    /// Leaf and intermediates; the root is not served.
+    pub chain: CertificateChain,
+    /// What clients have to trust.
+    pub anchors: TrustBundle,
+    /// Whether the leaf ends earlier than asked for, because its CA does.
+    pub clamped: bool,
+}
+
+/// Why documents do not make a CA that can sign; the fields are those of its Secret.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CaError {
+    /// `tls.crt` cannot be read.
+    #[error("cannot read the CA's certificate in tls.crt")]
+    Certificate(#[source] PemError),
+    /// `tls.key` cannot be read.
+    #[error("cannot read the CA's key in tls.key")]
+    Key(#[source] KeyError),
+    /// `ca.crt` is there and cannot be read.
+    #[error("cannot read the root certificates in ca.crt")]
+    Roots(#[source] PemError),
+    /// The key belongs to another certificate.
+    #[error(
+        "tls.key is not the key of {subject}, the first certificate in tls.crt: store the pair that belongs together"
+    )]
+    KeyMismatch {
+        /// The certificate's subject.
+        subject: String,
+    },
+    /// The certificate is not a CA's.
+    #[error("{subject} in tls.crt is not a CA: its basic constraints do not say so")]
+    NotCa {
+        /// The certificate's subject.
+        subject: String,
+    },
+    /// The certificate forbids signing.
+    #[error("{subject} in tls.crt may not sign certificates: its key usage lacks keyCertSign")]
+    NoCertSign {
+        /// The certificate's subject.
+        subject: String,
+    },
+    /// The CA, or one above it, has expired.
+    #[error("the CA {subject} expired at {not_after} (now {now}): renew it")]
+    Expired {
+        /// The certificate's subject.
+        subject: String,
+        /// Its last instant.
+        not_after: OffsetDateTime,
+        /// The present.
+        now: OffsetDateTime,
+    },
+    /// The CA, or one above it, is not valid yet.
+    #[error("the CA {subject} is valid only from {not_before} (now {now}): check the clock")]
+    NotYetValid {
+        /// The certificate's subject.
+        subject: String,
+        /// Its first instant.
+        not_before: OffsetDateTime,
+        /// The present.
+        now: OffsetDateTime,
+    },
+    /// An intermediate without the CA above it.
+    #[error(
+        "{subject} is issued by {issuer}, which is neither in tls.crt nor in ca.crt: add it to ca.crt, because clients trust roots only"
+    )]
+    RootMissing {
+        /// The intermediate's subject.
+        subject: String,
+        /// The missing CA.
+        issuer: String,
+    },
+    /// A CA above this one does not allow another below it.
+    #[error("the CA {above} does not allow {subject} below it: its path length is {path_length}")]
+    PathTooLong {
+        /// The issuing CA's subject.
+        subject: String,
+        /// The CA above it.
+        above: String,
+        /// What it allows.
+        path_length: u32,
+    },
+}
+
+/// Why nothing was signed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SignError {
+    /// What was asked for breaks a rule.
+    #[error("the certificate asked for is not possible")]
+    Profile(#[from] ProfileError),
+    /// The leaf would live longer than a CA above it.
+    #[error("the certificate would end at {wanted}, after its CA {issuer} ({not_after}): lower spec.tls.certificates[].duration to at most {} or renew the CA", hours(.remaining))]
+    OutlivesIssuer {
+        /// The CA that ends first.
+        issuer: String,
+        /// When the leaf should end.
+        wanted: OffsetDateTime,
+        /// When the CA ends.
+        not_after: OffsetDateTime,
+        /// What is left of it.
+        remaining: Duration,
+    },
+    /// The CA is out of date.
+    #[error("the CA cannot sign now")]
+    Authority(#[from] CaError),
+    /// A CA of the path forbids what was asked for.
+    #[error("clients would refuse the certificate")]
+    Constraints(#[source] Box<Verdict>),
+    /// The signature could not be made.
+    #[error("the signature failed")]
+    Key(#[from] KeyError),
+}
+
+// === impl CertificateAuthority ===
+
+impl CertificateAuthority {
+    /// Reads a CA from the documents of its Secret: `tls.crt` (the CA, then what is above it),
+    /// `tls.key`, and `ca.crt` where it is there (the roots).
+    pub fn load(tls_crt: &str, tls_key: &str, ca_crt: Option<&str>) -> Result<Self, CaError> {
+        let certificates = pem::read_certificates(tls_crt).map_err(CaError::Certificate)?;
+        let key = PrivateKey::from_pem(tls_key).map_err(CaError::Key)?;
+        let roots = match ca_crt.filter(|text| !text.trim().is_empty()) {
+            Some(text) => pem::read_certificates(text).map_err(CaError::Roots)?,
+            None => Vec::new(),
+        };
+        Self::assemble(certificates, key, roots)
+    }
+
+    /// A new root CA.
+    pub fn self_signed(
+        profile: &CaProfile,
+        key: PrivateKey,
+        serial: Serial,
+        now: OffsetDateTime,
+    ) -> Result<Self, SignError> {
+        profile.check()?;
+        let name = tbs::name(Some(&profile.common_name), &profile.subject);
+        let identifier = key.public_key().key_identifier();
+        let mut extensions =
+            tbs::ca_extensions(profile.path_length, &profile.permitted_dns_domains);
+        extensions.extend(tbs::key_identifiers(&identifier, &identifier));
+        let statement = Statement {
+            serial,
+            issuer: &name,
+            not_before: whole_second(now - BACKDATE),
+            not_after: whole_second(now.saturating_add(profile.lifetime)),
+            subject: &name,
+            spki: key.public_key_der(),
+            extensions: &extensions,
+        };
+        let certificate = tbs::sign(&statement, &key)?;
+        Ok(Self::assemble(vec![certificate], key, Vec::new())?)
+    }
+
+    /// Signs an intermediate CA, which gets `key`.
+    pub fn sign_ca(
+        &self,
+        profile: &CaProfile,
+        key: PrivateKey,
+        serial: Serial,
+        now: OffsetDateTime,
+    ) -> Result<Self, SignError> {
+        profile.check()?;
+        self.check_valid_at(now)?;
+        let (not_after, _) = self.end_of_life(profile.lifetime, Outliving::Refuse, now)?;
+        let extensions = tbs::ca_extensions(profile.path_length, &profile.permitted_dns_domains);
+        let name = tbs::name(Some(&profile.common_name), &profile.subject);
+        let dates = (self.start_of_life(now), not_after);
+        let certificate = self.issue(&name, key.public_key(), extensions, serial, dates)?;
+        let above = self.lineage.certificates().to_vec();
+        Ok(Self::assemble(vec![certificate], key, above)?)
+    }
+
+    /// Signs a leaf.
+    pub fn sign(
+        &self,
+        profile: &LeafProfile,
+        public_key: &PublicKey,
+        serial: Serial,
+        now: OffsetDateTime,
+    ) -> Result<Issued, SignError> {
+        profile.check()?;
+        self.check_valid_at(now)?;
+        let (not_after, clamped) = self.end_of_life(profile.lifetime, profile.outliving, now)?;
+        let name = tbs::name(profile.common_name.as_deref(), &profile.subject);
+        let extensions = tbs::leaf_extensions(profile);
+        let dates = (self.start_of_life(now), not_after);
+        let leaf = self.issue(&name, public_key, extensions, serial, dates)?;
+        let chain = self.lineage.serve(leaf);
+        if self.lineage.has_name_constraints() {
+            chain
+                .verify(&self.anchors, &Expectation::of(profile, now))
+                .map_err(|verdict| SignError::Constraints(Box::new(verdict)))?;
+        }
+        Ok(Issued {
+            chain,
+            anchors: self.anchors.clone(),
+            clamped,
+        })
+    }
+
+    /// Signs another CA's name and key: whoever trusts only this CA then trusts what the other one
+    /// signs. The cross-certificate goes into the served chain, and ends with the first of both.
+    pub fn cross_sign(
+        &self,
+        other: &CertificateDer<'_>,
+        serial: Serial,
+        now: OffsetDateTime,
+    ) -> Result<CertificateDer<'static>, SignError> {
+        self.check_valid_at(now)?;
+        let other = lineage::CaView::read(other)?;
+        let not_after = self
+            .lineage
+            .ends_first()
+            .not_after
+            .min(other.facts.not_after);
+        let mut extensions = other.constraints;
+        extensions.extend(tbs::key_identifiers(
+            &other.key_identifier,
+            self.lineage.key_identifier(),
+        ));
+        let statement = Statement {
+            serial,
+            issuer: self.lineage.name(),
+            not_before: self.start_of_life(now),
+            not_after,
+            subject: &other.name,
+            spki: &other.spki,
+            extensions: &extensions,
+        };
+        Ok(tbs::sign(&statement, &self.key)?)
+    }
+
+    /// Whether it, and every CA above it, may sign at `now`.
+    pub fn check_valid_at(&self, now: OffsetDateTime) -> Result<(), CaError> {
+        match self
+            .lineage
+            .facts()
+            .iter()
+            .find(|facts| !facts.is_valid_at(now))
+        {
+            None => Ok(()),
+            Some(facts) if facts.not_before > now => Err(CaError::NotYetValid {
+                subject: facts.subject.clone(),
+                not_before: facts.not_before,
+                now,
+            }),
+            Some(facts) => Err(CaError::Expired {
+                subject: facts.subject.clone(),
+                not_after: facts.not_after,
+                now,
+            }),
+        }
+    }
+
+    /// What clients have to trust.
+    pub const fn anchors(&self) -> &TrustBundle {
+        &self.anchors
+    }
+
+    /// What the issuing CA says.
+    pub fn facts(&self) -> &CertificateFacts {
+        self.lineage.issuing_facts()
+    }
+
+    /// `tls.crt` of the CA's Secret: the CA and the intermediates above it.
+    pub fn certificate_pem(&self) -> String {
+        pem::write_certificates(self.lineage.certificates())
+    }
+
+    /// The issuing CA's certificate.
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        self.lineage.issuing_certificate()
+    }
+
+    /// The key.
+    pub const fn key(&self) -> &PrivateKey {
+        &self.key
+    }
+
+    fn assemble(
+        certificates: Vec<CertificateDer<'static>>,
+        key: PrivateKey,
+        roots: Vec<CertificateDer<'static>>,
+    ) -> Result<Self, CaError> {
+        let lineage = Lineage::trace(certificates, key.public_key(), &roots)?;
+        let anchors = lineage.anchors(&roots);
+        Ok(Self {
+            key,
+            lineage,
+            anchors,
+        })
+    }
+
+    fn issue(
+        &self,
+        name: &[u8],
+        public_key: &PublicKey,
+        mut extensions: Vec<Vec<u8>>,
+        serial: Serial,
+        (not_before, not_after): (OffsetDateTime, OffsetDateTime),
+    ) -> Result<CertificateDer<'static>, SignError> {
+        extensions.extend(tbs::key_identifiers(
+            &public_key.key_identifier(),
+            self.lineage.key_identifier(),
+        ));
+        let statement = Statement {
+            serial,
+            issuer: self.lineage.name(),
+            not_before,
+            not_after,
+            subject: name,
+            spki: public_key.spki(),
+            extensions: &extensions,
+        };
+        Ok(tbs::sign(&statement, &self.key)?)
+    }
+
+    /// Dated back, but never to before the CA itself.
+    fn start_of_life(&self, now: OffsetDateTime) -> OffsetDateTime {
+        whole_second(now - BACKDATE).max(self.facts().not_before)
+    }
+
+    fn end_of_life(
+        &self,
+        lifetime: Duration,
+        outliving: Outliving,
+        now: OffsetDateTime,
+    ) -> Result<(OffsetDateTime, bool), SignError> {
+        let wanted = whole_second(now.saturating_add(lifetime));
+        let first = self.lineage.ends_first();
+        if wanted <= first.not_after {
+            return Ok((wanted, false));
+        }
+        match outliving {
+            Outliving::Clamp => Ok((first.not_after, true)),
+            Outliving::Refuse => Err(SignError::OutlivesIssuer {
+                issuer: first.subject.clone(),
+                wanted,
+                not_after: first.not_after,
+                remaining: first.not_after - now,
+            }),
+        }
+    }
+}
+
+/// Signs a leaf with its own key, as the `selfSigned` issuer does: its certificate is its own anchor,
+/// so each one has to be trusted by name.
+pub fn self_signed_leaf(
+    profile: &LeafProfile,
+    key: &PrivateKey,
+    serial: Serial,
+    now: OffsetDateTime,
+) -> Result<Issued, SignError> {
+    profile.check()?;
+    let name = tbs::name(profile.common_name.as_deref(), &profile.subject);
+    let identifier = key.public_key().key_identifier();
+    let mut extensions = tbs::leaf_extensions(profile);
+    extensions.extend(tbs::key_identifiers(&identifier, &identifier));
+    let statement = Statement {
+        serial,
+        issuer: &name,
+        not_before: whole_second(now - BACKDATE),
+        not_after: whole_second(now.saturating_add(profile.lifetime)),
+        subject: &name,
+        spki: key.public_key_der(),
+        extensions: &extensions,
+    };
+    let leaf = tbs::sign(&statement, key)?;
+    Ok(Issued {
+        anchors: TrustBundle::from_certificates([leaf.clone()]),
+        chain: CertificateChain::alone(leaf),
+        clamped: false,
+    })
+}
+
+/// Certificates know no fractions of a second.
+fn whole_second(at: OffsetDateTime) -> OffsetDateTime {
+    at.replace_nanosecond(0).unwrap_or(at)
+}
+
+fn hours(remaining: &Duration) -> String {
+    format!("{}h", remaining.whole_hours().max(0))
+}
