@@ -16,3 +16,5 @@ pub mod runner;
 pub mod workload;
 
 pub mod platform;
+
+pub mod postgres;
