@@ -6,7 +6,19 @@ use super::session::{Row, Session, SessionError, Target};
 /// Logs in to `database` and runs `SELECT 1`. The error says in words what happened: a certificate
 /// refused by either side, a login refused, no answer, no backend.
 pub async fn prove(target: &Target, database: &str) -> Result<(), SessionError> {
-    query(target, database, "SELECT 1").await.map(drop)
+    let answer = query(target, database, "SELECT 1").await;
+    answer.map(drop).map_err(|error| match error {
+        SessionError::TimedOut {
+            address,
+            doing,
+            after,
+        } => SessionError::TimedOut {
+            address,
+            doing: doing + " (a pooler lets logins wait while its database is out of reach)",
+            after,
+        },
+        other => other,
+    })
 }
 
 /// Logs in to `database`, runs `sql` (several statements are allowed) and returns its rows.

@@ -280,10 +280,19 @@ async fn a_login_is_proved_or_refused_in_words() {
                 .await
                 .starts_with("POOLER refused the login of user clerk: ")
         );
+        let backend = words(clerk(Some(&pair), "cl3rk"), "nowhere").await;
         assert!(
-            words(clerk(Some(&pair), "cl3rk"), "gone")
-                .await
-                .starts_with("POOLER cannot serve the database: ")
+            backend.starts_with("POOLER cannot serve the database: "),
+            "{backend}"
+        );
+        let hurried = Target {
+            timeout: Duration::from_millis(400),
+            ..clerk(Some(&pair), "cl3rk")
+        };
+        assert_eq!(
+            words(hurried, "gone").await,
+            "POOLER did not answer within 400ms while logging in \
+             (a pooler lets logins wait while its database is out of reach)"
         );
         server.stop();
     }
@@ -482,7 +491,7 @@ async fn what_the_check_says_is_what_the_program_does() {
         ("", "colour=red"),
         ("", "auth_type=md5 ; a comment"),
         ("", "listen_port="),
-        ("", "suspend_timeout=3\nuser=\nservice_name=tills"),
+        ("", "suspend_timeout=3\nuser=\njob_name=tills"),
         ("", "max_prepared_statements=5"),
         ("", "client_tls_sslmode=require"),
         ("", "auth_type=cert"),

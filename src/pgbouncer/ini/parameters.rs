@@ -188,7 +188,6 @@ const PGBOUNCER: &[Parameter] = &[
     text("server_tls_key_file"),
     text("server_tls_protocols"),
     row("server_tls_sslmode", SSL_MODE),
-    text("service_name"),
     number("so_reuseport"),
     number("stats_period"),
     text("stats_users"),
