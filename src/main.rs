@@ -1,3 +1,7 @@
 //! The `bouncert` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    bouncert::cli::main()
+}

@@ -28,6 +28,12 @@ use super::tls::IssuerRef;
         json_path = r#".status.conditions[?(@.type == "Ready")].status"#
     ),
     printcolumn(
+        name = "Status",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type == "Ready")].message"#,
+        priority = 1
+    ),
+    printcolumn(
         name = "Age",
         type_ = "date",
         json_path = ".metadata.creationTimestamp"
@@ -69,6 +75,12 @@ pub struct IssuerSpec {
         name = "Ready",
         type_ = "string",
         json_path = r#".status.conditions[?(@.type == "Ready")].status"#
+    ),
+    printcolumn(
+        name = "Status",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type == "Ready")].message"#,
+        priority = 1
     ),
     printcolumn(
         name = "Age",
@@ -160,7 +172,28 @@ pub struct CertManagerCondition {
     shortname = "crs",
     category = "cert-manager",
     status = "CertificateRequestStatus",
-    derive = "PartialEq"
+    derive = "PartialEq",
+    printcolumn(
+        name = "Approved",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type == "Approved")].status"#
+    ),
+    printcolumn(
+        name = "Denied",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type == "Denied")].status"#
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type == "Ready")].status"#
+    ),
+    printcolumn(name = "Issuer", type_ = "string", json_path = ".spec.issuerRef.name"),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct CertificateRequestSpec {

@@ -144,6 +144,7 @@ pub fn parse_rfc3339(text: &str) -> Option<OffsetDateTime> {
 
 /// A reference to an object in the same namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
 pub struct LocalRef {
     /// Name of the object.
     #[serde(default)]

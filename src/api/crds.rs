@@ -1,6 +1,8 @@
 //! The CustomResourceDefinitions of the kinds that Bouncert brings along.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
 use kube::CustomResourceExt;
 
 use super::{
@@ -16,6 +18,9 @@ pub fn own() -> Vec<CustomResourceDefinition> {
         PgBouncerOpsRequest::crd(),
         PgBouncerVersion::crd(),
     ]
+    .into_iter()
+    .map(tidy)
+    .collect()
 }
 
 /// Stand-ins for kinds that other operators own; the local platform installs them.
@@ -26,11 +31,54 @@ pub fn borrowed() -> Vec<CustomResourceDefinition> {
         Issuer::crd(),
         PetSet::crd(),
     ]
+    .into_iter()
+    .map(tidy)
+    .collect()
+}
+
+/// Makes of a derived CRD what a person would have written: the kind is described by what its spec
+/// says of itself, and an optional field is absent, never null. (A field that may be null makes
+/// `has()` true in CEL rules, and the rules would have to ask twice.)
+fn tidy(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    for version in &mut crd.spec.versions {
+        let schema = version.schema.as_mut();
+        let Some(root) = schema.and_then(|schema| schema.open_api_v3_schema.as_mut()) else {
+            continue;
+        };
+        let described = root.properties.as_ref().and_then(|parts| parts.get("spec"));
+        root.description = described.and_then(|spec| spec.description.clone());
+        never_null(root);
+    }
+    crd
+}
+
+fn never_null(schema: &mut JSONSchemaProps) {
+    schema.nullable = None;
+    for part in schema.properties.iter_mut().flatten() {
+        never_null(part.1);
+    }
+    match &mut schema.items {
+        Some(JSONSchemaPropsOrArray::Schema(item)) => never_null(item),
+        Some(JSONSchemaPropsOrArray::Schemas(items)) => items.iter_mut().for_each(never_null),
+        None => {}
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        never_null(values);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_field_of_a_crd_may_be_null() {
+        for crd in own().into_iter().chain(borrowed()) {
+            let text = serde_json::to_string(&crd).unwrap();
+            assert!(!text.contains("nullable"), "{:?}", crd.metadata.name);
+            assert!(!text.contains("Auto-generated"), "{:?}", crd.metadata.name);
+        }
+    }
 
     #[test]
     fn every_schema_is_structural_enough_to_name_its_types() {

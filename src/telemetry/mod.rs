@@ -1,1 +1,72 @@
-//! Logs and metrics.
+//! Logs: structured, on standard error or in a file, never on standard output.
+
+use std::fs::File;
+use std::io;
+use std::sync::Mutex;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::FmtSpan;
+
+/// Variable that says what is logged, when nothing else does.
+const VARIABLE: &str = "RUST_LOG";
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs: one JSON object per line.
+    Json,
+}
+
+/// Where the log goes.
+#[derive(Debug)]
+pub enum LogSink {
+    /// Standard error.
+    Stderr,
+    /// A file.
+    File(File),
+}
+
+/// Why nothing is logged.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The filter does not parse.
+    #[error("`{0}` is not a log filter such as `info` or `bouncert=debug,warn`")]
+    BadFilter(String),
+    /// Somebody else has set up logs already.
+    #[error("logs are set up already")]
+    Twice,
+}
+
+/// Sets up logs for the whole process, once. `filter` is what the user asked for; without it
+/// `RUST_LOG` decides, and without that `fallback`.
+pub fn init_logs(
+    format: LogFormat,
+    sink: LogSink,
+    filter: Option<&str>,
+    fallback: &str,
+) -> Result<(), LogError> {
+    let asked = filter.map(str::to_owned);
+    let wanted = asked
+        .or_else(|| std::env::var(VARIABLE).ok())
+        .filter(|text| !text.is_empty())
+        .unwrap_or_else(|| fallback.to_owned());
+    let filter = EnvFilter::try_new(&wanted).map_err(|_| LogError::BadFilter(wanted))?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_span_events(FmtSpan::NONE);
+    let done = match (format, sink) {
+        (LogFormat::Text, LogSink::Stderr) => builder.with_writer(io::stderr).try_init(),
+        (LogFormat::Json, LogSink::Stderr) => builder.json().with_writer(io::stderr).try_init(),
+        (LogFormat::Text, LogSink::File(file)) => builder
+            .with_ansi(false)
+            .with_writer(Mutex::new(file))
+            .try_init(),
+        (LogFormat::Json, LogSink::File(file)) => {
+            builder.json().with_writer(Mutex::new(file)).try_init()
+        }
+    };
+    done.map_err(|_| LogError::Twice)
+}

@@ -9,7 +9,14 @@ use std::path::{Path, PathBuf};
 /// Layers, lowest first. A module names only modules of lower layers, and the siblings that
 /// [`SIBLINGS`] allows.
 const LAYERS: [&[&str]; 8] = [
-    &["names", "duration", "redacted", "retry", "clock", "telemetry"],
+    &[
+        "names",
+        "duration",
+        "redacted",
+        "retry",
+        "clock",
+        "telemetry",
+    ],
     &["pki", "api"],
     &["cluster", "pgbouncer"],
     &["issuer", "material", "blueprint", "surroundings"],
@@ -318,7 +325,10 @@ fn planted_violations_are_seen() {
     let outward = Source::new("src/local/mod.rs", "fn f() { crate::blueprint::g() }");
     assert_eq!(directions(&outward).len(), 1);
     let homeless = Source::new("src/stray.rs", "");
-    assert_eq!(directions(&homeless), ["src/stray.rs: stray is in no layer"]);
+    assert_eq!(
+        directions(&homeless),
+        ["src/stray.rs: stray is in no layer"]
+    );
 
     let clock = Source::new("src/pki/leaf.rs", "//! now()\nlet at = clock.now();\n");
     assert_eq!(
