@@ -1,7 +1,190 @@
 //! The Kubernetes API on one machine.
+//!
+//! ```text
+//!   kubectl ── TLS, token ──┐
+//!                           ├─► router ─► path, query, body ─► verbs ─► admit ─► store
+//!   kube::Client ── tower ──┘                                    └─► apply, patch, delete, evict
+//! ```
+//!
+//! Everything that changes an object is one synchronous function from the stored object to the next
+//! one, repeated while somebody else was faster, and ends in one compare-and-swap in the store. The
+//! in-process client and `kubectl` go through the same router; the client merely has no socket.
+//!
+//! Guarantees: an answered write is on disk; a watch delivers every change after its revision in
+//! order or ends with 410; one object's `resourceVersion` only grows. Not offered: protobuf,
+//! admission webhooks, authorization (who holds the token may do everything), conversion between
+//! versions of a custom resource other than renaming.
 
+pub mod admit;
+pub mod admit_workload;
 pub mod apply;
+pub mod body;
+pub mod builtin;
+pub mod definitions;
+pub mod error;
+pub mod events;
+pub mod kinds;
+pub mod meta;
 pub mod openapi;
+pub mod path;
+pub mod present;
+pub mod query;
 pub mod schema;
+pub mod selector;
 pub mod strategic;
 pub mod table;
+
+mod call;
+mod create;
+mod delete;
+mod discovery;
+mod patch;
+mod read;
+mod route;
+mod update;
+mod watch;
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use axum::Router;
+use ring::rand::SystemRandom;
+use serde_json::{Value, json};
+
+use crate::clock::Clock;
+use crate::local::store::{Expect, Key, Scope, Store, StoreError};
+use builtin::DEFINITIONS_GROUP;
+use kinds::Registry;
+
+pub use error::ApiError;
+
+/// Namespaces that are always there.
+const FIRST_NAMESPACES: &[&str] = &["default", "kube-system"];
+
+/// What the server is given.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Where the time comes from.
+    pub clock: Clock,
+}
+
+/// The API server. Cheap to clone; all clones are one server.
+#[derive(Clone, Debug)]
+pub struct ApiServer {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: Arc<Store>,
+    registry: RwLock<Arc<Registry>>,
+    options: Options,
+    random: SystemRandom,
+}
+
+impl ApiServer {
+    /// A server over `store`, with the first namespaces in it.
+    pub fn new(store: Store, options: Options) -> Result<Self, StoreError> {
+        let inner = Inner {
+            store: Arc::new(store),
+            registry: RwLock::default(),
+            options,
+            random: SystemRandom::new(),
+        };
+        let server = Self {
+            inner: Arc::new(inner),
+        };
+        server.reload_definitions();
+        for name in FIRST_NAMESPACES {
+            server.ensure_namespace(name)?;
+        }
+        Ok(server)
+    }
+
+    /// The HTTP service, without authentication: for the in-process client and for `serve`, which
+    /// puts TLS and the token in front of it.
+    pub fn router(&self) -> Router {
+        Router::new()
+            .fallback(route::dispatch)
+            .with_state(self.clone())
+    }
+
+    /// A client that reaches this server without a socket. Call it inside a tokio runtime.
+    pub fn client(&self) -> kube::Client {
+        kube::Client::new(self.router(), "default")
+    }
+
+    /// The store behind the server, for the parts of the platform that read everything.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.inner.store
+    }
+
+    fn registry(&self) -> Arc<Registry> {
+        Arc::clone(
+            &self
+                .inner
+                .registry
+                .read()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
+    }
+
+    /// Serves what the stored definitions say now.
+    fn reload_definitions(&self) {
+        // Held while reading the store, so that of two reloads the later one wins.
+        let mut registry = self
+            .inner
+            .registry
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let scope = Scope {
+            group: DEFINITIONS_GROUP.to_owned(),
+            resource: "customresourcedefinitions".to_owned(),
+            namespace: None,
+        };
+        let listing = self.inner.store.list(&scope);
+        let fresh = Registry::new(listing.objects.iter().map(|(_, object)| object.as_ref()));
+        for (definition, reason) in &fresh.refused {
+            tracing::warn!(definition, reason, "a definition is not served");
+        }
+        *registry = Arc::new(fresh);
+    }
+
+    fn now(&self) -> String {
+        meta::timestamp(self.inner.options.clock.now())
+    }
+
+    fn ensure_namespace(&self, name: &str) -> Result<(), StoreError> {
+        let key = namespace_key(name);
+        if self.inner.store.get(&key).is_some() {
+            return Ok(());
+        }
+        let namespace = json!({
+            "apiVersion": "v1", "kind": "Namespace",
+            "metadata": {
+                "name": name, "uid": meta::uid(&self.inner.random),
+                "creationTimestamp": self.now(),
+                "labels": { "kubernetes.io/metadata.name": name },
+            },
+            "spec": { "finalizers": ["kubernetes"] },
+            "status": { "phase": "Active" },
+        });
+        self.inner
+            .store
+            .put(&key, namespace, Expect::Absent)
+            .map(drop)
+    }
+
+    /// The stored namespace object.
+    fn namespace(&self, name: &str) -> Option<Arc<Value>> {
+        self.inner.store.get(&namespace_key(name))
+    }
+}
+
+fn namespace_key(name: &str) -> Key {
+    Key {
+        group: String::new(),
+        resource: "namespaces".to_owned(),
+        namespace: String::new(),
+        name: name.to_owned(),
+    }
+}

@@ -1,0 +1,153 @@
+//! From an HTTP request to the function that answers it.
+
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, body::Body};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::ApiServer;
+use super::body;
+use super::call::{Call, Written};
+use super::delete::{DeleteOptions, Deleted, success};
+use super::error::ApiError;
+use super::path::{self, Path};
+use super::present::Form;
+use super::query::Query;
+
+/// Longest time for anything but a watch or a followed log: a write takes one disk sync, so this is
+/// reached only where the disk hangs.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The router's only handler.
+pub(super) async fn dispatch(State(server): State<ApiServer>, request: Request) -> Response {
+    match handle(server, request).await {
+        Ok(response) => response,
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn handle(server: ApiServer, request: Request) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    let path = path::parse(parts.uri.path()).ok_or(ApiError::NoSuchPath)?;
+    let Path::Objects(target) = path else {
+        return server.discover(&path, &parts.method, &parts.headers).await;
+    };
+    let query = Query::parse(&parts.uri)?;
+    let resource = server
+        .registry()
+        .find(&target.group, &target.version, &target.resource)
+        .ok_or(ApiError::NoSuchPath)?;
+    let watch = query.watch() || target.watch;
+    let call = Call::new(resource, target, query, &parts.headers)?;
+    if parts.method == Method::GET {
+        return server.read(&call, &parts.headers, watch).await;
+    }
+    let write = server.write(call, parts.method, &parts.headers, body);
+    tokio::time::timeout(REQUEST_TIMEOUT, write)
+        .await
+        .map_err(|_| ApiError::Timeout(REQUEST_TIMEOUT.as_secs()))?
+}
+
+impl ApiServer {
+    async fn read(
+        &self,
+        call: &Call,
+        headers: &HeaderMap,
+        watch: bool,
+    ) -> Result<Response, ApiError> {
+        let form = Form::negotiate(headers, call.query.include_object.as_deref());
+        if watch && call.subresource.is_none() {
+            return self.watch(call, form?);
+        }
+        if call.name.is_none() {
+            return Ok(Json(self.list(call, form?)?).into_response());
+        }
+        match call.subresource.as_deref() {
+            None | Some("status") => {
+                let object = self.object(call)?;
+                let now = self.inner.options.clock.now();
+                Ok(Json(form?.object(&call.resource, &object, now)).into_response())
+            }
+            Some(_) => Err(ApiError::MethodNotAllowed),
+        }
+    }
+
+    /// Everything that changes something runs beside the async threads, because it waits for the
+    /// disk.
+    async fn write(
+        &self,
+        call: Call,
+        method: Method,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<Response, ApiError> {
+        let form = Form::negotiate(headers, call.query.include_object.as_deref())?;
+        let bytes = body::read(body).await?;
+        let server = self.clone();
+        let work = move || server.perform(&call, &method, &bytes, form);
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|error| ApiError::Internal(format!("the request's task ended: {error}")))?
+    }
+
+    fn perform(
+        &self,
+        call: &Call,
+        method: &Method,
+        bytes: &[u8],
+        form: Form,
+    ) -> Result<Response, ApiError> {
+        let object = || body::object(&call.media_type, bytes);
+        let whole = matches!(
+            call.subresource.as_deref(),
+            None | Some("status" | "finalize")
+        );
+        let written = match (method, &call.name) {
+            (&Method::POST, None) => self.create(call, object()?)?,
+            (&Method::PUT, Some(_)) if whole => self.replace(call, object()?)?,
+            (&Method::PATCH, Some(_)) if whole => self.patch(call, bytes)?,
+            (&Method::DELETE, Some(_)) if call.subresource.is_none() => {
+                let options = DeleteOptions::parse(call, bytes)?;
+                let answer = match self.delete(call, &options)? {
+                    Deleted::Gone(object) => success(call, &object),
+                    Deleted::Marked(object) => {
+                        form.object(&call.resource, &object, self.inner.options.clock.now())
+                    }
+                };
+                return Ok(Json(answer).into_response());
+            }
+            (&Method::DELETE, None) => {
+                let options = DeleteOptions::parse(call, bytes)?;
+                let deleted = self.delete_collection(call, &options)?;
+                let metadata =
+                    json!({ "resourceVersion": self.inner.store.revision().to_string() });
+                let now = self.inner.options.clock.now();
+                let answer = Form::Whole.list(&call.resource, &deleted, &metadata, now);
+                return Ok(Json(answer).into_response());
+            }
+            _ => return Err(ApiError::MethodNotAllowed),
+        };
+        let now = self.inner.options.clock.now();
+        let answer = form.object(&call.resource, &written.object, now);
+        Ok(answered(&written, answer))
+    }
+}
+
+fn answered(written: &Written, answer: Value) -> Response {
+    let code = if written.created {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    let mut response = (code, Json(answer)).into_response();
+    for warning in &written.warnings {
+        // 299 is "miscellaneous persistent warning" of RFC 7234.
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - {warning:?}")) {
+            response.headers_mut().append(http::header::WARNING, value);
+        }
+    }
+    response
+}

@@ -1,0 +1,180 @@
+//! What the store promises.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::disk::Disk;
+use super::history::WATCH_HISTORY_MAX;
+use super::*;
+
+fn key(name: &str) -> Key {
+    Key {
+        group: "ops.example".into(),
+        resource: "ledgers".into(),
+        namespace: "books".into(),
+        name: name.into(),
+    }
+}
+
+fn ledgers() -> Scope {
+    Scope {
+        group: "ops.example".into(),
+        resource: "ledgers".into(),
+        namespace: None,
+    }
+}
+
+fn object(note: &str) -> Value {
+    json!({"metadata": {"name": "x"}, "note": note})
+}
+
+#[test]
+fn an_acknowledged_write_is_there_after_a_drop_without_shutdown() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    let revision = {
+        let store = Store::open(&path).unwrap();
+        store
+            .put(&key("a"), object("first"), Expect::Absent)
+            .unwrap();
+        store
+            .put(&key("b"), object("second"), Expect::Absent)
+            .unwrap();
+        let gone = revision_of(&store.get(&key("a")).unwrap());
+        store.delete(&key("a"), gone).unwrap();
+        store.revision()
+    };
+    let store = Store::open(&path).unwrap();
+    assert_eq!(store.revision(), revision);
+    assert!(store.get(&key("a")).is_none());
+    assert_eq!(store.get(&key("b")).unwrap()["note"], "second");
+    let mode = std::fs::metadata(&path).unwrap();
+    assert_eq!(
+        std::os::unix::fs::PermissionsExt::mode(&mode.permissions()) & 0o777,
+        0o700
+    );
+}
+
+#[test]
+fn a_write_that_believes_something_else_changes_nothing() {
+    let store = Store::in_memory().unwrap();
+    let first = store
+        .put(&key("a"), object("first"), Expect::Absent)
+        .unwrap();
+    let again = store.put(&key("a"), object("other"), Expect::Absent);
+    assert!(matches!(
+        again,
+        Err(StoreError::Conflict { found: Some(_), .. })
+    ));
+    let stale = store.put(
+        &key("a"),
+        object("other"),
+        Expect::Revision(revision_of(&first) + 7),
+    );
+    assert!(matches!(stale, Err(StoreError::Conflict { .. })));
+    let missing = store.delete(&key("b"), 3);
+    assert!(matches!(
+        missing,
+        Err(StoreError::Conflict { found: None, .. })
+    ));
+    assert_eq!(store.get(&key("a")).unwrap()["note"], "first");
+}
+
+#[test]
+fn a_list_holds_its_collection_only() {
+    let store = Store::in_memory().unwrap();
+    for name in ["b", "a"] {
+        store.put(&key(name), object(name), Expect::Absent).unwrap();
+    }
+    let other = Key {
+        namespace: "attic".into(),
+        ..key("c")
+    };
+    store.put(&other, object("c"), Expect::Absent).unwrap();
+    let foreign = Key {
+        resource: "ledgersets".into(),
+        ..key("d")
+    };
+    store.put(&foreign, object("d"), Expect::Absent).unwrap();
+    let names = |scope: &Scope| -> Vec<String> {
+        store
+            .list(scope)
+            .objects
+            .into_iter()
+            .map(|(key, _)| key.name)
+            .collect()
+    };
+    assert_eq!(names(&ledgers()), ["c", "a", "b"]);
+    assert_eq!(
+        names(&Scope {
+            namespace: Some("books".into()),
+            ..ledgers()
+        }),
+        ["a", "b"]
+    );
+}
+
+#[test]
+fn a_directory_of_a_newer_program_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    Disk::open(dir.path())
+        .unwrap()
+        .mark_format(FORMAT + 4)
+        .unwrap();
+    let error = Store::open(dir.path()).unwrap_err();
+    assert!(
+        matches!(error, StoreError::NewerFormat { found, supported } if found == 5 && supported == 1)
+    );
+    assert!(error.to_string().contains("format 5"), "{error}");
+}
+
+#[test]
+fn a_directory_in_use_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let _held = Store::open(dir.path()).unwrap();
+    assert!(matches!(
+        Store::open(dir.path()),
+        Err(StoreError::InUse { .. })
+    ));
+}
+
+#[tokio::test]
+async fn a_follower_sees_every_change_in_order() {
+    let store = Arc::new(Store::in_memory().unwrap());
+    let mut follower = store.subscribe(store.revision()).unwrap();
+    let added = store.put(&key("a"), object("1"), Expect::Absent).unwrap();
+    let changed = store
+        .put(
+            &key("a"),
+            object("2"),
+            Expect::Revision(revision_of(&added)),
+        )
+        .unwrap();
+    store.delete(&key("a"), revision_of(&changed)).unwrap();
+    let changes = follower.next().await.unwrap();
+    let kinds: Vec<_> = changes.iter().map(|change| change.kind).collect();
+    assert_eq!(
+        kinds,
+        [ChangeKind::Added, ChangeKind::Modified, ChangeKind::Deleted]
+    );
+    assert_eq!(changes[1].before.as_ref().unwrap()["note"], "1");
+    assert_eq!(follower.revision(), store.revision());
+}
+
+#[tokio::test]
+async fn a_follower_that_the_history_has_passed_is_told() {
+    let store = Arc::new(Store::in_memory().unwrap());
+    let from = store.revision();
+    let mut slow = store.subscribe(from).unwrap();
+    let mut last = revision_of(&store.put(&key("a"), object("0"), Expect::Absent).unwrap());
+    for _ in 0..=WATCH_HISTORY_MAX {
+        last = revision_of(
+            &store
+                .put(&key("a"), object("n"), Expect::Revision(last))
+                .unwrap(),
+        );
+    }
+    assert!(matches!(slow.next().await, Err(StoreError::Gone { .. })));
+    assert!(matches!(store.subscribe(from), Err(StoreError::Gone { asked, .. }) if asked == from));
+}
