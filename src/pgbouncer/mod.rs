@@ -24,5 +24,6 @@ pub mod console;
 pub mod drain;
 pub mod login;
 pub mod probe;
+pub mod reload;
 
 pub use version::Version;

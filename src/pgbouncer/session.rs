@@ -311,6 +311,7 @@ pub(super) fn is_backend_trouble(why: &str) -> bool {
 /// Parts of messages in which the pooler speaks of its database rather than of its client.
 const BACKEND_TROUBLE: &[&str] = &[
     "no such database",
+    "no more connections allowed",
     "server login",
     "server_login_retry",
     "query_wait_timeout",

@@ -1,5 +1,12 @@
 //! The one integration-test binary.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
+
 mod acceptance;
 mod apiserver;
 mod architecture;

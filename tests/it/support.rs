@@ -157,6 +157,11 @@ impl Pooler {
         pooler
     }
 
+    /// Replaces a file of its directory.
+    pub(crate) fn write(&self, name: &str, content: &str) {
+        write_owned(&self.directory.path().join(name), content);
+    }
+
     /// What it logged.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()

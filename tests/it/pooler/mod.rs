@@ -1,24 +1,24 @@
 //! The program as it really is: console, probe, login, drain and ini check against pgbouncer and
 //! PostgreSQL from the distribution.
 
+mod ini_check;
+mod later_versions;
+
 use std::time::Duration;
 
 use bouncert::local::postgres::{PostgresOptions, ServerAuth, ThrowAwayPostgres};
 use bouncert::pgbouncer::Version;
 use bouncert::pgbouncer::console::{Console, ConsoleError, PoolMode};
 use bouncert::pgbouncer::drain::{self, EndedBy, Limits};
-use bouncert::pgbouncer::ini::{self, Ini};
 use bouncert::pgbouncer::login;
 use bouncert::pgbouncer::probe::{self, ProbeError, Served};
+use bouncert::pgbouncer::reload::{self, Means};
 use bouncert::pgbouncer::session::{SessionError, Target};
 use bouncert::pgbouncer::tls::{ClientTls, Identity};
 use bouncert::redacted::Redacted;
 use tokio::task::JoinSet;
 
-use crate::support::{
-    Pair, Pooler, TestCa, eventually, free_port, own_address, pgbouncer, pooler_directory,
-    write_owned,
-};
+use crate::support::{Pair, Pooler, TestCa, eventually, free_port, own_address};
 
 const BOUND: Duration = Duration::from_secs(10);
 const NAME: &str = "tills.shop.svc";
@@ -446,86 +446,44 @@ async fn a_pooler_that_is_not_deleted_after_all_is_released() {
     }
 }
 
-/// Whether the program itself loads the file; its log otherwise.
-async fn loads(ini: &str) -> Result<(), String> {
-    let directory = pooler_directory();
-    write_owned(&directory.path().join("pgbouncer.ini"), ini);
-    let log = directory.path().join("log");
-    let file = std::fs::File::create(&log).unwrap();
-    let mut child = pgbouncer(directory.path())
-        .stderr(file)
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .expect("pgbouncer is installed");
-    let outcome = eventually(BOUND, async || {
-        let text = std::fs::read_to_string(&log).unwrap();
-        match child.try_wait().unwrap() {
-            Some(_) => Ok(Err(text)),
-            None if text.contains("process up") => Ok(Ok(())),
-            None => Err(text),
-        }
-    })
-    .await;
-    let _may_have_ended = child.kill();
-    child.wait().unwrap();
-    outcome
+#[tokio::test]
+async fn a_reload_puts_a_new_leaf_in_force_and_fails_no_transaction() {
+    let server = postgres(ServerAuth::Scram).await;
+    let ca = TestCa::new("tills root");
+    let (old, new) = (ca.server(&[NAME]), ca.server(&[NAME]));
+    for (tls_mode, means) in [("disable", Means::Plain), ("prefer", Means::Paused)] {
+        let mode = format!("allow\npool_mode=transaction\nserver_tls_sslmode={tls_mode}");
+        let pooler = tls_pooler(&mode, &line(&server), &ca, &old).await;
+        let clerk = Clerk::arrive(&pooler).await;
+        clerk.run("BEGIN; SELECT 1; COMMIT").await.unwrap();
+        pooler.write("cert", &new.cert);
+        pooler.write("key", &new.key);
+        let served = async || probe::probe(pooler.address, None, BOUND).await.unwrap();
+        assert_eq!(
+            served().await.fingerprint(),
+            Some(probe::fingerprint(&old.der))
+        );
+
+        let keeper = keeper(&pooler, None);
+        assert_eq!(reload::reload(&keeper, BOUND).await.unwrap(), means);
+        assert_eq!(
+            served().await.fingerprint(),
+            Some(probe::fingerprint(&new.der))
+        );
+        clerk.run("BEGIN; SELECT 1; COMMIT").await.expect("goes on");
+    }
 }
 
 #[tokio::test]
-async fn what_the_check_says_is_what_the_program_does() {
-    let version = std::process::Command::new("/usr/sbin/pgbouncer")
-        .arg("--version")
-        .output();
-    let version = String::from_utf8(version.expect("installed").stdout).unwrap();
-    let version = Version::parse(&version).unwrap();
-    for (databases, settings) in [
-        ("", ""),
-        (
-            "",
-            "auth_type = MD5\npool_mode=Statement\nserver_lifetime=1.5",
-        ),
-        ("", "AUTH_TYPE=md5"),
-        ("", "log_connections=yes"),
-        ("", "log_stats=0x1"),
-        ("", "query_timeout=-1"),
-        ("", "colour=red"),
-        ("", "auth_type=md5 ; a comment"),
-        ("", "listen_port="),
-        ("", "suspend_timeout=3\nuser=\njob_name=tills"),
-        ("", "max_prepared_statements=5"),
-        ("", "client_tls_sslmode=require"),
-        ("", "auth_type=cert"),
-        ("", "[users]\nann=pool_mode=session max_user_connections=3"),
-        ("", "[users]\nann=pool_size=3"),
-        ("", "[peers]\n1=host=there"),
-        ("a-b.c = host=here connect_query='select ''x'''", ""),
-        (
-            "* = host=here pool_size=3 reserve_pool=1 max_db_connections=2 min_pool_size=1",
-            "",
-        ),
-        (
-            "a = dbname=b user=c password=d auth_user=e client_encoding=UTF8 datestyle=ISO",
-            "",
-        ),
-        (
-            "a = timezone=UTC application_name=tills pool_mode=session port=5433",
-            "",
-        ),
-        ("a = host=here password='open", ""),
-        ("a = host=here colour=red", ""),
-        ("a = port=abc", ""),
-        ("pgbouncer = host=here", ""),
-    ] {
-        let address = free_port(own_address());
-        let text = format!(
-            "[databases]\n{databases}\n[pgbouncer]\nlisten_addr={}\nlisten_port={}\n\
-             unix_socket_dir=\n{settings}\n",
-            address.ip(),
-            address.port()
-        );
-        let ini = Ini::parse(&text).expect("parses");
-        let ours = ini::check(&ini, version);
-        let theirs = loads(&ini.render()).await;
-        assert_eq!(ours.is_ok(), theirs.is_ok(), "{text}\n{ours:?}\n{theirs:?}");
-    }
+async fn a_throw_away_postgresql_leaves_nothing() {
+    let server = postgres(ServerAuth::Trust).await;
+    let (address, directory) = (server.address(), server.directory().to_owned());
+    assert!(directory.join("data/PG_VERSION").is_file());
+    server.stop();
+    assert!(!directory.exists());
+    let error = probe::accepts(address, BOUND).await;
+    assert!(
+        matches!(error, Err(ProbeError::Unreachable { .. })),
+        "{error:?}"
+    );
 }
