@@ -153,7 +153,7 @@ impl CertificateAuthority {
             Some(text) => pem::read_certificates(text).map_err(CaError::Roots)?,
             None => Vec::new(),
         };
-        Self::assemble(certificates, key, roots)
+        Self::assemble(&certificates, key, &roots)
     }
 
     /// A new root CA.
@@ -179,7 +179,7 @@ impl CertificateAuthority {
             extensions: &extensions,
         };
         let certificate = tbs::sign(&statement, &key)?;
-        Ok(Self::assemble(vec![certificate], key, Vec::new())?)
+        Ok(Self::assemble(&[certificate], key, &[])?)
     }
 
     /// Signs an intermediate CA, which gets `key`.
@@ -197,8 +197,8 @@ impl CertificateAuthority {
         let name = tbs::name(Some(&profile.common_name), &profile.subject);
         let dates = (self.start_of_life(now), not_after);
         let certificate = self.issue(&name, key.public_key(), extensions, serial, dates)?;
-        let above = self.lineage.certificates().to_vec();
-        Ok(Self::assemble(vec![certificate], key, above)?)
+        let above = self.lineage.certificates();
+        Ok(Self::assemble(&[certificate], key, above)?)
     }
 
     /// Signs a leaf.
@@ -309,12 +309,12 @@ impl CertificateAuthority {
     }
 
     fn assemble(
-        certificates: Vec<CertificateDer<'static>>,
+        certificates: &[CertificateDer<'static>],
         key: PrivateKey,
-        roots: Vec<CertificateDer<'static>>,
+        roots: &[CertificateDer<'static>],
     ) -> Result<Self, CaError> {
-        let lineage = Lineage::trace(certificates, key.public_key(), &roots)?;
-        let anchors = lineage.anchors(&roots);
+        let lineage = Lineage::trace(certificates, key.public_key(), roots)?;
+        let anchors = lineage.anchors(roots);
         Ok(Self {
             key,
             lineage,

@@ -16,6 +16,10 @@ use crate::names::Fingerprint;
 /// What a certificate says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one bit of the certificate, independent of the others"
+)]
 pub struct CertificateFacts {
     /// The subject, as RFC 4514 writes names.
     pub subject: String,

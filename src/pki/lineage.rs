@@ -48,7 +48,7 @@ impl Lineage {
     /// Follows the path from the first of `certificates`, whose key must be `key`, to a root,
     /// through the others and `roots`.
     pub(super) fn trace(
-        certificates: Vec<CertificateDer<'static>>,
+        certificates: &[CertificateDer<'static>],
         key: &PublicKey,
         roots: &[CertificateDer<'static>],
     ) -> Result<Self, CaError> {

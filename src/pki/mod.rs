@@ -23,6 +23,7 @@ pub mod bundle;
 pub mod chain;
 pub mod facts;
 pub mod pem;
+pub mod renewal;
 
 mod der;
 mod lineage;

@@ -54,7 +54,7 @@ fn strangers_agree_with_an_rsa_leaf_under_an_rsa_ca_and_its_secret_is_the_contra
     assert_strangers_agree(&issued, &server());
     let wanted = Expectation::of(&server(), NOW);
     let data = KeyedChain::from_parts(issued.chain, leaf_key, KeyEncoding::Pkcs1)
-        .and_then(|keyed| Ok(keyed.verify(&issued.anchors, &wanted).unwrap()))
+        .map(|keyed| keyed.verify(&issued.anchors, &wanted).unwrap())
         .unwrap()
         .into_secret_data();
     assert!(
@@ -331,14 +331,14 @@ fn a_chain_that_clients_would_refuse_is_refused_with_the_facts() {
         }
     );
     let verdict = judge(ca.anchors(), &|wanted| {
-        wanted.now = NOW + Duration::days(91)
+        wanted.now = NOW + Duration::days(91);
     });
     assert!(
         matches!(&verdict, Verdict::Expired { who, .. } if who == "CN=ledger.treasury.svc"),
         "{verdict}"
     );
     let verdict = judge(ca.anchors(), &|wanted| {
-        wanted.now = NOW - Duration::hours(1)
+        wanted.now = NOW - Duration::hours(1);
     });
     assert!(matches!(verdict, Verdict::NotYetValid { .. }), "{verdict}");
     let verdict = judge(ca.anchors(), &|wanted| {

@@ -153,7 +153,7 @@ pub(super) fn verify(
         LeafUsage::Client => KeyUsage::client_auth(),
     };
     match find_path(chain, &usable.anchors(), wanted.now, usage) {
-        Ok(path) => check_anchor(path, &usable, &leaf)?,
+        Ok(path) => check_anchor(&path, &usable, &leaf)?,
         Err(error) => return Err(explain(&error, chain, bundle, &leaf, wanted)),
     }
     check_fields(&leaf, wanted)?;
@@ -198,7 +198,7 @@ fn find_path(
 
 /// webpki keeps only name and key of an anchor; OpenSSL, which libpq and PgBouncer use, also obeys
 /// the path length of a root.
-fn check_anchor(path: Path, bundle: &TrustBundle, leaf: &CertificateFacts) -> Result<(), Verdict> {
+fn check_anchor(path: &Path, bundle: &TrustBundle, leaf: &CertificateFacts) -> Result<(), Verdict> {
     let allowed = bundle
         .certificates()
         .iter()
