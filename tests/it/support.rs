@@ -210,9 +210,7 @@ pub(crate) fn write_owned(path: &Path, content: &str) {
 
 /// The program on the `pgbouncer.ini` of a directory, as its user.
 pub(crate) fn pgbouncer(directory: &Path) -> Command {
-    let known = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer"].map(PathBuf::from);
-    let program = known.into_iter().find(|path| path.is_file());
-    let mut command = Command::new(program.unwrap_or_else(|| PathBuf::from("pgbouncer")));
+    let mut command = Command::new(pgbouncer_program());
     command
         .arg(directory.join("pgbouncer.ini"))
         .current_dir(directory)
@@ -221,4 +219,11 @@ pub(crate) fn pgbouncer(directory: &Path) -> Command {
         command.uid(uid).gid(gid);
     }
     command
+}
+
+/// Where the program is; `sbin` is not on everybody's path.
+pub(crate) fn pgbouncer_program() -> PathBuf {
+    let known = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer"].map(PathBuf::from);
+    let found = known.into_iter().find(|path| path.is_file());
+    found.unwrap_or_else(|| PathBuf::from("pgbouncer"))
 }

@@ -1,5 +1,7 @@
 //! Tests of reading, merging, rendering and checking.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::pgbouncer::Version;
 
@@ -136,5 +138,25 @@ fn connect_strings_are_checked() {
         "ann pool_size: PgBouncer 1.18.0",
     ] {
         assert!(text.contains(part), "{part} is missing in:\n{text}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_rendered_file_reads_as_what_was_rendered(
+        lines in proptest::collection::vec("(\\[(users|databases|pgbouncer)\\]|[ -~]{0,16}|[a-c_]{1,3} ?= ?[ -~]{0,8})", 0..12),
+    ) {
+        if let Ok(ini) = Ini::parse(&lines.join("\n")) {
+            let rendered = ini.render();
+            let again = Ini::parse(&rendered).expect("what is rendered parses");
+            for section in Section::ALL {
+                let mut ours: Vec<_> = ini.section(section).collect();
+                let mut theirs: Vec<_> = again.section(section).collect();
+                ours.sort_unstable();
+                theirs.sort_unstable();
+                prop_assert_eq!(ours, theirs);
+            }
+            prop_assert_eq!(again.render(), rendered);
+        }
     }
 }

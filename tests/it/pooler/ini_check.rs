@@ -8,7 +8,8 @@ use bouncert::pgbouncer::ini::{self, Ini, Section};
 use bouncert::pgbouncer::session::Target;
 
 use crate::support::{
-    Pooler, eventually, free_port, own_address, pgbouncer, pooler_directory, write_owned,
+    Pooler, eventually, free_port, own_address, pgbouncer, pgbouncer_program, pooler_directory,
+    write_owned,
 };
 
 const BOUND: Duration = Duration::from_secs(10);
@@ -40,7 +41,7 @@ async fn loads(ini: &str) -> Result<(), String> {
 
 #[tokio::test]
 async fn what_the_check_says_is_what_the_program_does() {
-    let version = std::process::Command::new("/usr/sbin/pgbouncer")
+    let version = std::process::Command::new(pgbouncer_program())
         .arg("--version")
         .output();
     let version = String::from_utf8(version.expect("installed").stdout).unwrap();

@@ -451,8 +451,8 @@ async fn a_reload_puts_a_new_leaf_in_force_and_fails_no_transaction() {
     let server = postgres(ServerAuth::Scram).await;
     let ca = TestCa::new("tills root");
     let (old, new) = (ca.server(&[NAME]), ca.server(&[NAME]));
-    for (tls_mode, means) in [("disable", Means::Plain), ("prefer", Means::Paused)] {
-        let mode = format!("allow\npool_mode=transaction\nserver_tls_sslmode={tls_mode}");
+    for (backend_tls, means) in [("disable", Means::Plain), ("prefer", Means::Paused)] {
+        let mode = format!("allow\npool_mode=transaction\nserver_tls_sslmode={backend_tls}");
         let pooler = tls_pooler(&mode, &line(&server), &ca, &old).await;
         let clerk = Clerk::arrive(&pooler).await;
         clerk.run("BEGIN; SELECT 1; COMMIT").await.unwrap();
