@@ -1,7 +1,7 @@
 //! Loopback addresses for pods and Services, from a block that nothing else uses by habit.
 //!
-//! An owner's address follows from a hash of its name, so a pod keeps its address from one
-//! incarnation to the next as long as nobody else has taken it. An address is given out only if
+//! An address follows from a hash of a name, so a pod keeps its address from one incarnation (owner)
+//! to the next as long as nobody else has taken it. An address is given out only if
 //! the wanted ports can be bound on it: another program may be there, or on all addresses.
 
 use std::collections::HashMap;
@@ -53,9 +53,10 @@ impl Addresses {
         holder == owner
     }
 
-    /// Gives `owner` an address on which `ports` can be bound.
-    pub fn take(&self, owner: &str, ports: &[u16]) -> Result<Ipv4Addr, NoAddress> {
-        let first = self.start(owner);
+    /// Gives `owner` an address on which `ports` can be bound, if possible the one that belongs to
+    /// `name`.
+    pub fn take(&self, owner: &str, name: &str, ports: &[u16]) -> Result<Ipv4Addr, NoAddress> {
+        let first = self.start(name);
         let mut refused = None;
         for n in 0..ATTEMPTS {
             // The odd step visits every address of the block, whose size is a power of two.
@@ -91,8 +92,8 @@ impl Addresses {
         }
     }
 
-    fn start(&self, owner: &str) -> u32 {
-        let text = format!("{}\n{owner}", self.salt);
+    fn start(&self, name: &str) -> u32 {
+        let text = format!("{}\n{name}", self.salt);
         let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
         digest
             .as_ref()
@@ -121,23 +122,23 @@ mod tests {
     #[test]
     fn an_owner_gets_the_same_address_again_and_two_owners_never_share() {
         let pool = Addresses::new("salt");
-        let till = pool.take("pod/shop/till-0", &[]).unwrap();
-        let other = pool.take("pod/shop/till-1", &[]).unwrap();
+        let till = pool.take("uid-1", "till-0", &[]).unwrap();
+        let other = pool.take("uid-2", "till-1", &[]).unwrap();
         assert_ne!(till, other);
-        pool.release(till, "pod/shop/till-1");
+        pool.release(till, "uid-2");
         assert!(!pool.claim(till, "svc/shop/till"), "not its own to give");
-        pool.release(till, "pod/shop/till-0");
-        assert_eq!(pool.take("pod/shop/till-0", &[]), Ok(till));
+        pool.release(till, "uid-1");
+        assert_eq!(pool.take("uid-3", "till-0", &[]), Ok(till));
         assert_eq!(till.octets()[0], 127);
         assert!((64..128).contains(&till.octets()[1]));
     }
 
     #[test]
     fn an_address_whose_port_is_taken_is_passed_over() {
-        let free = Addresses::new("probe").take("x", &[]).unwrap();
+        let free = Addresses::new("probe").take("x", "x", &[]).unwrap();
         let held = TcpListener::bind((free, 0)).unwrap();
         let port = held.local_addr().unwrap().port();
-        let chosen = Addresses::new("probe").take("x", &[port]).unwrap();
+        let chosen = Addresses::new("probe").take("x", "x", &[port]).unwrap();
         assert_ne!(chosen, free);
     }
 
@@ -145,7 +146,7 @@ mod tests {
     fn a_port_taken_on_all_addresses_is_named() {
         let everywhere = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
         let port = everywhere.local_addr().unwrap().port();
-        let error = Addresses::new("full").take("x", &[port]).unwrap_err();
+        let error = Addresses::new("full").take("x", "x", &[port]).unwrap_err();
         assert_eq!(error.port, port);
     }
 }

@@ -33,6 +33,8 @@ pub enum Answer {
     Is(String),
     /// The Service exists but has no address yet.
     NotYet,
+    /// A headless Service without a ready endpoint.
+    Nobody,
 }
 
 /// Reads `host` as a pod of `namespace` would; answers all readings, most specific first.
@@ -65,7 +67,7 @@ pub fn answer(name: &Name, service: &Service, slices: &[EndpointSlice]) -> Answe
     let address = spec.and_then(|s| s.cluster_ip.as_deref()).unwrap_or("");
     match (address, &name.hostname) {
         ("None", hostname) => {
-            endpoint(hostname.as_deref(), slices).map_or(Answer::NotYet, Answer::Is)
+            endpoint(hostname.as_deref(), slices).map_or(Answer::Nobody, Answer::Is)
         }
         ("", _) => Answer::NotYet,
         (address, _) => Answer::Is(address.to_owned()),
@@ -75,7 +77,7 @@ pub fn answer(name: &Name, service: &Service, slices: &[EndpointSlice]) -> Answe
 fn endpoint(hostname: Option<&str>, slices: &[EndpointSlice]) -> Option<String> {
     let mut ready: Vec<&String> = slices
         .iter()
-        .flat_map(|slice| &slice.endpoints)
+        .flat_map(|slice| slice.endpoints.iter().flatten())
         .filter(|e| {
             let conditions = e.conditions.as_ref();
             conditions.and_then(|c| c.ready).unwrap_or(true)
@@ -138,7 +140,7 @@ mod tests {
             Answer::Is("127.9.9.4".into())
         );
         let gone = name("ledger-7.ledger.till.svc");
-        assert_eq!(answer(&gone, &headless, &slices), Answer::NotYet);
+        assert_eq!(answer(&gone, &headless, &slices), Answer::Nobody);
     }
 
     #[test]

@@ -162,6 +162,10 @@ pub fn kill(found: &Found) -> io::Result<()> {
     process.signal(Signal::KILL)
 }
 
+#[expect(
+    deprecated,
+    reason = "an OwnedFd stays open for as long as it is registered, which is all the unsafe constructor asks"
+)]
 fn descriptor(pid: i32) -> io::Result<AsyncFd<OwnedFd>> {
     let pid = Pid::from_raw(pid).ok_or_else(|| io::Error::other("process id 0"))?;
     let fd = pidfd_open(pid, PidfdFlags::NONBLOCK)?;

@@ -1,0 +1,227 @@
+//! The node: follows pods and what they mount, and gives every pod a worker.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use kube::ResourceExt as _;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::NODE_NAME;
+use super::dirs::Dirs;
+use super::payload::references;
+use super::pooler::Pooler;
+use super::process::{self, Found};
+use super::worker::{Wake, Worker};
+use crate::clock::Clock;
+use crate::cluster::Cluster;
+use crate::cluster::Reporter;
+use crate::local::addresses::Addresses;
+use crate::local::informer::{Informer, key_of};
+
+/// What all workers share.
+pub struct Node {
+    /// The API.
+    pub cluster: Cluster,
+    /// Events.
+    pub reporter: Reporter,
+    /// Time.
+    pub clock: Clock,
+    /// The copy of all pods.
+    pub pods: Arc<Informer<Pod>>,
+    /// The program that pods run.
+    pub pooler: Pooler,
+    /// Directories.
+    pub dirs: Dirs,
+    /// Loopback addresses.
+    pub addresses: Addresses,
+}
+
+/// What a pod mounts, and how to wake its worker.
+struct Hosted {
+    namespace: String,
+    secrets: Vec<String>,
+    config_maps: Vec<String>,
+    wake: Arc<Wake>,
+}
+
+/// The pods that have a worker, by uid.
+#[derive(Clone, Default)]
+struct Roster(Arc<Mutex<HashMap<String, Hosted>>>);
+
+/// The running node.
+pub struct Runner {
+    node: Arc<Node>,
+    roster: Roster,
+    arrivals: mpsc::UnboundedReceiver<Arc<Pod>>,
+}
+
+// === impl Runner ===
+
+impl Runner {
+    /// Subscribes to pods, Secrets and ConfigMaps; to be called before the informers run.
+    pub fn new(node: Node, secrets: &Informer<Secret>, config_maps: &Informer<ConfigMap>) -> Self {
+        let roster = Roster::default();
+        // Bounded by the number of pods: each uid is sent once.
+        let (sender, arrivals) = mpsc::unbounded_channel();
+        let known = roster.clone();
+        node.pods.on_change(move |change| {
+            let (Some(newest), alive) = (change.newest(), change.after.is_some()) else {
+                return;
+            };
+            if known.wake_or_admit(newest, alive) {
+                let _ = sender.send(newest.clone());
+            }
+            // A pod that was removed and made again between two looks has another uid.
+            if let Some(before) = change.before.filter(|b| b.uid() != newest.uid()) {
+                known.wake_or_admit(before, false);
+            }
+        });
+        let known = roster.clone();
+        secrets.on_change(move |change| {
+            let same =
+                matches!((change.before, change.after), (Some(a), Some(b)) if a.data == b.data);
+            if let Some(newest) = change.newest().filter(|_| !same) {
+                known.wake_mounting(&key_of(&**newest), |hosted| &hosted.secrets);
+            }
+        });
+        let known = roster.clone();
+        config_maps.on_change(move |change| {
+            let same = matches!((change.before, change.after), (Some(a), Some(b)) if a.data == b.data && a.binary_data == b.binary_data);
+            if let Some(newest) = change.newest().filter(|_| !same) {
+                known.wake_mounting(&key_of(&**newest), |hosted| &hosted.config_maps);
+            }
+        });
+        Self {
+            node: Arc::new(node),
+            roster,
+            arrivals,
+        }
+    }
+
+    /// Runs pods until `stop`; then ends every process and removes the runtime directory.
+    pub async fn run(mut self, stop: CancellationToken) {
+        self.node.pods.wait_synced().await;
+        let mut found = self.clean_up();
+        let mut workers: JoinSet<String> = JoinSet::new();
+        loop {
+            tokio::select! {
+                Some(pod) = self.arrivals.recv() => {
+                    let uid = pod.uid().unwrap_or_default();
+                    let wake = self.roster.wake_of(&uid).unwrap_or_default();
+                    let worker = Worker::new(self.node.clone(), wake, pod, found.remove(&uid));
+                    let stop = stop.clone();
+                    workers.spawn(async move {
+                        worker.run(stop).await;
+                        uid
+                    });
+                }
+                Some(done) = workers.join_next() => match done {
+                    Ok(uid) => self.roster.forget(&uid),
+                    Err(error) => tracing::error!(%error, "a pod's worker panicked"),
+                },
+                () = stop.cancelled() => break,
+            }
+        }
+        while workers.join_next().await.is_some() {}
+        if let Err(error) = self.node.dirs.remove() {
+            tracing::warn!(%error, "runtime directory not removed");
+        }
+    }
+
+    /// Ends processes and removes directories of pods that are gone; answers the processes that
+    /// still have a pod, by uid.
+    fn clean_up(&self) -> HashMap<String, Found> {
+        let runtime = self.node.dirs.runtime();
+        let pods = self.node.pods.all();
+        let uids: Vec<String> = pods.iter().filter_map(|pod| pod.uid()).collect();
+        let mut keep = HashMap::new();
+        for found in process::find_running(runtime) {
+            let below = found.ini.strip_prefix(runtime).ok();
+            let uid = below
+                .and_then(|path| path.iter().next())
+                .map(|first| first.to_string_lossy().into_owned())
+                .unwrap_or_default();
+            if uids.contains(&uid) {
+                keep.insert(uid, found);
+            } else {
+                tracing::info!(pid = found.pid, "pooler without a pod ended");
+                if let Err(error) = process::kill(&found) {
+                    tracing::warn!(pid = found.pid, %error, "pooler without a pod not ended");
+                }
+            }
+        }
+        if let Err(error) = remove_strangers(runtime, &uids) {
+            tracing::warn!(%error, "directories of former pods not removed");
+        }
+        keep
+    }
+}
+
+// === impl Roster ===
+
+impl Roster {
+    /// Wakes the worker of `pod`; true if it has none and is to get one.
+    fn wake_or_admit(&self, pod: &Pod, alive: bool) -> bool {
+        let Some(uid) = pod.uid() else { return false };
+        let mut hosted = self.lock();
+        if let Some(known) = hosted.get(&uid) {
+            known.wake.pod();
+            return false;
+        }
+        let spec = pod.spec.as_ref();
+        let node = spec.and_then(|s| s.node_name.as_deref());
+        let ours = node.is_none_or(|name| name == NODE_NAME);
+        if !alive || !ours {
+            return false;
+        }
+        let volumes = spec.and_then(|s| s.volumes.clone()).unwrap_or_default();
+        let (secrets, config_maps) = references(&volumes);
+        let entry = Hosted {
+            namespace: pod.namespace().unwrap_or_default(),
+            secrets,
+            config_maps,
+            wake: Arc::default(),
+        };
+        hosted.insert(uid, entry);
+        true
+    }
+
+    fn wake_mounting(
+        &self,
+        changed: &crate::names::ObjectRef,
+        names: impl Fn(&Hosted) -> &Vec<String>,
+    ) {
+        for hosted in self.lock().values() {
+            if hosted.namespace == changed.namespace && names(hosted).contains(&changed.name) {
+                hosted.wake.files();
+            }
+        }
+    }
+
+    fn wake_of(&self, uid: &str) -> Option<Arc<Wake>> {
+        self.lock().get(uid).map(|hosted| hosted.wake.clone())
+    }
+
+    fn forget(&self, uid: &str) {
+        self.lock().remove(uid);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Hosted>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn remove_strangers(runtime: &std::path::Path, uids: &[String]) -> io::Result<()> {
+    for entry in std::fs::read_dir(runtime)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !uids.contains(&name) {
+            std::fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
