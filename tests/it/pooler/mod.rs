@@ -458,16 +458,16 @@ async fn a_reload_puts_a_new_leaf_in_force_and_fails_no_transaction() {
         clerk.run("BEGIN; SELECT 1; COMMIT").await.unwrap();
         pooler.write("cert", &new.cert);
         pooler.write("key", &new.key);
-        let served = async || probe::probe(pooler.address, None, BOUND).await.unwrap();
+        let shown = async || probe::probe(pooler.address, None, BOUND).await.unwrap();
         assert_eq!(
-            served().await.fingerprint(),
+            shown().await.fingerprint(),
             Some(probe::fingerprint(&old.der))
         );
 
         let keeper = keeper(&pooler, None);
         assert_eq!(reload::reload(&keeper, BOUND).await.unwrap(), means);
         assert_eq!(
-            served().await.fingerprint(),
+            shown().await.fingerprint(),
             Some(probe::fingerprint(&new.der))
         );
         clerk.run("BEGIN; SELECT 1; COMMIT").await.expect("goes on");
