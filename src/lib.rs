@@ -21,6 +21,7 @@ pub mod pgbouncer;
 pub mod blueprint;
 pub mod issuer;
 pub mod material;
+pub mod surroundings;
 // Layer 4
 pub mod ops;
 pub mod provisioner;

@@ -1,1 +1,135 @@
-//! What objects a `PgBouncer` stands for: a pure function from spec to resources.
+//! What objects a PgBouncer stands for: pure, and the same for whoever asks.
+//!
+//! The provisioner and the request pipeline never call each other, yet both must know what a
+//! specification means: the one to converge on it, the other to carry a change of it into the pods
+//! before it is committed. That knowledge lives here. [`defaults::complete`] says what a
+//! specification leaves open, [`certificates::wanted`] which certificates it asks for, and
+//! [`build`] which objects. [`Inputs`] is the only way to [`build`], and [`Inputs::new`] validates.
+//!
+//! Which pods still have to be restarted is read from the cluster: their template carries
+//! [`digest`], and the workload replaces no pod by itself.
+
+pub mod certificates;
+pub mod defaults;
+pub mod labels;
+pub mod names;
+
+mod inputs;
+
+mod backend;
+mod binding;
+mod config;
+mod exporter;
+mod merge;
+mod pod_template;
+mod pods;
+mod services;
+mod workload;
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::{Secret, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::{Resource, ResourceExt};
+
+pub use self::backend::UserlistError;
+pub use self::config::{
+    ConfigError, PORT_DEFAULT, mounts_material, port, serves_tls, throttling_defaults,
+};
+pub use self::inputs::{
+    Backend, BackendAddress, Credentials, Inputs, InputsError, MaterialFacts, Program,
+    Surroundings, WorkloadKind,
+};
+pub use self::pod_template::PodTemplateError;
+pub use self::services::ServiceTemplateError;
+pub use self::workload::Workload;
+use crate::api::{AppBinding, PgBouncer};
+
+/// All objects that a PgBouncer stands for, but for the Secrets of credentials and of material.
+#[derive(Clone, Debug)]
+pub struct Resources {
+    /// Who the pods are (N13).
+    pub service_account: ServiceAccount,
+    /// Names the pods (N7).
+    pub governing: Service,
+    /// Where clients go (N6).
+    pub primary: Service,
+    /// Where the exporter is read (N8); only with monitoring.
+    pub stats: Option<Service>,
+    /// Userlist and admin user (N2).
+    pub backend: Secret,
+    /// The configuration (N3).
+    pub config: Secret,
+    /// How many pods may be evicted at once (N12); only with several.
+    pub disruption_budget: Option<PodDisruptionBudget>,
+    /// How applications find the pooler (N11).
+    pub binding: AppBinding,
+    /// What makes the pods (N9).
+    pub workload: Workload,
+}
+
+/// Makes all objects.
+pub fn build(inputs: &Inputs) -> Result<Resources, PodTemplateError> {
+    Ok(Resources {
+        service_account: ServiceAccount {
+            metadata: metadata(&inputs.bouncer, inputs.bouncer.name_any()),
+            ..ServiceAccount::default()
+        },
+        governing: services::governing(inputs),
+        primary: services::primary(inputs),
+        stats: services::stats(inputs),
+        backend: backend::secret(inputs),
+        config: config_secret(inputs),
+        disruption_budget: workload::disruption_budget(inputs),
+        binding: binding::binding(inputs),
+        workload: workload::workload(inputs)?,
+    })
+}
+
+/// What a pod was started with: the configuration, the server's leaf and the bundle that verifies
+/// clients. Users are left out: they come and go without a restart.
+pub fn digest(ini: &str, material: Option<&MaterialFacts>) -> String {
+    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+    // Each part is followed by its length, so that no two lists of parts read the same.
+    let mut part = |bytes: &[u8]| {
+        context.update(bytes);
+        context.update(&(bytes.len() as u64).to_be_bytes());
+    };
+    part(ini.as_bytes());
+    if let Some(material) = material {
+        part(material.server.to_string().as_bytes());
+        part(material.ca_bundle.as_bytes());
+    }
+    context
+        .finish()
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+fn config_secret(inputs: &Inputs) -> Secret {
+    let ini = ByteString(inputs.ini.render().into_bytes());
+    Secret {
+        metadata: metadata(&inputs.bouncer, names::config_secret(&inputs.bouncer)),
+        type_: Some("Opaque".to_owned()),
+        data: Some([(names::INI_KEY.to_owned(), ini)].into()),
+        ..Secret::default()
+    }
+}
+
+/// Name, labels and owner of an object made for `bouncer`.
+pub fn metadata(bouncer: &PgBouncer, name: String) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name),
+        namespace: bouncer.namespace(),
+        labels: Some(labels::offshoot(bouncer)),
+        owner_references: bouncer.controller_owner_ref(&()).map(|owner| vec![owner]),
+        ..ObjectMeta::default()
+    }
+}

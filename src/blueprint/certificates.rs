@@ -1,0 +1,533 @@
+//! Which certificates a PgBouncer wants, and what is to stand in each (CONTRACT 3.3, 3.4).
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use kube::ResourceExt;
+use time::Duration;
+
+use crate::api::annotations::KEY_ALGORITHM;
+use crate::api::tls::{IssuerRef, PrivateKeyEncoding, X509Subject};
+use crate::api::{CertificateSpec, PgBouncer};
+use crate::blueprint::names;
+use crate::duration::{GoDuration, ParseDurationError};
+use crate::names::Alias;
+use crate::pki::key::{KeyAlgorithm, KeyEncoding};
+
+/// Lifetime where nobody asks for another: 90 days, cert-manager's default.
+pub const DURATION_DEFAULT: Duration = Duration::hours(2160);
+/// Longest common name that X.509 allows (RFC 5280, `ub-common-name`).
+const COMMON_NAME_MAX: usize = 64;
+/// What clients and the exporter log in as, so what their certificates say (CONTRACT 3.3).
+const CLIENT_COMMON_NAME: &str = names::ADMIN_USER;
+
+/// One certificate that a PgBouncer wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// What it is for.
+    pub alias: Alias,
+    /// Who signs it.
+    pub issuer: IssuerRef,
+    /// Where it is published.
+    pub secret_name: String,
+    /// Name of the certificate itself, `<db>-<alias>-cert` whatever the Secret is called.
+    pub certificate_name: String,
+    /// What stands in it.
+    pub profile: Profile,
+    /// Kind of its key.
+    pub algorithm: KeyAlgorithm,
+    /// PEM form of its key.
+    pub encoding: KeyEncoding,
+    /// How long before its end it is renewed; a third of its life by default.
+    pub renew_before: Option<Duration>,
+}
+
+/// What stands in a leaf, as text; whoever signs parses it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// `CN`.
+    pub common_name: String,
+    /// Rest of the subject.
+    pub subject: X509Subject,
+    /// DNS names, sorted, without duplicates.
+    pub dns_names: Vec<String>,
+    /// Addresses, without duplicates.
+    pub ip_addresses: Vec<IpAddr>,
+    /// URI names.
+    pub uris: Vec<String>,
+    /// E-mail names.
+    pub email_addresses: Vec<String>,
+    /// What the key may be used for.
+    pub usage: Usage,
+    /// Lifetime.
+    pub duration: Duration,
+}
+
+/// What a leaf's key may be used for. Every leaf may also sign and encipher keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usage {
+    /// TLS servers and clients.
+    ServerAndClient,
+    /// TLS clients.
+    Client,
+}
+
+/// Addresses that a load balancer gave to the primary Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoadBalancer {
+    /// Names.
+    pub hostnames: Vec<String>,
+    /// IP addresses.
+    pub ips: Vec<IpAddr>,
+}
+
+/// Why the wanted certificates cannot be told.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WantedError {
+    /// Nobody signs.
+    #[error("spec.tls.issuerRef is missing: name the Issuer or ClusterIssuer that signs")]
+    NoIssuer,
+    /// Not an issuer that cert-manager's own group has.
+    #[error(
+        "the issuer of {alias} is a {kind} in {group}; it has to be an Issuer or ClusterIssuer in \
+         cert-manager.io"
+    )]
+    ForeignIssuer {
+        /// Whose issuer.
+        alias: Alias,
+        /// Its kind.
+        kind: String,
+        /// Its group.
+        group: String,
+    },
+    /// `duration` or `renewBefore` is no duration.
+    #[error("spec.tls.certificates[{alias}].{field} cannot be read")]
+    Duration {
+        /// Whose certificate.
+        alias: Alias,
+        /// Which field.
+        field: &'static str,
+        /// What is wrong.
+        #[source]
+        source: ParseDurationError,
+    },
+    /// A lifetime that no certificate can have.
+    #[error("spec.tls.certificates[{alias}].{field} is {value}; it has to be more than nothing")]
+    NotPositive {
+        /// Whose certificate.
+        alias: Alias,
+        /// Which field.
+        field: &'static str,
+        /// What was asked for.
+        value: String,
+    },
+    /// Renewal before issuance.
+    #[error(
+        "spec.tls.certificates[{alias}]: lower renewBefore ({renew_before}) or raise duration \
+         ({duration})"
+    )]
+    RenewsTooEarly {
+        /// Whose certificate.
+        alias: Alias,
+        /// How long before its end.
+        renew_before: Duration,
+        /// Its whole life.
+        duration: Duration,
+    },
+    /// Not an address.
+    #[error("spec.tls.certificates[{alias}].ipAddresses: {value:?} is no IP address")]
+    IpAddress {
+        /// Whose certificate.
+        alias: Alias,
+        /// What was asked for.
+        value: String,
+    },
+    /// A key that we do not make.
+    #[error(
+        "annotation bouncert.dev/key-algorithm: {value:?} is none of ECDSA-P256, ECDSA-P384, \
+         Ed25519, RSA-2048, RSA-3072, RSA-4096"
+    )]
+    KeyAlgorithm {
+        /// What was asked for.
+        value: String,
+    },
+    /// Two aliases would be published in one Secret.
+    #[error("spec.tls.certificates: {first} and {second} name the same Secret {secret}")]
+    SharedSecret {
+        /// One alias.
+        first: Alias,
+        /// The other.
+        second: Alias,
+        /// The Secret.
+        secret: String,
+    },
+}
+
+/// The certificates that a completed PgBouncer wants, in the order server, client,
+/// metrics-exporter; none without `spec.tls`.
+///
+/// An alias that defaulting left out (client and exporter under an ACME issuer) has no Secret and
+/// is not wanted; aliases that nobody knows are ignored.
+pub fn wanted(bouncer: &PgBouncer, outside: &LoadBalancer) -> Result<Vec<Wanted>, WantedError> {
+    let Some(tls) = &bouncer.spec.tls else {
+        return Ok(Vec::new());
+    };
+    let common = tls.issuer_ref.as_ref().ok_or(WantedError::NoIssuer)?;
+    let algorithm = key_algorithm(bouncer)?;
+    let mut found: Vec<Wanted> = Vec::new();
+    for alias in Alias::ALL {
+        let Some(entry) = tls.certificate(alias.as_str()) else {
+            continue;
+        };
+        if !is_wanted(bouncer, alias) {
+            continue;
+        }
+        let secret_name = entry.secret_name.clone().unwrap_or_default();
+        if let Some(other) = found.iter().find(|other| other.secret_name == secret_name) {
+            return Err(WantedError::SharedSecret {
+                first: other.alias,
+                second: alias,
+                secret: secret_name,
+            });
+        }
+        let issuer = entry.issuer_ref.as_ref().unwrap_or(common);
+        check_issuer(alias, issuer)?;
+        let profile = profile(bouncer, alias, entry, outside)?;
+        found.push(Wanted {
+            alias,
+            issuer: issuer.clone(),
+            secret_name,
+            certificate_name: names::certificate(&bouncer.name_any(), alias),
+            renew_before: renew_before(alias, entry, profile.duration)?,
+            profile,
+            algorithm,
+            encoding: match entry.private_key.as_ref().and_then(|key| key.encoding) {
+                Some(PrivateKeyEncoding::Pkcs8) => KeyEncoding::Pkcs8,
+                Some(PrivateKeyEncoding::Pkcs1) | None => KeyEncoding::Pkcs1,
+            },
+        });
+    }
+    Ok(found)
+}
+
+/// Whether a completed PgBouncer wants a certificate of that alias.
+pub fn is_wanted(bouncer: &PgBouncer, alias: Alias) -> bool {
+    let Some(tls) = bouncer
+        .spec
+        .tls
+        .as_ref()
+        .filter(|tls| tls.issuer_ref.is_some())
+    else {
+        return false;
+    };
+    tls.certificate(alias.as_str())
+        .and_then(|entry| entry.secret_name.as_deref())
+        .is_some_and(|secret| !secret.is_empty())
+}
+
+// === impl Wanted ===
+
+impl Wanted {
+    /// The annotations that cert-manager would put on the Secret (CONTRACT 3.4).
+    pub fn secret_annotations(&self) -> BTreeMap<String, String> {
+        let Profile {
+            common_name,
+            subject,
+            dns_names,
+            ip_addresses,
+            uris,
+            email_addresses,
+            ..
+        } = &self.profile;
+        let ips: Vec<String> = ip_addresses.iter().map(ToString::to_string).collect();
+        let always = [
+            ("alt-names", dns_names.join(",")),
+            ("ip-sans", ips.join(",")),
+            ("uri-sans", uris.join(",")),
+            ("common-name", common_name.clone()),
+            ("certificate-name", self.certificate_name.clone()),
+            ("issuer-name", self.issuer.name.clone()),
+            ("issuer-kind", self.issuer.kind.clone()),
+            ("issuer-group", self.issuer.group().to_owned()),
+        ];
+        let if_any = [
+            ("email-sans", email_addresses.join(",")),
+            ("subject-organizations", subject.organizations.join(",")),
+            (
+                "subject-organizationalunits",
+                subject.organizational_units.join(","),
+            ),
+            ("subject-countries", subject.countries.join(",")),
+            ("subject-provinces", subject.provinces.join(",")),
+            ("subject-localities", subject.localities.join(",")),
+            (
+                "subject-streetaddresses",
+                subject.street_addresses.join(","),
+            ),
+            ("subject-postalcodes", subject.postal_codes.join(",")),
+            (
+                "subject-serialnumber",
+                subject.serial_number.clone().unwrap_or_default(),
+            ),
+        ];
+        always
+            .into_iter()
+            .chain(if_any.into_iter().filter(|(_, value)| !value.is_empty()))
+            .map(|(key, value)| (format!("cert-manager.io/{key}"), value))
+            .collect()
+    }
+}
+
+// === helpers ===
+
+fn profile(
+    bouncer: &PgBouncer,
+    alias: Alias,
+    entry: &CertificateSpec,
+    outside: &LoadBalancer,
+) -> Result<Profile, WantedError> {
+    let (name, namespace) = (bouncer.name_any(), bouncer.namespace().unwrap_or_default());
+    let mut profile = Profile {
+        common_name: CLIENT_COMMON_NAME.to_owned(),
+        subject: entry.subject.clone().unwrap_or_default(),
+        dns_names: entry.dns_names.clone(),
+        ip_addresses: Vec::new(),
+        uris: entry.uris.clone(),
+        email_addresses: entry.email_addresses.clone(),
+        usage: Usage::Client,
+        duration: positive(alias, "duration", entry.duration.as_deref())?
+            .unwrap_or(DURATION_DEFAULT),
+    };
+    if alias == Alias::Server {
+        let host = names::service_host(&name, &namespace);
+        let pods = names::governing_service(&name);
+        profile.dns_names.extend([
+            format!("*.{pods}.{namespace}.svc"),
+            format!("*.{pods}.{namespace}.svc.cluster.local"),
+            format!("*.{host}"),
+            "localhost".to_owned(),
+            name.clone(),
+            host.clone(),
+        ]);
+        profile.dns_names.extend(outside.hostnames.iter().cloned());
+        profile.ip_addresses.push(IpAddr::from([127, 0, 0, 1]));
+        profile.ip_addresses.extend(outside.ips.iter().copied());
+        // Longer names stand among the DNS names only; object names fit by themselves.
+        profile.common_name = if host.len() <= COMMON_NAME_MAX {
+            host
+        } else {
+            name
+        };
+        profile.usage = Usage::ServerAndClient;
+    }
+    for value in &entry.ip_addresses {
+        let ip = value.parse().map_err(|_| WantedError::IpAddress {
+            alias,
+            value: value.clone(),
+        })?;
+        profile.ip_addresses.push(ip);
+    }
+    profile.dns_names.sort();
+    profile.dns_names.dedup();
+    let mut seen = Vec::new();
+    profile.ip_addresses.retain(|ip| {
+        let new = !seen.contains(ip);
+        seen.push(*ip);
+        new
+    });
+    Ok(profile)
+}
+
+fn renew_before(
+    alias: Alias,
+    entry: &CertificateSpec,
+    duration: Duration,
+) -> Result<Option<Duration>, WantedError> {
+    let renew_before = positive(alias, "renewBefore", entry.renew_before.as_deref())?;
+    match renew_before {
+        Some(renew_before) if renew_before >= duration => Err(WantedError::RenewsTooEarly {
+            alias,
+            renew_before,
+            duration,
+        }),
+        _ => Ok(renew_before),
+    }
+}
+
+fn positive(
+    alias: Alias,
+    field: &'static str,
+    value: Option<&str>,
+) -> Result<Option<Duration>, WantedError> {
+    let Some(value) = value.filter(|value| !value.is_empty()) else {
+        return Ok(None);
+    };
+    let parsed: GoDuration = value.parse().map_err(|source| WantedError::Duration {
+        alias,
+        field,
+        source,
+    })?;
+    if parsed <= GoDuration::ZERO {
+        return Err(WantedError::NotPositive {
+            alias,
+            field,
+            value: value.to_owned(),
+        });
+    }
+    Ok(Some(parsed.to_time()))
+}
+
+fn check_issuer(alias: Alias, issuer: &IssuerRef) -> Result<(), WantedError> {
+    let known = issuer.group() == crate::api::tls::CERT_MANAGER_GROUP
+        && ["Issuer", "ClusterIssuer"].contains(&issuer.kind.as_str());
+    if known {
+        return Ok(());
+    }
+    Err(WantedError::ForeignIssuer {
+        alias,
+        kind: issuer.kind.clone(),
+        group: issuer.group().to_owned(),
+    })
+}
+
+fn key_algorithm(bouncer: &PgBouncer) -> Result<KeyAlgorithm, WantedError> {
+    let Some(value) = bouncer.annotations().get(KEY_ALGORITHM) else {
+        return Ok(KeyAlgorithm::default());
+    };
+    match value.as_str() {
+        "ECDSA-P256" => Ok(KeyAlgorithm::EcdsaP256),
+        "ECDSA-P384" => Ok(KeyAlgorithm::EcdsaP384),
+        "Ed25519" => Ok(KeyAlgorithm::Ed25519),
+        "RSA-2048" => Ok(KeyAlgorithm::Rsa2048),
+        "RSA-3072" => Ok(KeyAlgorithm::Rsa3072),
+        "RSA-4096" => Ok(KeyAlgorithm::Rsa4096),
+        _ => Err(WantedError::KeyAlgorithm {
+            value: value.clone(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::blueprint::defaults::{IssuerKind, complete};
+    use crate::blueprint::testing;
+
+    fn completed(mut bouncer: PgBouncer) -> PgBouncer {
+        bouncer.spec = complete(&bouncer.spec, &bouncer.name_any(), IssuerKind::Private);
+        bouncer
+    }
+
+    fn server(bouncer: PgBouncer) -> Result<Wanted, WantedError> {
+        wanted(&completed(bouncer), &LoadBalancer::default()).map(|mut all| all.remove(0))
+    }
+
+    #[test]
+    fn a_server_certificate_covers_the_service_its_pods_and_the_machine_itself() {
+        let wanted = server(testing::tls_bouncer("billing")).unwrap();
+        assert_eq!(wanted.profile.common_name, "billing.shop.svc");
+        assert_eq!(
+            wanted.profile.dns_names,
+            [
+                "*.billing-pods.shop.svc",
+                "*.billing-pods.shop.svc.cluster.local",
+                "*.billing.shop.svc",
+                "billing",
+                "billing.shop.svc",
+                "localhost",
+            ]
+        );
+        assert_eq!(wanted.profile.ip_addresses, [IpAddr::from([127, 0, 0, 1])]);
+        assert_eq!(wanted.profile.usage, Usage::ServerAndClient);
+        assert_eq!(wanted.profile.duration, DURATION_DEFAULT);
+        assert_eq!(wanted.algorithm, KeyAlgorithm::EcdsaP256);
+    }
+
+    #[test]
+    fn a_client_certificate_names_the_admin_user_and_nothing_else() {
+        let all = wanted(
+            &completed(testing::tls_bouncer("billing")),
+            &LoadBalancer::default(),
+        );
+        let client = all.unwrap().remove(1);
+        assert_eq!(client.alias, Alias::Client);
+        assert_eq!(client.profile.common_name, "pgbouncer");
+        assert!(client.profile.dns_names.is_empty() && client.profile.ip_addresses.is_empty());
+        assert_eq!(client.profile.usage, Usage::Client);
+        let annotations = client.secret_annotations();
+        assert_eq!(annotations["cert-manager.io/alt-names"], "");
+        assert_eq!(
+            annotations["cert-manager.io/certificate-name"],
+            "billing-client-cert"
+        );
+        assert!(!annotations.contains_key("cert-manager.io/subject-organizations"));
+    }
+
+    #[test]
+    fn a_load_balancers_addresses_are_added() {
+        let outside = LoadBalancer {
+            hostnames: vec!["pool.example.org".into()],
+            ips: vec![IpAddr::from([192, 0, 2, 7])],
+        };
+        let all = wanted(&completed(testing::tls_bouncer("billing")), &outside).unwrap();
+        assert!(
+            all[0]
+                .profile
+                .dns_names
+                .contains(&"pool.example.org".to_owned())
+        );
+        assert!(
+            all[0]
+                .profile
+                .ip_addresses
+                .contains(&IpAddr::from([192, 0, 2, 7]))
+        );
+    }
+
+    #[test]
+    fn a_renewal_before_the_beginning_is_refused() {
+        let mut bouncer = testing::tls_bouncer("billing");
+        bouncer.spec.tls.as_mut().unwrap().certificates = vec![CertificateSpec {
+            alias: "server".into(),
+            duration: Some("240h".into()),
+            renew_before: Some("720h".into()),
+            ..CertificateSpec::default()
+        }];
+        assert!(matches!(
+            server(bouncer),
+            Err(WantedError::RenewsTooEarly { .. })
+        ));
+    }
+
+    #[test]
+    fn an_issuer_of_another_group_is_refused() {
+        let mut bouncer = testing::tls_bouncer("billing");
+        bouncer
+            .spec
+            .tls
+            .as_mut()
+            .unwrap()
+            .issuer_ref
+            .as_mut()
+            .unwrap()
+            .api_group = Some("example.org".into());
+        assert!(matches!(
+            server(bouncer),
+            Err(WantedError::ForeignIssuer { .. })
+        ));
+    }
+
+    #[test]
+    fn two_aliases_cannot_share_a_secret() {
+        let mut bouncer = testing::tls_bouncer("billing");
+        bouncer.spec.tls.as_mut().unwrap().certificates = vec![CertificateSpec {
+            alias: "client".into(),
+            secret_name: Some("billing-server-cert".into()),
+            ..CertificateSpec::default()
+        }];
+        assert!(matches!(
+            server(bouncer),
+            Err(WantedError::SharedSecret { .. })
+        ));
+    }
+}

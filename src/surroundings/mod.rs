@@ -1,0 +1,191 @@
+//! What is around a PgBouncer, read from the cluster: everything that [`crate::blueprint`] needs
+//! besides the specification itself.
+//!
+//! One writer per fact: nothing here writes. What is missing is an error that names the object to
+//! wait for, so that a PgBouncer may be created before its AppBinding, version or issuer.
+
+mod backend;
+mod program;
+mod published;
+
+use k8s_openapi::api::core::v1::{Secret, Service};
+use kube::ResourceExt;
+
+use crate::api::PgBouncer;
+use crate::api::certmanager::{ClusterIssuer, Issuer};
+use crate::api::tls::IssuerRef;
+use crate::blueprint::certificates::LoadBalancer;
+use crate::blueprint::defaults::IssuerKind;
+use crate::blueprint::{Credentials, Surroundings, WorkloadKind, mounts_material, names};
+use crate::cluster::{Cluster, ClusterError};
+use crate::names::ObjectRef;
+use crate::redacted::Redacted;
+use crate::retry::Retry;
+
+pub use self::program::workload_kind;
+
+/// Why the surroundings cannot be told.
+#[derive(Debug, thiserror::Error)]
+pub enum SurroundingsError {
+    /// The API server did not answer as it should.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// Something that the specification names is not there.
+    #[error("{kind} {at}, named by {by}, is not there")]
+    Missing {
+        /// Kind of the object.
+        kind: &'static str,
+        /// The object.
+        at: ObjectRef,
+        /// The field that names it.
+        by: &'static str,
+    },
+    /// A version that may not be asked for any more.
+    #[error("PgBouncerVersion {name} is deprecated; choose another spec.version")]
+    Deprecated {
+        /// Its name.
+        name: String,
+    },
+    /// An object that does not say what it has to.
+    #[error("{kind} {at}: {what}")]
+    Unusable {
+        /// Kind of the object.
+        kind: &'static str,
+        /// The object.
+        at: ObjectRef,
+        /// What is wrong with it, and what to change.
+        what: String,
+    },
+}
+
+impl SurroundingsError {
+    /// Whether trying again may help.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Cluster(error) => error.retry(),
+            Self::Missing { .. } | Self::Deprecated { .. } | Self::Unusable { .. } => {
+                Retry::WhenChanged
+            }
+        }
+    }
+}
+
+/// Reads what is around `bouncer`, which is completed. The auth Secret and the material may be
+/// missing: they are made later.
+pub async fn read(
+    cluster: &Cluster,
+    bouncer: &PgBouncer,
+    workload: WorkloadKind,
+) -> Result<Surroundings, SurroundingsError> {
+    let (name, namespace) = (bouncer.name_any(), bouncer.namespace().unwrap_or_default());
+    let here = |name: String| ObjectRef::new(namespace.clone(), name);
+    let program = program::read(cluster, &bouncer.spec.version).await?;
+    let backend = backend::read(cluster, &bouncer.spec.database.database_ref).await?;
+    let users = if bouncer.spec.database.sync_users == Some(true) {
+        backend::users(cluster, &bouncer.spec.database.database_ref).await?
+    } else {
+        Vec::new()
+    };
+    let material = if mounts_material(bouncer) {
+        published::read(cluster, bouncer).await?
+    } else {
+        None
+    };
+    let backend_secret: Option<Secret> = cluster.get(&here(names::backend_secret(&name))).await?;
+    let service: Option<Service> = cluster.get(&here(name)).await?;
+    Ok(Surroundings {
+        program,
+        backend,
+        admin: admin(cluster, bouncer).await?,
+        custom_ini: custom_ini(cluster, bouncer).await?,
+        users,
+        material,
+        workload,
+        backend_secret_version: backend_secret.and_then(|secret| secret.resource_version()),
+        load_balancer: service.as_ref().map(load_balancer).unwrap_or_default(),
+    })
+}
+
+/// What has to be known of an issuer before the list of certificates can be completed.
+pub async fn issuer_kind(
+    cluster: &Cluster,
+    namespace: &str,
+    issuer: &IssuerRef,
+) -> Result<IssuerKind, SurroundingsError> {
+    let missing = |kind, at| SurroundingsError::Missing { kind, at, by: "spec.tls.issuerRef" };
+    let acme = if issuer.kind == "ClusterIssuer" {
+        let found: Option<ClusterIssuer> = cluster.get_global(&issuer.name).await?;
+        let at = ObjectRef::new("", &issuer.name);
+        found.ok_or_else(|| missing("ClusterIssuer", at))?.spec.acme
+    } else {
+        let at = ObjectRef::new(namespace, &issuer.name);
+        let found: Option<Issuer> = cluster.get(&at).await?;
+        found.ok_or_else(|| missing("Issuer", at))?.spec.acme
+    };
+    Ok(if acme.is_some() { IssuerKind::Acme } else { IssuerKind::Private })
+}
+
+/// The admin user; `None` until the auth Secret is there.
+async fn admin(
+    cluster: &Cluster,
+    bouncer: &PgBouncer,
+) -> Result<Option<Credentials>, SurroundingsError> {
+    let at = ObjectRef::new(
+        bouncer.namespace().unwrap_or_default(),
+        names::auth_secret(bouncer),
+    );
+    let secret: Option<Secret> = cluster.get(&at).await?;
+    secret.map(|secret| credentials(&secret, &at)).transpose()
+}
+
+/// The user's own configuration.
+async fn custom_ini(
+    cluster: &Cluster,
+    bouncer: &PgBouncer,
+) -> Result<Option<String>, SurroundingsError> {
+    let configuration = bouncer.spec.configuration.as_ref();
+    let Some(name) = configuration.and_then(|configuration| configuration.secret_name.clone())
+    else {
+        return Ok(None);
+    };
+    let at = ObjectRef::new(bouncer.namespace().unwrap_or_default(), name);
+    let secret: Option<Secret> = cluster.get(&at).await?;
+    let secret = secret.ok_or_else(|| SurroundingsError::Missing {
+        kind: "Secret",
+        at: at.clone(),
+        by: "spec.configuration.secretName",
+    })?;
+    text(&secret, names::INI_KEY).map(Some).ok_or_else(|| SurroundingsError::Unusable {
+        kind: "Secret",
+        at,
+        what: "key pgbouncer.ini is missing; put the configuration there".to_owned(),
+    })
+}
+
+/// `username` and `password` of a Secret; neither may be empty.
+fn credentials(secret: &Secret, at: &ObjectRef) -> Result<Credentials, SurroundingsError> {
+    let key = |key: &str| {
+        text(secret, key).filter(|text| !text.is_empty()).ok_or_else(|| {
+            SurroundingsError::Unusable {
+                kind: "Secret",
+                at: at.clone(),
+                what: format!("key {key} is missing or empty"),
+            }
+        })
+    };
+    Ok(Credentials { username: key("username")?, password: Redacted::new(key("password")?) })
+}
+
+fn text(secret: &Secret, key: &str) -> Option<String> {
+    let bytes = secret.data.as_ref()?.get(key)?;
+    String::from_utf8(bytes.0.clone()).ok()
+}
+
+fn load_balancer(service: &Service) -> LoadBalancer {
+    let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    let ingress = status.and_then(|status| status.ingress.as_deref()).unwrap_or_default();
+    LoadBalancer {
+        hostnames: ingress.iter().filter_map(|point| point.hostname.clone()).collect(),
+        ips: ingress.iter().filter_map(|point| point.ip.as_ref()?.parse().ok()).collect(),
+    }
+}
