@@ -23,22 +23,28 @@ pub(super) async fn read(
     let at = ObjectRef::new(&app.namespace, &app.name);
     let missing = |kind, at, by| SurroundingsError::Missing { kind, at, by };
     let found: Option<AppBinding> = cluster.get(&at).await?;
-    let spec =
-        found.ok_or_else(|| missing("AppBinding", at.clone(), "spec.database.databaseRef"))?.spec;
+    let spec = found
+        .ok_or_else(|| missing("AppBinding", at.clone(), "spec.database.databaseRef"))?
+        .spec;
     let unusable = |what: &str| SurroundingsError::Unusable {
         kind: "AppBinding",
         at: at.clone(),
         what: what.to_owned(),
     };
-    let address = address(&spec, &app.namespace)
-        .ok_or_else(|| unusable("spec.clientConfig gives neither a service nor a url with a host"))?;
-    let secret =
-        spec.secret.ok_or_else(|| unusable("spec.secret is missing; name the superuser's Secret"))?;
+    let address = address(&spec, &app.namespace).ok_or_else(|| {
+        unusable("spec.clientConfig gives neither a service nor a url with a host")
+    })?;
+    let secret = spec
+        .secret
+        .ok_or_else(|| unusable("spec.secret is missing; name the superuser's Secret"))?;
     let secret_at = ObjectRef::new(&app.namespace, secret.name);
     let secret: Option<Secret> = cluster.get(&secret_at).await?;
     let secret = secret
         .ok_or_else(|| missing("Secret", secret_at.clone(), "spec.secret of the AppBinding"))?;
-    Ok(Backend { address, superuser: credentials(&secret, &secret_at)? })
+    Ok(Backend {
+        address,
+        superuser: credentials(&secret, &secret_at)?,
+    })
 }
 
 /// The users that are labelled as the PostgreSQL's. A Secret that is none of a user, or that no
@@ -49,10 +55,14 @@ pub(super) async fn users(
 ) -> Result<Vec<Credentials>, SurroundingsError> {
     let labels = [
         ("app.kubernetes.io/instance".to_owned(), app.name.clone()),
-        ("app.kubernetes.io/name".to_owned(), "postgreses.kubedb.com".to_owned()),
+        (
+            "app.kubernetes.io/name".to_owned(),
+            "postgreses.kubedb.com".to_owned(),
+        ),
     ];
-    let secrets: Vec<Secret> =
-        cluster.list(&app.namespace, &to_selector_text(&labels.into())).await?;
+    let secrets: Vec<Secret> = cluster
+        .list(&app.namespace, &to_selector_text(&labels.into()))
+        .await?;
     let mut users = Vec::new();
     for secret in &secrets {
         let at = reference(secret);
@@ -84,10 +94,14 @@ fn address(spec: &AppBindingSpec, namespace: &str) -> Option<BackendAddress> {
     }
     let url = spec.client_config.url.as_deref()?.trim();
     let Some((_, rest)) = url.split_once("://") else {
-        return url.contains('=').then(|| BackendAddress::ConnectString(url.to_owned()));
+        return url
+            .contains('=')
+            .then(|| BackendAddress::ConnectString(url.to_owned()));
     };
     let authority = rest.split(['/', '?']).next()?;
-    let host_and_port = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let host_and_port = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host);
     let (host, port) = match host_and_port.strip_prefix('[') {
         Some(bracketed) => {
             let (host, rest) = bracketed.split_once(']')?;
@@ -99,7 +113,10 @@ fn address(spec: &AppBindingSpec, namespace: &str) -> Option<BackendAddress> {
         },
     };
     let port = port.map_or(Some(PORT_DEFAULT), |port| port.parse().ok())?;
-    (!host.is_empty()).then(|| BackendAddress::Host { host: host.to_owned(), port })
+    (!host.is_empty()).then(|| BackendAddress::Host {
+        host: host.to_owned(),
+        port,
+    })
 }
 
 #[cfg(test)]
@@ -114,23 +131,35 @@ mod tests {
     }
 
     fn host(host: &str, port: u16) -> Option<BackendAddress> {
-        Some(BackendAddress::Host { host: host.to_owned(), port })
+        Some(BackendAddress::Host {
+            host: host.to_owned(),
+            port,
+        })
     }
 
     #[test]
     fn a_service_becomes_its_name_in_the_cluster() {
         let service = json!({ "scheme": "postgresql", "name": "books", "port": 5433 });
-        assert_eq!(of(json!({ "service": service })), host("books.vault.svc", 5433));
+        assert_eq!(
+            of(json!({ "service": service })),
+            host("books.vault.svc", 5433)
+        );
     }
 
     #[test]
     fn a_url_is_taken_apart() {
         for (url, expected) in [
-            ("postgresql://me:x@db.example.org:6000/ledger?sslmode=disable", host("db.example.org", 6000)),
+            (
+                "postgresql://me:x@db.example.org:6000/ledger?sslmode=disable",
+                host("db.example.org", 6000),
+            ),
             ("postgres://127.0.0.9", host("127.0.0.9", 5432)),
             ("postgres://[::1]:7/x", host("::1", 7)),
             ("postgres://:7/x", None),
-            ("host=a port=1", Some(BackendAddress::ConnectString("host=a port=1".into()))),
+            (
+                "host=a port=1",
+                Some(BackendAddress::ConnectString("host=a port=1".into())),
+            ),
             ("nonsense", None),
         ] {
             assert_eq!(of(json!({ "url": url })), expected, "{url}");

@@ -112,17 +112,29 @@ pub async fn issuer_kind(
     namespace: &str,
     issuer: &IssuerRef,
 ) -> Result<IssuerKind, SurroundingsError> {
-    let missing = |kind, at| SurroundingsError::Missing { kind, at, by: "spec.tls.issuerRef" };
+    let missing = |kind, at| SurroundingsError::Missing {
+        kind,
+        at,
+        by: "spec.tls.issuerRef",
+    };
     let acme = if issuer.kind == "ClusterIssuer" {
         let found: Option<ClusterIssuer> = cluster.get_global(&issuer.name).await?;
         let at = ObjectRef::new("", &issuer.name);
-        found.ok_or_else(|| missing("ClusterIssuer", at))?.spec.acme
+        found
+            .ok_or_else(|| missing("ClusterIssuer", at))?
+            .spec
+            .issuer
+            .acme
     } else {
         let at = ObjectRef::new(namespace, &issuer.name);
         let found: Option<Issuer> = cluster.get(&at).await?;
         found.ok_or_else(|| missing("Issuer", at))?.spec.acme
     };
-    Ok(if acme.is_some() { IssuerKind::Acme } else { IssuerKind::Private })
+    Ok(if acme.is_some() {
+        IssuerKind::Acme
+    } else {
+        IssuerKind::Private
+    })
 }
 
 /// The admin user; `None` until the auth Secret is there.
@@ -155,25 +167,30 @@ async fn custom_ini(
         at: at.clone(),
         by: "spec.configuration.secretName",
     })?;
-    text(&secret, names::INI_KEY).map(Some).ok_or_else(|| SurroundingsError::Unusable {
-        kind: "Secret",
-        at,
-        what: "key pgbouncer.ini is missing; put the configuration there".to_owned(),
-    })
+    text(&secret, names::INI_KEY)
+        .map(Some)
+        .ok_or_else(|| SurroundingsError::Unusable {
+            kind: "Secret",
+            at,
+            what: "key pgbouncer.ini is missing; put the configuration there".to_owned(),
+        })
 }
 
 /// `username` and `password` of a Secret; neither may be empty.
 fn credentials(secret: &Secret, at: &ObjectRef) -> Result<Credentials, SurroundingsError> {
     let key = |key: &str| {
-        text(secret, key).filter(|text| !text.is_empty()).ok_or_else(|| {
-            SurroundingsError::Unusable {
+        text(secret, key)
+            .filter(|text| !text.is_empty())
+            .ok_or_else(|| SurroundingsError::Unusable {
                 kind: "Secret",
                 at: at.clone(),
                 what: format!("key {key} is missing or empty"),
-            }
-        })
+            })
     };
-    Ok(Credentials { username: key("username")?, password: Redacted::new(key("password")?) })
+    Ok(Credentials {
+        username: key("username")?,
+        password: Redacted::new(key("password")?),
+    })
 }
 
 fn text(secret: &Secret, key: &str) -> Option<String> {
@@ -182,10 +199,21 @@ fn text(secret: &Secret, key: &str) -> Option<String> {
 }
 
 fn load_balancer(service: &Service) -> LoadBalancer {
-    let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
-    let ingress = status.and_then(|status| status.ingress.as_deref()).unwrap_or_default();
+    let status = service
+        .status
+        .as_ref()
+        .and_then(|status| status.load_balancer.as_ref());
+    let ingress = status
+        .and_then(|status| status.ingress.as_deref())
+        .unwrap_or_default();
     LoadBalancer {
-        hostnames: ingress.iter().filter_map(|point| point.hostname.clone()).collect(),
-        ips: ingress.iter().filter_map(|point| point.ip.as_ref()?.parse().ok()).collect(),
+        hostnames: ingress
+            .iter()
+            .filter_map(|point| point.hostname.clone())
+            .collect(),
+        ips: ingress
+            .iter()
+            .filter_map(|point| point.ip.as_ref()?.parse().ok())
+            .collect(),
     }
 }

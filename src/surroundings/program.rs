@@ -1,6 +1,6 @@
 //! The program to run, and what runs it.
 
-use crate::api::PgBouncerVersion;
+use crate::api::{PetSet, PgBouncerVersion};
 use crate::blueprint::{Program, WorkloadKind};
 use crate::cluster::{Cluster, ClusterError};
 use crate::names::ObjectRef;
@@ -10,8 +10,9 @@ use super::SurroundingsError;
 
 /// Who the containers run as where the catalogue does not say.
 const RUN_AS_USER_DEFAULT: i64 = 70;
-/// Group and version of PetSets.
-const PETSETS: &str = "apps.k8s.appscode.com/v1";
+/// A selector that no object meets: the list is empty where the kind is known, and an error where
+/// it is not.
+const NO_OBJECT: &str = "bouncert.dev/none=none";
 
 /// Reads the PgBouncerVersion `name`.
 pub(super) async fn read(cluster: &Cluster, name: &str) -> Result<Program, SurroundingsError> {
@@ -25,7 +26,9 @@ pub(super) async fn read(cluster: &Cluster, name: &str) -> Result<Program, Surro
         })?
         .spec;
     if spec.deprecated == Some(true) {
-        return Err(SurroundingsError::Deprecated { name: name.to_owned() });
+        return Err(SurroundingsError::Deprecated {
+            name: name.to_owned(),
+        });
     }
     let version = Version::parse(&spec.version).ok_or_else(|| SurroundingsError::Unusable {
         kind: "PgBouncerVersion",
@@ -47,6 +50,9 @@ pub(super) async fn read(cluster: &Cluster, name: &str) -> Result<Program, Surro
 /// What makes pods here: PetSets where that kind is known. It does not change while a cluster
 /// lives, so callers ask once.
 pub async fn workload_kind(cluster: &Cluster) -> Result<WorkloadKind, ClusterError> {
-    let known = cluster.knows(PETSETS, "PetSet").await?;
-    Ok(if known { WorkloadKind::PetSet } else { WorkloadKind::StatefulSet })
+    match cluster.list_all::<PetSet>(NO_OBJECT).await {
+        Ok(_) => Ok(WorkloadKind::PetSet),
+        Err(error) if error.is_not_found() => Ok(WorkloadKind::StatefulSet),
+        Err(error) => Err(error),
+    }
 }

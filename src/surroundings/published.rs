@@ -34,6 +34,11 @@ fn facts(secret: &Secret, at: ObjectRef) -> Result<MaterialFacts, SurroundingsEr
     let ca_bundle = text(secret, "ca.crt").ok_or_else(|| unusable("key ca.crt is missing"))?;
     let chain = read_certificates(&chain)
         .map_err(|error| unusable(&format!("key tls.crt cannot be read: {error}")))?;
-    let leaf = chain.first().ok_or_else(|| unusable("key tls.crt holds no certificate"))?;
-    Ok(MaterialFacts { server: fingerprint(leaf), ca_bundle })
+    let leaf = chain
+        .first()
+        .ok_or_else(|| unusable("key tls.crt holds no certificate"))?;
+    Ok(MaterialFacts {
+        server: fingerprint(leaf),
+        ca_bundle,
+    })
 }
