@@ -1,1 +1,371 @@
 //! Revisions of the TLS material of one PgBouncer: issue, stage, publish, take back.
+//!
+//! A *revision* is an immutable Secret `<db>-<alias>-cert-r<N>` with a key that was made here and
+//! the chain that an issuer signed for it. *Publishing* copies a revision into the contract Secret
+//! (`<db>-<alias>-cert`) by compare-and-swap, after the chain has been verified once more against
+//! the very bundle that is published beside it (invariant I1). *Staging* publishes trust alone: the
+//! bundle grows before the first leaf that needs it appears, and shrinks only when no known live
+//! certificate needs an anchor any more (invariant I6). Undo is publishing the former revision.
+//!
+//! Every act may be repeated: what is there already is read and adopted.
+
+mod error;
+mod profile;
+mod secret;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Resource, ResourceExt};
+use time::OffsetDateTime;
+
+pub use self::error::MaterialError;
+use self::profile::leaf_profile;
+use crate::api::PgBouncer;
+use crate::blueprint::certificates::Wanted;
+use crate::clock::Clock;
+use crate::cluster::{Cluster, reference};
+use crate::issuer::{self, Issuers, SigningRequest};
+use crate::names::{Alias, ObjectRef, Revision};
+use crate::pki::bundle::TrustBundle;
+use crate::pki::chain::{CertificateChain, Expectation, KeyedChain};
+use crate::pki::facts::CertificateFacts;
+use crate::pki::key::PrivateKey;
+
+/// Revisions of one alias that are kept at the most. Those of the past tell which certificates
+/// clients may still hold; more than this many in their lifetime is not a rotation but a loop.
+pub const REVISIONS_KEPT_MAX: usize = 16;
+/// Revisions that are kept whatever their age: the present one and the one to go back to.
+const REVISIONS_KEPT_MIN: usize = 2;
+
+/// A revision as it was issued.
+#[derive(Clone, Debug)]
+pub struct Revisioned {
+    /// What it is for.
+    pub alias: Alias,
+    /// Its number.
+    pub revision: Revision,
+    /// What its leaf says.
+    pub facts: CertificateFacts,
+    /// Its leaf and intermediates.
+    pub chain: CertificateChain,
+    /// The anchors that its issuer named.
+    pub anchors: TrustBundle,
+}
+
+/// What the contract Secret of an alias holds.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// What it is for.
+    pub alias: Alias,
+    /// The revision it was copied from; none for a Secret that somebody else wrote.
+    pub revision: Option<Revision>,
+    /// What its leaf says.
+    pub facts: CertificateFacts,
+    /// The bundle beside it.
+    pub bundle: TrustBundle,
+}
+
+/// What came of asking for a certificate.
+#[derive(Debug)]
+pub enum IssueOutcome {
+    /// It is there, verified, in its revision Secret.
+    Issued(Box<Revisioned>),
+    /// Not yet: ask again when `on` has changed.
+    Pending {
+        /// Whom or what we wait for.
+        on: String,
+    },
+    /// The issuer, or a policy, says no.
+    Denied {
+        /// Why.
+        reason: String,
+    },
+    /// It cannot be issued as things stand.
+    Failed(MaterialError),
+}
+
+/// The material of all PgBouncers.
+#[derive(Clone)]
+pub struct Materials {
+    cluster: Cluster,
+    issuers: Issuers,
+    clock: Clock,
+}
+
+impl Materials {
+    /// Keeps material in `cluster`; the Secrets of ClusterIssuers are in
+    /// `cluster_resource_namespace`.
+    pub fn new(cluster: Cluster, clock: Clock, cluster_resource_namespace: &str) -> Self {
+        let issuers = Issuers::new(cluster.clone(), clock.clone(), cluster_resource_namespace);
+        Self { cluster, issuers, clock }
+    }
+
+    /// Makes a key, has it signed, verifies the answer and keeps it as `revision`. A revision that
+    /// is there already is adopted: this is what a repeat after a crash finds.
+    pub async fn issue(
+        &self,
+        owner: &PgBouncer,
+        wanted: &Wanted,
+        revision: Revision,
+    ) -> IssueOutcome {
+        match self.issue_or_fail(owner, wanted, revision).await {
+            Ok(outcome) => outcome,
+            Err(error) => IssueOutcome::Failed(error),
+        }
+    }
+
+    /// Reads a revision; `None` if it is not there.
+    pub async fn revision(
+        &self,
+        owner: &PgBouncer,
+        alias: Alias,
+        revision: Revision,
+    ) -> Result<Option<Revisioned>, MaterialError> {
+        let at = secret::revision_ref(owner, alias, revision);
+        let Some(found) = self.cluster.get::<Secret>(&at).await? else {
+            return Ok(None);
+        };
+        secret::check_owner(&found, owner, &at)?;
+        secret::read_revision(&found, alias, revision).map(Some)
+    }
+
+    /// The number that the next issuance of `alias` takes.
+    pub async fn next_revision(
+        &self,
+        owner: &PgBouncer,
+        alias: Alias,
+    ) -> Result<Revision, MaterialError> {
+        let kept = self.revisions(owner, alias).await?;
+        let highest = kept.iter().filter_map(secret::revision_of).max();
+        Ok(highest.map_or(Revision::FIRST, Revision::next))
+    }
+
+    /// What the contract Secret of an alias holds; `None` if there is no Secret, or no material in
+    /// it.
+    pub async fn published(
+        &self,
+        owner: &PgBouncer,
+        alias: Alias,
+        secret_name: &str,
+    ) -> Result<Option<Published>, MaterialError> {
+        match self.cluster.get::<Secret>(&at(owner, secret_name)).await? {
+            Some(found) => secret::read_published(&found, alias),
+            None => Ok(None),
+        }
+    }
+
+    /// The bundle to publish beside `fresh`: its anchors first, then of `former` those that a known
+    /// live certificate still needs. Known are all kept revisions; a client may hold any that has
+    /// not expired.
+    pub async fn trust(
+        &self,
+        owner: &PgBouncer,
+        fresh: &TrustBundle,
+        former: &TrustBundle,
+    ) -> Result<TrustBundle, MaterialError> {
+        let mut live = Vec::new();
+        for alias in Alias::ALL {
+            for kept in self.revisions(owner, alias).await? {
+                if let Some(revision) = secret::revision_of(&kept) {
+                    live.push(secret::read_revision(&kept, alias, revision)?.chain);
+                }
+            }
+        }
+        let all = fresh.union(former);
+        Ok(all.retain_needed(fresh, &live, self.clock.now()).kept)
+    }
+
+    /// Publishes trust alone: replaces `ca.crt` beside the material that is there. Without a Secret
+    /// there is nobody to tell.
+    pub async fn stage(
+        &self,
+        owner: &PgBouncer,
+        secret_name: &str,
+        trust: &TrustBundle,
+    ) -> Result<(), MaterialError> {
+        let at = at(owner, secret_name);
+        let Some(mut found) = self.cluster.get::<Secret>(&at).await? else {
+            return Ok(());
+        };
+        secret::check_writable(&found, owner, &at)?;
+        if secret::set_bundle(&mut found, trust) {
+            self.cluster.replace(&found).await?;
+        }
+        Ok(())
+    }
+
+    /// Publishes `revision` with `trust` beside it, after verifying it against that very bundle.
+    pub async fn publish(
+        &self,
+        owner: &PgBouncer,
+        wanted: &Wanted,
+        revision: Revision,
+        trust: &TrustBundle,
+    ) -> Result<Published, MaterialError> {
+        let from = secret::revision_ref(owner, wanted.alias, revision);
+        let source = self
+            .cluster
+            .get::<Secret>(&from)
+            .await?
+            .ok_or_else(|| MaterialError::NoRevision { secret: from.clone() })?;
+        secret::check_owner(&source, owner, &from)?;
+        let keyed = secret::read_keyed(&source, &from)?;
+        let expected = Expectation::of(&leaf_profile(wanted), self.clock.now());
+        let verified = keyed.verify(trust, &expected).map_err(|source| {
+            MaterialError::Unverified { alias: wanted.alias, source: Box::new(source) }
+        })?;
+        let facts = verified.facts().clone();
+        let to = at(owner, &wanted.secret_name);
+        let present = self.cluster.get::<Secret>(&to).await?;
+        if let Some(present) = &present {
+            secret::check_writable(present, owner, &to)?;
+        }
+        let next = secret::contract(owner, wanted, revision, verified);
+        match present {
+            None => self.cluster.create(&next).await.map(drop)?,
+            Some(present) if secret::holds_the_same(&present, &next) => {}
+            Some(present) => {
+                let next = secret::keep_identity(&present, next);
+                self.cluster.replace(&next).await.map(drop)?;
+            }
+        }
+        Ok(Published {
+            alias: wanted.alias,
+            revision: Some(revision),
+            facts,
+            bundle: trust.clone(),
+        })
+    }
+
+    /// Takes a contract Secret away; that it is gone already is success. One that somebody else
+    /// owns is left alone.
+    pub async fn withdraw(
+        &self,
+        owner: &PgBouncer,
+        secret_name: &str,
+    ) -> Result<(), MaterialError> {
+        let at = at(owner, secret_name);
+        let Some(found) = self.cluster.get::<Secret>(&at).await? else {
+            return Ok(());
+        };
+        if secret::check_writable(&found, owner, &at).is_err() {
+            return Ok(());
+        }
+        Ok(self.cluster.delete::<Secret>(&at, found.meta().uid.as_deref()).await?)
+    }
+
+    /// Takes a revision away: the undo of [`Materials::issue`].
+    pub async fn discard(
+        &self,
+        owner: &PgBouncer,
+        alias: Alias,
+        revision: Revision,
+    ) -> Result<(), MaterialError> {
+        let at = secret::revision_ref(owner, alias, revision);
+        Ok(self.cluster.delete::<Secret>(&at, None).await?)
+    }
+
+    /// Takes every revision of every alias away: TLS has been removed.
+    pub async fn discard_all(&self, owner: &PgBouncer) -> Result<(), MaterialError> {
+        for alias in Alias::ALL {
+            for kept in self.revisions(owner, alias).await? {
+                self.cluster.delete::<Secret>(&reference(&kept), kept.meta().uid.as_deref()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes away the revisions that nobody can need: expired, or too many, but never `published`
+    /// or the newest two.
+    pub async fn prune(
+        &self,
+        owner: &PgBouncer,
+        alias: Alias,
+        published: Option<Revision>,
+    ) -> Result<(), MaterialError> {
+        let now = self.clock.now();
+        let mut kept = self.revisions(owner, alias).await?;
+        kept.sort_by_key(|secret| std::cmp::Reverse(secret::revision_of(secret)));
+        for (age, revision) in kept.iter().enumerate().skip(REVISIONS_KEPT_MIN) {
+            let is_published = published.is_some() && secret::revision_of(revision) == published;
+            if !is_published && (age >= REVISIONS_KEPT_MAX || !is_live(revision, now)) {
+                self.cluster
+                    .delete::<Secret>(&reference(revision), revision.meta().uid.as_deref())
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn issue_or_fail(
+        &self,
+        owner: &PgBouncer,
+        wanted: &Wanted,
+        revision: Revision,
+    ) -> Result<IssueOutcome, MaterialError> {
+        if let Some(found) = self.revision(owner, wanted.alias, revision).await? {
+            return Ok(IssueOutcome::Issued(Box::new(found)));
+        }
+        let alias = wanted.alias;
+        let key = PrivateKey::generate(wanted.algorithm)
+            .map_err(|source| MaterialError::MakeKey { alias, source })?;
+        let profile = leaf_profile(wanted);
+        let request = SigningRequest {
+            issuer: &wanted.issuer,
+            namespace: &owner.namespace().unwrap_or_default(),
+            profile: &profile,
+            key: &key,
+        };
+        let issued = match self.issuers.sign(&request).await {
+            issuer::Outcome::Issued(issued) => issued,
+            issuer::Outcome::Pending { on } => return Ok(IssueOutcome::Pending { on }),
+            issuer::Outcome::Denied { reason } => return Ok(IssueOutcome::Denied { reason }),
+            issuer::Outcome::Failed(source) => {
+                return Err(MaterialError::Issue { alias, source: Box::new(source) });
+            }
+        };
+        let keyed = KeyedChain::from_parts(issued.chain, key, wanted.encoding)
+            .map_err(|source| MaterialError::NotOurKey { alias, source })?;
+        let expected = Expectation::of(&profile, self.clock.now());
+        let verified = keyed
+            .verify(&issued.anchors, &expected)
+            .map_err(|source| MaterialError::Unverified { alias, source: Box::new(source) })?;
+        let made = secret::revision(owner, wanted, revision, verified);
+        let kept = self.cluster.create_or_get(&made).await?;
+        let at = reference(&kept);
+        secret::check_owner(&kept, owner, &at)?;
+        let kept = secret::read_revision(&kept, alias, revision)?;
+        tracing::info!(
+            pgbouncer = %reference(owner),
+            alias = %alias,
+            certificate.revision = %revision,
+            certificate.serial = %kept.facts.serial,
+            certificate.not_after = %kept.facts.not_after,
+            issuer = %wanted.issuer.name,
+            "certificate issued"
+        );
+        Ok(IssueOutcome::Issued(Box::new(kept)))
+    }
+
+    async fn revisions(
+        &self,
+        owner: &PgBouncer,
+        alias: Alias,
+    ) -> Result<Vec<Secret>, MaterialError> {
+        let namespace = owner.namespace().unwrap_or_default();
+        let mut found =
+            self.cluster.list::<Secret>(&namespace, &secret::revision_selector(owner, alias)).await?;
+        found.retain(|secret| secret::is_owned_by(secret, owner));
+        Ok(found)
+    }
+}
+
+/// Names a Secret beside `owner`.
+fn at(owner: &PgBouncer, secret_name: &str) -> ObjectRef {
+    ObjectRef::new(owner.namespace().unwrap_or_default(), secret_name)
+}
+
+/// Whether a client may still use the leaf of a revision. One that cannot be read is kept: it may
+/// be the only evidence of what went wrong.
+fn is_live(revision: &Secret, now: OffsetDateTime) -> bool {
+    secret::leaf_of(revision).is_none_or(|facts| facts.not_after > now)
+}

@@ -1,0 +1,112 @@
+//! What can go wrong with material.
+
+use crate::cluster::ClusterError;
+use crate::issuer::IssuerError;
+use crate::names::{Alias, ObjectRef};
+use crate::pki::chain::{ChainError, Verdict};
+use crate::pki::key::KeyError;
+use crate::pki::pem::PemError;
+use crate::retry::Retry;
+
+/// Material cannot be made, read or published.
+#[derive(Debug, thiserror::Error)]
+pub enum MaterialError {
+    /// The API server did not do what it was asked.
+    #[error("cannot reach the Secrets that hold the material")]
+    Cluster(#[from] ClusterError),
+    /// No key.
+    #[error("cannot make the private key of {alias}")]
+    MakeKey {
+        /// Whose.
+        alias: Alias,
+        /// Why.
+        #[source]
+        source: KeyError,
+    },
+    /// The issuer failed.
+    #[error("cannot issue the certificate of {alias}")]
+    Issue {
+        /// Whose.
+        alias: Alias,
+        /// Why.
+        #[source]
+        source: Box<IssuerError>,
+    },
+    /// The issuer signed another key.
+    #[error("the issuer's answer is not for the key of {alias} that was sent to it")]
+    NotOurKey {
+        /// Whose.
+        alias: Alias,
+        /// Why.
+        #[source]
+        source: ChainError,
+    },
+    /// Not fit to be published (invariant I1).
+    #[error("the certificate of {alias} would not be accepted by its users")]
+    Unverified {
+        /// Whose.
+        alias: Alias,
+        /// Why.
+        #[source]
+        source: Box<Verdict>,
+    },
+    /// A revision that the plan names is not there.
+    #[error("revision Secret {secret} is missing: somebody deleted it; rotate to make a new one")]
+    NoRevision {
+        /// Which.
+        secret: ObjectRef,
+    },
+    /// A Secret of ours cannot be read.
+    #[error("Secret {secret} does not hold a certificate with its key")]
+    ReadChain {
+        /// Which.
+        secret: ObjectRef,
+        /// Why.
+        #[source]
+        source: ChainError,
+    },
+    /// A Secret of ours has a bundle that cannot be read.
+    #[error("ca.crt of Secret {secret} cannot be read")]
+    ReadBundle {
+        /// Which.
+        secret: ObjectRef,
+        /// Why.
+        #[source]
+        source: PemError,
+    },
+    /// A Secret lacks a key.
+    #[error("Secret {secret} has no {key}")]
+    NoKey {
+        /// Which.
+        secret: ObjectRef,
+        /// Which key.
+        key: &'static str,
+    },
+    /// Somebody else's Secret is in the way.
+    #[error(
+        "Secret {secret} belongs to {holder}; delete it, or name another in \
+         spec.tls.certificates[].secretName"
+    )]
+    Foreign {
+        /// Which.
+        secret: ObjectRef,
+        /// Whose it is.
+        holder: String,
+    },
+}
+
+impl MaterialError {
+    /// Whether trying again may help.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Cluster(source) => source.retry(),
+            Self::Issue { source, .. } => source.retry(),
+            Self::NoRevision { .. }
+            | Self::ReadChain { .. }
+            | Self::ReadBundle { .. }
+            | Self::NoKey { .. }
+            | Self::Foreign { .. } => Retry::WhenChanged,
+            Self::MakeKey { .. } | Self::NotOurKey { .. } | Self::Unverified { .. } => Retry::Never,
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! The Secrets that hold material: how they are built, read and recognised. Pure.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::{Resource, ResourceExt};
+
+use super::{MaterialError, Published, Revisioned};
+use crate::api::PgBouncer;
+use crate::api::annotations::{ALIAS_LABEL, FINGERPRINT, REVISION};
+use crate::blueprint::certificates::Wanted;
+use crate::blueprint::labels;
+use crate::cluster::reference;
+use crate::names::{Alias, ObjectRef, Revision, name_with_suffix};
+use crate::pki::bundle::TrustBundle;
+use crate::pki::chain::{CertificateChain, KeyedChain, VerifiedChain};
+use crate::pki::facts::CertificateFacts;
+
+const TLS_CRT: &str = "tls.crt";
+const TLS_KEY: &str = "tls.key";
+const CA_CRT: &str = "ca.crt";
+/// Type of every Secret with a certificate.
+const TLS_TYPE: &str = "kubernetes.io/tls";
+/// Label that cert-manager puts on the Secrets it writes (CONTRACT 2.2).
+const FAO_LABEL: &str = "controller.cert-manager.io/fao";
+/// Label that tells revision Secrets from contract Secrets.
+const REVISION_LABEL: &str = "bouncert.dev/is-revision";
+
+// === revision Secrets ===
+
+/// Where a revision is kept.
+pub(super) fn revision_ref(owner: &PgBouncer, alias: Alias, revision: Revision) -> ObjectRef {
+    let name = name_with_suffix(&owner.name_any(), &format!("{alias}-cert-{revision}"));
+    ObjectRef::new(owner.namespace().unwrap_or_default(), name)
+}
+
+/// Selects the revisions of an alias.
+pub(super) fn revision_selector(owner: &PgBouncer, alias: Alias) -> String {
+    let mut wanted = labels::selector(&owner.name_any());
+    wanted.insert(ALIAS_LABEL.to_owned(), alias.to_string());
+    wanted.insert(REVISION_LABEL.to_owned(), "true".to_owned());
+    labels::to_selector_text(&wanted)
+}
+
+/// The immutable Secret of a revision.
+pub(super) fn revision(
+    owner: &PgBouncer,
+    wanted: &Wanted,
+    revision: Revision,
+    chain: VerifiedChain,
+) -> Secret {
+    let at = revision_ref(owner, wanted.alias, revision);
+    let mut labels = labels::offshoot(owner);
+    labels.insert(ALIAS_LABEL.to_owned(), wanted.alias.to_string());
+    labels.insert(REVISION_LABEL.to_owned(), "true".to_owned());
+    let mut made = secret(owner, at.name, labels, annotations(wanted, revision, &chain), chain);
+    made.immutable = Some(true);
+    made
+}
+
+/// Reads a revision.
+pub(super) fn read_revision(
+    secret: &Secret,
+    alias: Alias,
+    revision: Revision,
+) -> Result<Revisioned, MaterialError> {
+    let at = reference(secret);
+    let (chain, facts) = read_chain(secret, &at)?;
+    Ok(Revisioned { alias, revision, facts, chain, anchors: read_bundle(secret, &at)? })
+}
+
+/// The number that a Secret's annotation tells.
+pub(super) fn revision_of(secret: &Secret) -> Option<Revision> {
+    secret.annotations().get(REVISION)?.parse().ok().and_then(Revision::new)
+}
+
+/// What the leaf of a Secret says, if it can be read.
+pub(super) fn leaf_of(secret: &Secret) -> Option<CertificateFacts> {
+    read_chain(secret, &reference(secret)).ok().map(|(_, facts)| facts)
+}
+
+/// Reads chain and key, and proves that they belong together.
+pub(super) fn read_keyed(secret: &Secret, at: &ObjectRef) -> Result<KeyedChain, MaterialError> {
+    KeyedChain::new(text(secret, TLS_CRT, at)?, text(secret, TLS_KEY, at)?)
+        .map_err(|source| MaterialError::ReadChain { secret: at.clone(), source })
+}
+
+// === contract Secrets ===
+
+/// The contract Secret of an alias (CONTRACT 3.4).
+pub(super) fn contract(
+    owner: &PgBouncer,
+    wanted: &Wanted,
+    revision: Revision,
+    chain: VerifiedChain,
+) -> Secret {
+    let mut labels = labels::offshoot(owner);
+    labels.insert(FAO_LABEL.to_owned(), "true".to_owned());
+    labels.insert(ALIAS_LABEL.to_owned(), wanted.alias.to_string());
+    let annotations = annotations(wanted, revision, &chain);
+    secret(owner, wanted.secret_name.clone(), labels, annotations, chain)
+}
+
+/// Reads a contract Secret; `None` if there is no material in it.
+pub(super) fn read_published(
+    secret: &Secret,
+    alias: Alias,
+) -> Result<Option<Published>, MaterialError> {
+    if secret.data.as_ref().is_none_or(|data| !data.contains_key(TLS_CRT)) {
+        return Ok(None);
+    }
+    let at = reference(secret);
+    let (_, facts) = read_chain(secret, &at)?;
+    let revision = revision_of(secret);
+    Ok(Some(Published { alias, revision, facts, bundle: read_bundle(secret, &at)? }))
+}
+
+/// Replaces the bundle; says whether that changes anything.
+pub(super) fn set_bundle(secret: &mut Secret, bundle: &TrustBundle) -> bool {
+    let pem = ByteString(bundle.to_pem().into_bytes());
+    let data = secret.data.get_or_insert_default();
+    data.insert(CA_CRT.to_owned(), pem.clone()) != Some(pem)
+}
+
+/// Whether two Secrets say the same.
+pub(super) fn holds_the_same(present: &Secret, next: &Secret) -> bool {
+    let carries = |has: &BTreeMap<String, String>, wants: &BTreeMap<String, String>| {
+        wants.iter().all(|(key, value)| has.get(key) == Some(value))
+    };
+    present.data == next.data
+        && carries(present.annotations(), next.annotations())
+        && carries(present.labels(), next.labels())
+        && is_same_owner(present, next)
+}
+
+/// Gives `next` what makes it the same object as `present`: its version, for the compare-and-swap,
+/// and the labels and annotations that others have put on it.
+pub(super) fn keep_identity(present: &Secret, mut next: Secret) -> Secret {
+    next.metadata.resource_version = present.resource_version();
+    next.metadata.uid = present.uid();
+    next.metadata.finalizers.clone_from(&present.metadata.finalizers);
+    // The type of a Secret cannot be changed, and somebody may have made ours beforehand.
+    next.type_.clone_from(&present.type_);
+    for (key, value) in present.annotations() {
+        next.annotations_mut().entry(key.clone()).or_insert_with(|| value.clone());
+    }
+    for (key, value) in present.labels() {
+        next.labels_mut().entry(key.clone()).or_insert_with(|| value.clone());
+    }
+    next
+}
+
+// === whose it is ===
+
+/// Whether `owner` is the Secret's controller.
+pub(super) fn is_owned_by(secret: &Secret, owner: &PgBouncer) -> bool {
+    let uid = owner.meta().uid.as_deref();
+    uid.is_some() && secret.owner_references().iter().any(|own| Some(own.uid.as_str()) == uid)
+}
+
+/// Refuses a revision Secret that is not `owner`'s.
+pub(super) fn check_owner(
+    secret: &Secret,
+    owner: &PgBouncer,
+    at: &ObjectRef,
+) -> Result<(), MaterialError> {
+    if is_owned_by(secret, owner) {
+        return Ok(());
+    }
+    Err(MaterialError::Foreign { secret: at.clone(), holder: holder(secret) })
+}
+
+/// Refuses to write over a Secret that another controller, or another PgBouncer, holds.
+pub(super) fn check_writable(
+    secret: &Secret,
+    owner: &PgBouncer,
+    at: &ObjectRef,
+) -> Result<(), MaterialError> {
+    let has_controller =
+        secret.owner_references().iter().any(|reference| reference.controller == Some(true));
+    let is_foreign = has_controller || labels::are_foreign(secret.labels(), &owner.name_any());
+    if is_owned_by(secret, owner) || !is_foreign {
+        return Ok(());
+    }
+    Err(MaterialError::Foreign { secret: at.clone(), holder: holder(secret) })
+}
+
+fn holder(secret: &Secret) -> String {
+    let controller =
+        secret.owner_references().iter().find(|reference| reference.controller == Some(true));
+    match controller {
+        Some(controller) => format!("{} {}", controller.kind, controller.name),
+        None => "nobody that its owner references name".to_owned(),
+    }
+}
+
+fn is_same_owner(one: &Secret, other: &Secret) -> bool {
+    other.owner_references().iter().all(|owner| one.owner_references().contains(owner))
+}
+
+// === helpers ===
+
+fn annotations(
+    wanted: &Wanted,
+    revision: Revision,
+    chain: &VerifiedChain,
+) -> BTreeMap<String, String> {
+    let mut annotations = wanted.secret_annotations();
+    annotations.insert(REVISION.to_owned(), revision.get().to_string());
+    annotations.insert(FINGERPRINT.to_owned(), chain.facts().fingerprint.to_string());
+    annotations
+}
+
+fn secret(
+    owner: &PgBouncer,
+    name: String,
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+    chain: VerifiedChain,
+) -> Secret {
+    let data = chain.into_secret_data();
+    let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
+    Secret {
+        metadata: ObjectMeta {
+            name: Some(name),
+            namespace: owner.namespace(),
+            labels: Some(labels),
+            annotations: Some(annotations),
+            owner_references: owner.controller_owner_ref(&()).map(|reference| vec![reference]),
+            ..ObjectMeta::default()
+        },
+        type_: Some(TLS_TYPE.to_owned()),
+        data: Some(BTreeMap::from([
+            (CA_CRT.to_owned(), bytes(&data.ca_crt)),
+            (TLS_CRT.to_owned(), bytes(&data.tls_crt)),
+            (TLS_KEY.to_owned(), bytes(data.tls_key.expose())),
+        ])),
+        ..Secret::default()
+    }
+}
+
+fn read_chain(
+    secret: &Secret,
+    at: &ObjectRef,
+) -> Result<(CertificateChain, CertificateFacts), MaterialError> {
+    let chain = CertificateChain::from_pem(text(secret, TLS_CRT, at)?)
+        .map_err(|source| MaterialError::ReadChain { secret: at.clone(), source })?;
+    let facts = chain
+        .leaf_facts()
+        .ok_or_else(|| MaterialError::NoKey { secret: at.clone(), key: "readable tls.crt" })?;
+    Ok((chain, facts))
+}
+
+fn read_bundle(secret: &Secret, at: &ObjectRef) -> Result<TrustBundle, MaterialError> {
+    TrustBundle::from_pem(text(secret, CA_CRT, at)?)
+        .map_err(|source| MaterialError::ReadBundle { secret: at.clone(), source })
+}
+
+fn text<'a>(
+    secret: &'a Secret,
+    key: &'static str,
+    at: &ObjectRef,
+) -> Result<&'a str, MaterialError> {
+    secret
+        .data
+        .as_ref()
+        .and_then(|data| data.get(key))
+        .and_then(|value| std::str::from_utf8(&value.0).ok())
+        .ok_or_else(|| MaterialError::NoKey { secret: at.clone(), key })
+}
