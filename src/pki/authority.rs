@@ -293,7 +293,7 @@ impl CertificateAuthority {
         self.lineage.issuing_facts()
     }
 
-    /// `tls.crt` of the CA's Secret: the CA and the intermediates above it.
+    /// `tls.crt` of the CA's Secret: the CA and everything above it, root included.
     pub fn certificate_pem(&self) -> String {
         pem::write_certificates(self.lineage.certificates())
     }

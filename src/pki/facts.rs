@@ -7,6 +7,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
 use super::key::{KeyError, KeyKind, PublicKey};
@@ -156,6 +157,12 @@ pub(super) fn rfc4514(name: &X509Name<'_>) -> String {
         .collect();
     sets.reverse();
     sets.join(",")
+}
+
+/// An encoded name as RFC 4514 writes it; `None` if it is none.
+pub(super) fn name_text(encoded: &[u8]) -> Option<String> {
+    let (rest, name) = X509Name::from_der(encoded).ok()?;
+    rest.is_empty().then(|| rfc4514(&name))
 }
 
 /// SHA-256.

@@ -21,6 +21,7 @@ pub mod profile;
 pub mod authority;
 pub mod bundle;
 pub mod chain;
+pub mod csr;
 pub mod facts;
 pub mod pem;
 pub mod renewal;
@@ -32,6 +33,8 @@ mod signature;
 mod tbs;
 mod verdict;
 
+#[cfg(test)]
+mod bundle_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
