@@ -96,7 +96,11 @@ impl Materials {
     /// `cluster_resource_namespace`.
     pub fn new(cluster: Cluster, clock: Clock, cluster_resource_namespace: &str) -> Self {
         let issuers = Issuers::new(cluster.clone(), clock.clone(), cluster_resource_namespace);
-        Self { cluster, issuers, clock }
+        Self {
+            cluster,
+            issuers,
+            clock,
+        }
     }
 
     /// Makes a key, has it signed, verifies the answer and keeps it as `revision`. A revision that
@@ -202,17 +206,23 @@ impl Materials {
         trust: &TrustBundle,
     ) -> Result<Published, MaterialError> {
         let from = secret::revision_ref(owner, wanted.alias, revision);
-        let source = self
-            .cluster
-            .get::<Secret>(&from)
-            .await?
-            .ok_or_else(|| MaterialError::NoRevision { secret: from.clone() })?;
+        let source =
+            self.cluster
+                .get::<Secret>(&from)
+                .await?
+                .ok_or_else(|| MaterialError::NoRevision {
+                    secret: from.clone(),
+                })?;
         secret::check_owner(&source, owner, &from)?;
         let keyed = secret::read_keyed(&source, &from)?;
         let expected = Expectation::of(&leaf_profile(wanted), self.clock.now());
-        let verified = keyed.verify(trust, &expected).map_err(|source| {
-            MaterialError::Unverified { alias: wanted.alias, source: Box::new(source) }
-        })?;
+        let verified =
+            keyed
+                .verify(trust, &expected)
+                .map_err(|source| MaterialError::Unverified {
+                    alias: wanted.alias,
+                    source: Box::new(source),
+                })?;
         let facts = verified.facts().clone();
         let to = at(owner, &wanted.secret_name);
         let present = self.cluster.get::<Secret>(&to).await?;
@@ -250,7 +260,10 @@ impl Materials {
         if secret::check_writable(&found, owner, &at).is_err() {
             return Ok(());
         }
-        Ok(self.cluster.delete::<Secret>(&at, found.meta().uid.as_deref()).await?)
+        Ok(self
+            .cluster
+            .delete::<Secret>(&at, found.meta().uid.as_deref())
+            .await?)
     }
 
     /// Takes a revision away: the undo of [`Materials::issue`].
@@ -268,7 +281,9 @@ impl Materials {
     pub async fn discard_all(&self, owner: &PgBouncer) -> Result<(), MaterialError> {
         for alias in Alias::ALL {
             for kept in self.revisions(owner, alias).await? {
-                self.cluster.delete::<Secret>(&reference(&kept), kept.meta().uid.as_deref()).await?;
+                self.cluster
+                    .delete::<Secret>(&reference(&kept), kept.meta().uid.as_deref())
+                    .await?;
             }
         }
         Ok(())
@@ -320,15 +335,21 @@ impl Materials {
             issuer::Outcome::Pending { on } => return Ok(IssueOutcome::Pending { on }),
             issuer::Outcome::Denied { reason } => return Ok(IssueOutcome::Denied { reason }),
             issuer::Outcome::Failed(source) => {
-                return Err(MaterialError::Issue { alias, source: Box::new(source) });
+                return Err(MaterialError::Issue {
+                    alias,
+                    source: Box::new(source),
+                });
             }
         };
         let keyed = KeyedChain::from_parts(issued.chain, key, wanted.encoding)
             .map_err(|source| MaterialError::NotOurKey { alias, source })?;
         let expected = Expectation::of(&profile, self.clock.now());
-        let verified = keyed
-            .verify(&issued.anchors, &expected)
-            .map_err(|source| MaterialError::Unverified { alias, source: Box::new(source) })?;
+        let verified = keyed.verify(&issued.anchors, &expected).map_err(|source| {
+            MaterialError::Unverified {
+                alias,
+                source: Box::new(source),
+            }
+        })?;
         let made = secret::revision(owner, wanted, revision, verified);
         let kept = self.cluster.create_or_get(&made).await?;
         let at = reference(&kept);
@@ -352,8 +373,10 @@ impl Materials {
         alias: Alias,
     ) -> Result<Vec<Secret>, MaterialError> {
         let namespace = owner.namespace().unwrap_or_default();
-        let mut found =
-            self.cluster.list::<Secret>(&namespace, &secret::revision_selector(owner, alias)).await?;
+        let mut found = self
+            .cluster
+            .list::<Secret>(&namespace, &secret::revision_selector(owner, alias))
+            .await?;
         found.retain(|secret| secret::is_owned_by(secret, owner));
         Ok(found)
     }

@@ -55,7 +55,13 @@ pub(super) fn revision(
     let mut labels = labels::offshoot(owner);
     labels.insert(ALIAS_LABEL.to_owned(), wanted.alias.to_string());
     labels.insert(REVISION_LABEL.to_owned(), "true".to_owned());
-    let mut made = secret(owner, at.name, labels, annotations(wanted, revision, &chain), chain);
+    let mut made = secret(
+        owner,
+        at.name,
+        labels,
+        annotations(wanted, revision, &chain),
+        chain,
+    );
     made.immutable = Some(true);
     made
 }
@@ -68,23 +74,40 @@ pub(super) fn read_revision(
 ) -> Result<Revisioned, MaterialError> {
     let at = reference(secret);
     let (chain, facts) = read_chain(secret, &at)?;
-    Ok(Revisioned { alias, revision, facts, chain, anchors: read_bundle(secret, &at)? })
+    Ok(Revisioned {
+        alias,
+        revision,
+        facts,
+        chain,
+        anchors: read_bundle(secret, &at)?,
+    })
 }
 
 /// The number that a Secret's annotation tells.
 pub(super) fn revision_of(secret: &Secret) -> Option<Revision> {
-    secret.annotations().get(REVISION)?.parse().ok().and_then(Revision::new)
+    secret
+        .annotations()
+        .get(REVISION)?
+        .parse()
+        .ok()
+        .and_then(Revision::new)
 }
 
 /// What the leaf of a Secret says, if it can be read.
 pub(super) fn leaf_of(secret: &Secret) -> Option<CertificateFacts> {
-    read_chain(secret, &reference(secret)).ok().map(|(_, facts)| facts)
+    read_chain(secret, &reference(secret))
+        .ok()
+        .map(|(_, facts)| facts)
 }
 
 /// Reads chain and key, and proves that they belong together.
 pub(super) fn read_keyed(secret: &Secret, at: &ObjectRef) -> Result<KeyedChain, MaterialError> {
-    KeyedChain::new(text(secret, TLS_CRT, at)?, text(secret, TLS_KEY, at)?)
-        .map_err(|source| MaterialError::ReadChain { secret: at.clone(), source })
+    KeyedChain::new(text(secret, TLS_CRT, at)?, text(secret, TLS_KEY, at)?).map_err(|source| {
+        MaterialError::ReadChain {
+            secret: at.clone(),
+            source,
+        }
+    })
 }
 
 // === contract Secrets ===
@@ -100,7 +123,13 @@ pub(super) fn contract(
     labels.insert(FAO_LABEL.to_owned(), "true".to_owned());
     labels.insert(ALIAS_LABEL.to_owned(), wanted.alias.to_string());
     let annotations = annotations(wanted, revision, &chain);
-    secret(owner, wanted.secret_name.clone(), labels, annotations, chain)
+    secret(
+        owner,
+        wanted.secret_name.clone(),
+        labels,
+        annotations,
+        chain,
+    )
 }
 
 /// Reads a contract Secret; `None` if there is no material in it.
@@ -108,13 +137,22 @@ pub(super) fn read_published(
     secret: &Secret,
     alias: Alias,
 ) -> Result<Option<Published>, MaterialError> {
-    if secret.data.as_ref().is_none_or(|data| !data.contains_key(TLS_CRT)) {
+    if secret
+        .data
+        .as_ref()
+        .is_none_or(|data| !data.contains_key(TLS_CRT))
+    {
         return Ok(None);
     }
     let at = reference(secret);
     let (_, facts) = read_chain(secret, &at)?;
     let revision = revision_of(secret);
-    Ok(Some(Published { alias, revision, facts, bundle: read_bundle(secret, &at)? }))
+    Ok(Some(Published {
+        alias,
+        revision,
+        facts,
+        bundle: read_bundle(secret, &at)?,
+    }))
 }
 
 /// Replaces the bundle; says whether that changes anything.
@@ -140,14 +178,20 @@ pub(super) fn holds_the_same(present: &Secret, next: &Secret) -> bool {
 pub(super) fn keep_identity(present: &Secret, mut next: Secret) -> Secret {
     next.metadata.resource_version = present.resource_version();
     next.metadata.uid = present.uid();
-    next.metadata.finalizers.clone_from(&present.metadata.finalizers);
+    next.metadata
+        .finalizers
+        .clone_from(&present.metadata.finalizers);
     // The type of a Secret cannot be changed, and somebody may have made ours beforehand.
     next.type_.clone_from(&present.type_);
     for (key, value) in present.annotations() {
-        next.annotations_mut().entry(key.clone()).or_insert_with(|| value.clone());
+        next.annotations_mut()
+            .entry(key.clone())
+            .or_insert_with(|| value.clone());
     }
     for (key, value) in present.labels() {
-        next.labels_mut().entry(key.clone()).or_insert_with(|| value.clone());
+        next.labels_mut()
+            .entry(key.clone())
+            .or_insert_with(|| value.clone());
     }
     next
 }
@@ -157,7 +201,11 @@ pub(super) fn keep_identity(present: &Secret, mut next: Secret) -> Secret {
 /// Whether `owner` is the Secret's controller.
 pub(super) fn is_owned_by(secret: &Secret, owner: &PgBouncer) -> bool {
     let uid = owner.meta().uid.as_deref();
-    uid.is_some() && secret.owner_references().iter().any(|own| Some(own.uid.as_str()) == uid)
+    uid.is_some()
+        && secret
+            .owner_references()
+            .iter()
+            .any(|own| Some(own.uid.as_str()) == uid)
 }
 
 /// Refuses a revision Secret that is not `owner`'s.
@@ -169,7 +217,10 @@ pub(super) fn check_owner(
     if is_owned_by(secret, owner) {
         return Ok(());
     }
-    Err(MaterialError::Foreign { secret: at.clone(), holder: holder(secret) })
+    Err(MaterialError::Foreign {
+        secret: at.clone(),
+        holder: holder(secret),
+    })
 }
 
 /// Refuses to write over a Secret that another controller, or another PgBouncer, holds.
@@ -178,18 +229,25 @@ pub(super) fn check_writable(
     owner: &PgBouncer,
     at: &ObjectRef,
 ) -> Result<(), MaterialError> {
-    let has_controller =
-        secret.owner_references().iter().any(|reference| reference.controller == Some(true));
+    let has_controller = secret
+        .owner_references()
+        .iter()
+        .any(|reference| reference.controller == Some(true));
     let is_foreign = has_controller || labels::are_foreign(secret.labels(), &owner.name_any());
     if is_owned_by(secret, owner) || !is_foreign {
         return Ok(());
     }
-    Err(MaterialError::Foreign { secret: at.clone(), holder: holder(secret) })
+    Err(MaterialError::Foreign {
+        secret: at.clone(),
+        holder: holder(secret),
+    })
 }
 
 fn holder(secret: &Secret) -> String {
-    let controller =
-        secret.owner_references().iter().find(|reference| reference.controller == Some(true));
+    let controller = secret
+        .owner_references()
+        .iter()
+        .find(|reference| reference.controller == Some(true));
     match controller {
         Some(controller) => format!("{} {}", controller.kind, controller.name),
         None => "nobody that its owner references name".to_owned(),
@@ -197,7 +255,10 @@ fn holder(secret: &Secret) -> String {
 }
 
 fn is_same_owner(one: &Secret, other: &Secret) -> bool {
-    other.owner_references().iter().all(|owner| one.owner_references().contains(owner))
+    other
+        .owner_references()
+        .iter()
+        .all(|owner| one.owner_references().contains(owner))
 }
 
 // === helpers ===
@@ -209,7 +270,10 @@ fn annotations(
 ) -> BTreeMap<String, String> {
     let mut annotations = wanted.secret_annotations();
     annotations.insert(REVISION.to_owned(), revision.get().to_string());
-    annotations.insert(FINGERPRINT.to_owned(), chain.facts().fingerprint.to_string());
+    annotations.insert(
+        FINGERPRINT.to_owned(),
+        chain.facts().fingerprint.to_string(),
+    );
     annotations
 }
 
@@ -228,7 +292,9 @@ fn secret(
             namespace: owner.namespace(),
             labels: Some(labels),
             annotations: Some(annotations),
-            owner_references: owner.controller_owner_ref(&()).map(|reference| vec![reference]),
+            owner_references: owner
+                .controller_owner_ref(&())
+                .map(|reference| vec![reference]),
             ..ObjectMeta::default()
         },
         type_: Some(TLS_TYPE.to_owned()),
@@ -245,17 +311,24 @@ fn read_chain(
     secret: &Secret,
     at: &ObjectRef,
 ) -> Result<(CertificateChain, CertificateFacts), MaterialError> {
-    let chain = CertificateChain::from_pem(text(secret, TLS_CRT, at)?)
-        .map_err(|source| MaterialError::ReadChain { secret: at.clone(), source })?;
-    let facts = chain
-        .leaf_facts()
-        .ok_or_else(|| MaterialError::NoKey { secret: at.clone(), key: "readable tls.crt" })?;
+    let chain = CertificateChain::from_pem(text(secret, TLS_CRT, at)?).map_err(|source| {
+        MaterialError::ReadChain {
+            secret: at.clone(),
+            source,
+        }
+    })?;
+    let facts = chain.leaf_facts().ok_or_else(|| MaterialError::NoKey {
+        secret: at.clone(),
+        key: "readable tls.crt",
+    })?;
     Ok((chain, facts))
 }
 
 fn read_bundle(secret: &Secret, at: &ObjectRef) -> Result<TrustBundle, MaterialError> {
-    TrustBundle::from_pem(text(secret, CA_CRT, at)?)
-        .map_err(|source| MaterialError::ReadBundle { secret: at.clone(), source })
+    TrustBundle::from_pem(text(secret, CA_CRT, at)?).map_err(|source| MaterialError::ReadBundle {
+        secret: at.clone(),
+        source,
+    })
 }
 
 fn text<'a>(
@@ -268,5 +341,8 @@ fn text<'a>(
         .as_ref()
         .and_then(|data| data.get(key))
         .and_then(|value| std::str::from_utf8(&value.0).ok())
-        .ok_or_else(|| MaterialError::NoKey { secret: at.clone(), key })
+        .ok_or_else(|| MaterialError::NoKey {
+            secret: at.clone(),
+            key,
+        })
 }

@@ -13,6 +13,7 @@ mod architecture;
 mod bad_input;
 mod cli;
 mod issuing;
+mod material;
 mod pipeline;
 mod platform;
 mod pooler;
