@@ -11,6 +11,7 @@ use super::lineage::{self, Lineage};
 use super::pem::{self, PemError};
 use super::profile::{CaProfile, LeafProfile, Outliving, ProfileError};
 use super::tbs::{self, Statement};
+use super::text::instant;
 use super::verdict::{Expectation, Verdict};
 
 pub use super::tbs::Serial;
@@ -71,7 +72,7 @@ pub enum CaError {
         subject: String,
     },
     /// The CA, or one above it, has expired.
-    #[error("the CA {subject} expired at {not_after} (now {now}): renew it")]
+    #[error("the CA {subject} expired at {} (now {}): renew it", instant(.not_after), instant(.now))]
     Expired {
         /// The certificate's subject.
         subject: String,
@@ -81,7 +82,7 @@ pub enum CaError {
         now: OffsetDateTime,
     },
     /// The CA, or one above it, is not valid yet.
-    #[error("the CA {subject} is valid only from {not_before} (now {now}): check the clock")]
+    #[error("the CA {subject} is valid only from {} (now {}): check the clock", instant(.not_before), instant(.now))]
     NotYetValid {
         /// The certificate's subject.
         subject: String,
@@ -119,7 +120,7 @@ pub enum SignError {
     #[error("the certificate asked for is not possible")]
     Profile(#[from] ProfileError),
     /// The leaf would live longer than a CA above it.
-    #[error("the certificate would end at {wanted}, after its CA {issuer} ({not_after}): lower spec.tls.certificates[].duration to at most {} or renew the CA", hours(.remaining))]
+    #[error("the certificate would end at {}, after its CA {issuer} ({}): lower spec.tls.certificates[].duration to at most {} or renew the CA", instant(.wanted), instant(.not_after), hours(.remaining))]
     OutlivesIssuer {
         /// The CA that ends first.
         issuer: String,

@@ -31,10 +31,13 @@ mod lineage;
 mod oid;
 mod signature;
 mod tbs;
+mod text;
 mod verdict;
 
 #[cfg(test)]
 mod bundle_tests;
+#[cfg(test)]
+mod hostile_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

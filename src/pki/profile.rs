@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use time::Duration;
 
+use super::text::length;
+
 /// RFC 5280 appendix A.1, `ub-common-name`; cert-manager refuses longer ones as well.
 pub const COMMON_NAME_MAX_CHARS: usize = 64;
 /// No other attribute of a subject may be longer (the largest bound that RFC 5280 knows).
@@ -149,7 +151,7 @@ pub enum ProfileError {
         count: usize,
     },
     /// A lifetime outside the limits.
-    #[error("duration {lifetime} is outside the limits: {LIFETIME_MIN} to {LIFETIME_MAX}")]
+    #[error("duration {} is outside the limits: {} to {}", length(.lifetime), length(&LIFETIME_MIN), length(&LIFETIME_MAX))]
     Lifetime {
         /// What was asked for.
         lifetime: Duration,

@@ -9,6 +9,8 @@
 
 use time::{Duration, OffsetDateTime};
 
+use super::text::length;
+
 /// cert-manager accepts no shorter `renewBefore`.
 pub const RENEW_BEFORE_MIN: Duration = Duration::minutes(5);
 /// Renewal is never planned for the last of this part of a life, so that there is time to try
@@ -36,7 +38,7 @@ pub enum RenewPolicy {
 pub enum RenewPolicyError {
     /// Renewal would be due the moment the certificate is issued.
     #[error(
-        "lower renewBefore ({renew_before}) or raise duration ({lifetime}): renewal would be due at once, for ever"
+        "lower renewBefore ({}) or raise duration ({}): renewal would be due at once, for ever", length(.renew_before), length(.lifetime)
     )]
     NotShorter {
         /// What the manifest says.
@@ -46,7 +48,7 @@ pub enum RenewPolicyError {
     },
     /// Shorter than [`RENEW_BEFORE_MIN`].
     #[error(
-        "raise renewBefore ({renew_before}): at least {RENEW_BEFORE_MIN} are needed to renew in time"
+        "raise renewBefore ({}): at least {} are needed to renew in time", length(.renew_before), length(&RENEW_BEFORE_MIN)
     )]
     TooShort {
         /// What the manifest says.

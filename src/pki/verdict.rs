@@ -11,6 +11,7 @@ use super::bundle::TrustBundle;
 use super::chain::CertificateChain;
 use super::facts::CertificateFacts;
 use super::profile::{LeafProfile, LeafUsage};
+use super::text::instant;
 
 /// What a chain must be, to be published.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +42,7 @@ pub enum Verdict {
         anchors: Vec<String>,
     },
     /// A certificate of the path has expired.
-    #[error("{who} expired at {not_after} (now {now})")]
+    #[error("{who} expired at {} (now {})", instant(.not_after), instant(.now))]
     Expired {
         /// Its subject.
         who: String,
@@ -51,7 +52,7 @@ pub enum Verdict {
         now: OffsetDateTime,
     },
     /// A certificate of the path is not valid yet.
-    #[error("{who} is valid only from {not_before} (now {now})")]
+    #[error("{who} is valid only from {} (now {})", instant(.not_before), instant(.now))]
     NotYetValid {
         /// Its subject.
         who: String,
