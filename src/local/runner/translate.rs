@@ -2,11 +2,11 @@
 //! become addresses, and the settings that one machine with many poolers needs come last.
 //!
 //! No mount namespace is used, so a path in the ini is found by text. A path matches a mount only
-//! at a path boundary, and the longest mount wins. `PgBouncer` takes the last value of a setting,
-//! which is why a final `[pgbouncer]` section overrides whatever the ini says.
+//! at a path boundary, and the longest mount wins. `PgBouncer` takes the last value of a setting
+//! within a section, but a second `[pgbouncer]` section sets everything it does not name back to its
+//! default. So the overriding settings go to the end of the section that is there.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::ops::Range;
 
 /// A directory (or file) of the container and where it really is.
@@ -49,14 +49,46 @@ pub fn translate(
         rest = value.end;
     }
     out.push_str(&ini[rest..]);
-    let mut out = host_paths(&out, mounts);
-    // Writing to a String cannot fail.
-    let _ = write!(
-        out,
-        "\n[pgbouncer]\nlisten_addr = {}\nunix_socket_dir = {}\npidfile = {}\nlogfile =\n",
-        overrides.listen_addr, overrides.socket_dir, overrides.pidfile
+    with_overrides(host_paths(&out, mounts), overrides)
+}
+
+/// The ini with `overrides` at the end of its last `[pgbouncer]` section, or in a new one.
+fn with_overrides(mut ini: String, overrides: &Overrides) -> String {
+    let Overrides {
+        listen_addr,
+        socket_dir,
+        pidfile,
+    } = overrides;
+    let settings = format!(
+        "listen_addr = {listen_addr}\nunix_socket_dir = {socket_dir}\npidfile = {pidfile}\nlogfile =\n"
     );
-    out
+    if !ini.ends_with('\n') {
+        ini.push('\n');
+    }
+    match section_end(&ini) {
+        Some(at) => ini.insert_str(at, &settings),
+        None => {
+            ini.push_str("[pgbouncer]\n");
+            ini.push_str(&settings);
+        }
+    }
+    ini
+}
+
+/// Where the last `[pgbouncer]` section ends.
+fn section_end(ini: &str) -> Option<usize> {
+    let (mut end, mut inside, mut start) = (None, false, 0);
+    for line in ini.split_inclusive('\n') {
+        let text = line.trim();
+        if text.starts_with('[') {
+            if inside {
+                end = Some(start);
+            }
+            inside = text.eq_ignore_ascii_case("[pgbouncer]");
+        }
+        start += line.len();
+    }
+    if inside { Some(ini.len()) } else { end }
 }
 
 /// The host names that `[databases]` connects to; addresses and socket directories are left out.
@@ -229,16 +261,20 @@ mod tests {
     }
 
     #[test]
-    fn the_last_section_holds_the_settings_of_the_runner() {
-        let out = translate(
-            "[pgbouncer]\nlisten_addr = *\nlogfile = /tmp/x.log",
-            &[],
-            &BTreeMap::new(),
-            &overrides(),
+    fn the_settings_of_the_runner_end_the_section_that_is_there() {
+        let ours = "listen_addr = 127.70.1.9\nunix_socket_dir = /r/1/run\npidfile = /r/1/run/pid\nlogfile =\n";
+        let translated = |ini: &str| translate(ini, &[], &BTreeMap::new(), &overrides());
+        assert_eq!(
+            translated("[pgbouncer]\nlisten_addr = *\n[users]\na = pool_mode=session"),
+            format!("[pgbouncer]\nlisten_addr = *\n{ours}[users]\na = pool_mode=session\n")
         );
-        assert!(
-            out.ends_with("\n[pgbouncer]\nlisten_addr = 127.70.1.9\nunix_socket_dir = /r/1/run\npidfile = /r/1/run/pid\nlogfile =\n"),
-            "{out}"
+        assert_eq!(
+            translated("[databases]\n[pgbouncer]\nlogfile = /tmp/x.log"),
+            format!("[databases]\n[pgbouncer]\nlogfile = /tmp/x.log\n{ours}")
+        );
+        assert_eq!(
+            translated("[databases]\n"),
+            format!("[databases]\n[pgbouncer]\n{ours}")
         );
     }
 }

@@ -1,0 +1,214 @@
+//! Bringing a pod's process up: address, files, process, probe; or taking over one that runs.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use super::super::RETRY_MISSING;
+use super::super::gather::{GatherError, Task};
+use super::super::identity::{Identity, identity};
+use super::super::pod::{Material, Process};
+use super::super::probe::{self, Readiness};
+use super::super::process::{Found, PoolerProcess};
+use super::super::status::CONTAINER;
+use super::Worker;
+use crate::cluster::EventKind;
+use crate::retry::BACKOFF_FIRST;
+
+// === impl Worker ===
+
+impl Worker {
+    pub(super) fn adopt(&mut self, found: &Found) {
+        let ini = std::fs::read_to_string(&self.dirs.ini).unwrap_or_default();
+        let address = ini
+            .lines()
+            .rev()
+            .find_map(|line| line.strip_prefix("listen_addr = ")?.parse().ok());
+        match (PoolerProcess::adopt(found), address) {
+            (Ok(process), Some(address)) => {
+                self.node.addresses.claim(address, &self.uid);
+                self.address = Some(address);
+                self.process = Some(process);
+                self.phase = Process::Running;
+                self.starts = 1;
+                self.begin_probing();
+                self.wake.files();
+                tracing::info!(pod = %self.key, pid = found.pid, "pooler adopted");
+            }
+            (result, _) => tracing::warn!(
+                pod = %self.key, pid = found.pid, error = ?result.err(), "pooler not adopted"
+            ),
+        }
+    }
+
+    pub(super) async fn prepare(&mut self, now: OffsetDateTime) {
+        match self.try_prepare().await {
+            Ok(()) => self.material = Material::Ready,
+            Err(trouble) => {
+                if self.waiting != (trouble.reason, trouble.message.clone()) {
+                    self.events
+                        .push((EventKind::Warning, trouble.event, trouble.message.clone()));
+                }
+                self.waiting = (trouble.reason, trouble.message);
+                self.material = Material::Missing {
+                    retry_at: now + trouble.retry_in,
+                };
+            }
+        }
+    }
+
+    async fn try_prepare(&mut self) -> Result<(), Trouble> {
+        let address = self.choose_address()?;
+        self.address = Some(address);
+        self.task(address).write().await.map_err(Trouble::from)?;
+        Ok(())
+    }
+
+    fn choose_address(&self) -> Result<Ipv4Addr, Trouble> {
+        if let Some(address) = self.address {
+            return Ok(address);
+        }
+        let spec = self.pod.spec.as_ref();
+        let ports: Vec<u16> = spec
+            .iter()
+            .flat_map(|s| &s.containers)
+            .filter(|c| c.name == CONTAINER)
+            .flat_map(|c| c.ports.iter().flatten())
+            .filter_map(|port| u16::try_from(port.container_port).ok())
+            .collect();
+        let name = format!("pod/{}", self.key);
+        self.node
+            .addresses
+            .take(&self.uid, &name, &ports)
+            .map_err(|error| Trouble {
+                reason: "CreateContainerError",
+                event: "FailedCreatePodSandBox",
+                message: error.to_string(),
+                retry_in: RETRY_MISSING,
+            })
+    }
+
+    pub(super) fn task(&self, address: Ipv4Addr) -> Task<'_> {
+        Task {
+            cluster: &self.node.cluster,
+            pod: &self.pod,
+            dirs: &self.dirs,
+            identity: self.identity(),
+            address,
+        }
+    }
+
+    /// Brings the files of a running process into step; the process is told nothing.
+    pub(super) async fn sync_files(&mut self) {
+        let Some(address) = self.address.filter(|_| self.phase == Process::Running) else {
+            self.material = Material::Stale;
+            return;
+        };
+        match self.task(address).write().await {
+            Ok(written) if written.volumes || written.ini => {
+                tracing::debug!(pod = %self.key, "volumes written");
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let trouble = Trouble::from(error);
+                if self.waiting.1 != trouble.message {
+                    self.waiting.1.clone_from(&trouble.message);
+                    self.events
+                        .push((EventKind::Warning, trouble.event, trouble.message));
+                }
+            }
+        }
+    }
+
+    pub(super) fn start(&mut self, now: OffsetDateTime) {
+        let program = &self.node.pooler.path;
+        match PoolerProcess::start(program, &self.dirs, self.identity()) {
+            Ok(process) => {
+                tracing::info!(pod = %self.key, pid = process.pid(), "pooler started");
+                if self.starts > 0 || self.last.is_some() {
+                    self.restarts += 1;
+                }
+                self.starts += 1;
+                self.process = Some(process);
+                self.phase = Process::Running;
+                self.started_at = now;
+                self.begin_probing();
+                self.events.push((
+                    EventKind::Normal,
+                    "Started",
+                    format!("Started container {CONTAINER}"),
+                ));
+            }
+            Err(error) => {
+                let message = format!("cannot run {}: {error}", program.display());
+                if self.waiting.1 != message {
+                    self.events
+                        .push((EventKind::Warning, "Failed", message.clone()));
+                }
+                self.waiting = ("RunContainerError", message);
+                self.material = Material::Missing {
+                    retry_at: now + RETRY_MISSING,
+                };
+            }
+        }
+    }
+
+    pub(super) fn begin_probing(&mut self) {
+        let containers = self.pod.spec.iter().flat_map(|s| &s.containers);
+        let container = containers.into_iter().find(|c| c.name == CONTAINER);
+        let (Some(container), Some(address)) = (container, self.address) else {
+            return;
+        };
+        let plan = probe::plan(container, address);
+        if let probe::Ask::Unsupported(why) = &plan.ask
+            && self.restarts == 0
+        {
+            let message = format!("Readiness probe not made, counted as success: {why}");
+            self.events
+                .push((EventKind::Warning, "ProbeUnsupported", message));
+        }
+        let readiness = Readiness::new(&plan, Instant::now());
+        self.probe = Some((plan, readiness));
+    }
+
+    pub(super) fn identity(&self) -> Option<Identity> {
+        identity(self.pod.spec.as_ref()?, CONTAINER)
+    }
+}
+
+/// Why a pod cannot start now.
+struct Trouble {
+    reason: &'static str,
+    event: &'static str,
+    message: String,
+    retry_in: Duration,
+}
+
+impl From<GatherError> for Trouble {
+    fn from(error: GatherError) -> Self {
+        let (reason, event, retry_in) = match &error {
+            GatherError::NoContainer => ("InvalidPod", "Failed", RETRY_MISSING),
+            GatherError::Volume(_) | GatherError::NoIni { .. } => {
+                ("CreateContainerConfigError", "FailedMount", RETRY_MISSING)
+            }
+            GatherError::NoAddressYet { .. } | GatherError::Api(_) => {
+                ("ContainerCreating", "Waiting", BACKOFF_FIRST)
+            }
+            GatherError::Write(_) => ("CreateContainerError", "FailedMount", RETRY_MISSING),
+        };
+        let mut message = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            message = format!("{message}: {cause}");
+            source = cause.source();
+        }
+        Self {
+            reason,
+            event,
+            message,
+            retry_in,
+        }
+    }
+}
