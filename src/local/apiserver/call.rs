@@ -86,6 +86,19 @@ impl Call {
         })
     }
 
+    /// A request by a part of the server itself.
+    pub(super) fn internal(resource: Arc<Resource>, key: &Key, manager: &str) -> Self {
+        Self {
+            resource,
+            namespace: key.namespace.clone(),
+            name: Some(key.name.clone()),
+            subresource: None,
+            query: Query::default(),
+            media_type: String::new(),
+            manager: manager.to_owned(),
+        }
+    }
+
     /// The object's name, where the path must have one.
     pub(super) fn name(&self) -> Result<&str, ApiError> {
         self.name.as_deref().ok_or(ApiError::MethodNotAllowed)

@@ -13,7 +13,7 @@ use super::definitions::CLEANUP_FINALIZER;
 use super::error::ApiError;
 use super::kinds::Resource;
 use super::selector::Selector;
-use super::{ApiServer, body, meta};
+use super::{ApiServer, FIRST_NAMESPACES, body, meta};
 use crate::local::store::{Expect, Scope, StoreError, revision_of};
 
 /// The owner waits until its dependents that block are gone.
@@ -31,8 +31,8 @@ pub(super) struct DeleteOptions {
     pub(super) grace_period_seconds: Option<i64>,
     pub(super) preconditions: Option<Preconditions>,
     pub(super) propagation_policy: Option<String>,
-    orphan_dependents: Option<bool>,
-    dry_run: Option<Vec<String>>,
+    pub(super) orphan_dependents: Option<bool>,
+    pub(super) dry_run: Option<Vec<String>>,
 }
 
 /// What must still be so.
@@ -88,6 +88,10 @@ impl ApiServer {
     /// `DELETE` on an object.
     pub(super) fn delete(&self, call: &Call, options: &DeleteOptions) -> Result<Deleted, ApiError> {
         let key = call.key()?;
+        if call.resource.is("", "namespaces") && FIRST_NAMESPACES.contains(&key.name.as_str()) {
+            let why = "this namespace may not be deleted".to_owned();
+            return Err(ApiError::Forbidden { about: call.about(), why, cause: None });
+        }
         let dry_run = call.query.dry_run()? || options.dry_run();
         for _ in 0..DELETE_ATTEMPTS {
             let stored = self

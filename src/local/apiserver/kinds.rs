@@ -187,6 +187,11 @@ impl Registry {
         self.by_path.get(&path).cloned()
     }
 
+    /// A resource by where it is stored, in any served version.
+    pub fn stored(&self, group: &str, plural: &str) -> Option<Arc<Resource>> {
+        self.all().find(|r| r.storage_group() == group && r.plural == plural).cloned()
+    }
+
     /// All resources, by group, version and plural.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Resource>> {
         self.by_path.values()

@@ -34,17 +34,24 @@ pub mod selector;
 pub mod strategic;
 pub mod table;
 
+pub mod credentials;
+pub mod serve;
+
 mod call;
 mod create;
 mod delete;
 mod discovery;
+mod eviction;
+mod gc;
+mod logs;
 mod patch;
 mod read;
 mod route;
+mod scale;
 mod update;
 mod watch;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use axum::Router;
 use ring::rand::SystemRandom;
@@ -56,6 +63,7 @@ use builtin::DEFINITIONS_GROUP;
 use kinds::Registry;
 
 pub use error::ApiError;
+pub use logs::{LogError, LogRequest, LogStream, PodLogs};
 
 /// Namespaces that are always there.
 const FIRST_NAMESPACES: &[&str] = &["default", "kube-system"];
@@ -79,6 +87,9 @@ struct Inner {
     registry: RwLock<Arc<Registry>>,
     options: Options,
     random: SystemRandom,
+    /// Held while an eviction counts and deletes.
+    evicting: Mutex<()>,
+    logs: OnceLock<Arc<dyn PodLogs>>,
 }
 
 impl ApiServer {
@@ -89,6 +100,8 @@ impl ApiServer {
             registry: RwLock::default(),
             options,
             random: SystemRandom::new(),
+            evicting: Mutex::new(()),
+            logs: OnceLock::new(),
         };
         let server = Self {
             inner: Arc::new(inner),

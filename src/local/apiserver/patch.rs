@@ -1,6 +1,6 @@
 //! The four kinds of patch.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::apply::{ApplyError, OnConflict, apply};
 use super::builtin::EVENTS_GROUP;
@@ -173,14 +173,4 @@ fn refused(error: ApplyError) -> ApiError {
         },
         ApplyError::Malformed(_) => ApiError::BadRequest(message),
     }
-}
-
-/// A merge patch that sets one field, for the subresources that are patches in disguise.
-pub(super) fn set_pointer(object: &mut Value, pointer: &str, value: Value) -> Result<(), ApiError> {
-    let mut nested = value;
-    for part in pointer.rsplit('/').filter(|part| !part.is_empty()) {
-        nested = json!({ part: nested });
-    }
-    json_patch::merge(object, &nested);
-    Ok(())
 }

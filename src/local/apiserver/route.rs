@@ -71,6 +71,8 @@ impl ApiServer {
                 let now = self.inner.options.clock.now();
                 Ok(Json(form?.object(&call.resource, &object, now)).into_response())
             }
+            Some("scale") => Ok(Json(self.scale(call)?).into_response()),
+            Some("log") => self.log(call).await,
             Some(_) => Err(ApiError::MethodNotAllowed),
         }
     }
@@ -100,39 +102,72 @@ impl ApiServer {
         bytes: &[u8],
         form: Form,
     ) -> Result<Response, ApiError> {
+        if let Some(subresource) = call.subresource.as_deref()
+            && !matches!(subresource, "status" | "finalize")
+        {
+            return self.perform_on_part(call, subresource, method, bytes);
+        }
         let object = || body::object(&call.media_type, bytes);
-        let whole = matches!(
-            call.subresource.as_deref(),
-            None | Some("status" | "finalize")
-        );
         let written = match (method, &call.name) {
             (&Method::POST, None) => self.create(call, object()?)?,
-            (&Method::PUT, Some(_)) if whole => self.replace(call, object()?)?,
-            (&Method::PATCH, Some(_)) if whole => self.patch(call, bytes)?,
-            (&Method::DELETE, Some(_)) if call.subresource.is_none() => {
-                let options = DeleteOptions::parse(call, bytes)?;
-                let answer = match self.delete(call, &options)? {
-                    Deleted::Gone(object) => success(call, &object),
-                    Deleted::Marked(object) => {
-                        form.object(&call.resource, &object, self.inner.options.clock.now())
-                    }
-                };
-                return Ok(Json(answer).into_response());
-            }
-            (&Method::DELETE, None) => {
-                let options = DeleteOptions::parse(call, bytes)?;
-                let deleted = self.delete_collection(call, &options)?;
-                let metadata =
-                    json!({ "resourceVersion": self.inner.store.revision().to_string() });
-                let now = self.inner.options.clock.now();
-                let answer = Form::Whole.list(&call.resource, &deleted, &metadata, now);
-                return Ok(Json(answer).into_response());
+            (&Method::PUT, Some(_)) => self.replace(call, object()?)?,
+            (&Method::PATCH, Some(_)) => self.patch(call, bytes)?,
+            (&Method::DELETE, _) if call.subresource.is_none() => {
+                return self.perform_delete(call, bytes, form);
             }
             _ => return Err(ApiError::MethodNotAllowed),
         };
         let now = self.inner.options.clock.now();
         let answer = form.object(&call.resource, &written.object, now);
         Ok(answered(&written, answer))
+    }
+
+    fn perform_delete(&self, call: &Call, bytes: &[u8], form: Form) -> Result<Response, ApiError> {
+        let options = DeleteOptions::parse(call, bytes)?;
+        let now = self.inner.options.clock.now();
+        if call.name.is_none() {
+            let deleted = self.delete_collection(call, &options)?;
+            let metadata = json!({ "resourceVersion": self.inner.store.revision().to_string() });
+            return Ok(Json(form.list(&call.resource, &deleted, &metadata, now)).into_response());
+        }
+        let answer = match self.delete(call, &options)? {
+            Deleted::Gone(object) => success(call, &object),
+            Deleted::Marked(object) => form.object(&call.resource, &object, now),
+        };
+        Ok(Json(answer).into_response())
+    }
+
+    fn perform_on_part(
+        &self,
+        call: &Call,
+        subresource: &str,
+        method: &Method,
+        bytes: &[u8],
+    ) -> Result<Response, ApiError> {
+        let object = || body::object(&call.media_type, bytes);
+        match (subresource, method) {
+            ("scale", &Method::PUT) => {
+                let wanted = object()?;
+                let scale = self.rescale(call, |scale| {
+                    scale["spec"] = wanted["spec"].clone();
+                    scale["metadata"]["resourceVersion"] =
+                        wanted["metadata"]["resourceVersion"].clone();
+                    Ok(())
+                })?;
+                Ok(Json(scale).into_response())
+            }
+            ("scale", &Method::PATCH) => Ok(Json(self.patch_scale(call, bytes)?).into_response()),
+            ("eviction", &Method::POST) => {
+                let status = self.evict(call, &object()?)?;
+                Ok((StatusCode::CREATED, Json(status)).into_response())
+            }
+            ("binding", &Method::POST) => {
+                let written = self.bind(call, &object()?)?;
+                let answer = success(call, &written.object);
+                Ok((StatusCode::CREATED, Json(answer)).into_response())
+            }
+            _ => Err(ApiError::MethodNotAllowed),
+        }
     }
 }
 

@@ -1,0 +1,187 @@
+//! The server on a loopback socket: TLS, a bearer token, bounded connections, a graceful end.
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use http::header::AUTHORIZATION;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use ring::digest::{Digest, SHA256, digest};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use super::ApiServer;
+use super::credentials::{Credentials, CredentialsError};
+use super::error::ApiError;
+use super::path::{self, Path};
+
+/// Connections at once: every `kubectl get -w` holds one, and a fleet of clients a few.
+const CONNECTIONS_MAX: usize = 512;
+/// A client that has not finished its handshake by then is not one.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection without a request for this long is closed; Go's clients keep idle ones for 90 s.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+/// Answers under way get this long after `stop`; watches never end by themselves.
+const CLOSING_TIMEOUT: Duration = Duration::from_secs(1);
+/// Pause after the system refuses to accept, usually for lack of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Where to serve, and where the files go.
+#[derive(Clone, Debug)]
+pub struct ServeOptions {
+    /// Where to listen; port 0 lets the kernel pick.
+    pub listen: SocketAddr,
+    /// Directory of CA and token.
+    pub dir: PathBuf,
+    /// The kubeconfig to write.
+    pub kubeconfig: PathBuf,
+}
+
+/// Why the server cannot be reached.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Only loopback addresses are served.
+    #[error("{address} is not a loopback address, and the local API server serves no other")]
+    NotLoopback {
+        /// The address asked for.
+        address: SocketAddr,
+    },
+    /// Somebody else listens there.
+    #[error("{address} is in use; choose another port, or 0 for any")]
+    InUse {
+        /// The address asked for.
+        address: SocketAddr,
+    },
+    /// The socket cannot be opened.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The credentials cannot be made.
+    #[error("cannot prepare the API server's credentials")]
+    Credentials(#[from] CredentialsError),
+}
+
+/// A server that listens and does not answer yet.
+pub struct Listening {
+    listener: TcpListener,
+    address: SocketAddr,
+    tls: TlsAcceptor,
+    router: Router,
+}
+
+impl ApiServer {
+    /// Opens the socket and writes the kubeconfig. Clients may connect from now on and are
+    /// answered once [`Listening::run`] is driven.
+    pub async fn listen(&self, options: &ServeOptions) -> Result<Listening, ServeError> {
+        let address = options.listen;
+        if !address.ip().is_loopback() {
+            return Err(ServeError::NotLoopback { address });
+        }
+        let listener = TcpListener::bind(address).await.map_err(|source| match source.kind() {
+            ErrorKind::AddrInUse => ServeError::InUse { address },
+            _ => ServeError::Listen { address, source },
+        })?;
+        let address = listener
+            .local_addr()
+            .map_err(|source| ServeError::Listen { address, source })?;
+        let now = self.inner.options.clock.now();
+        let credentials = Credentials::open(&options.dir, now)?;
+        let tls = TlsAcceptor::from(credentials.tls(address, now)?);
+        credentials.write_kubeconfig(&options.kubeconfig, address)?;
+        let token = Arc::new(digest(&SHA256, credentials.token().expose().as_bytes()));
+        let router = self.router().layer(middleware::from_fn_with_state(token, authenticate));
+        tracing::info!(%address, kubeconfig = %options.kubeconfig.display(), "API server listens");
+        Ok(Listening { listener, address, tls, router })
+    }
+}
+
+impl Listening {
+    /// Where the server listens.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers until `stop`; then answers under way are finished and watches are closed.
+    pub async fn run(self, stop: CancellationToken) {
+        let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let mut connections = JoinSet::new();
+        loop {
+            // At the limit new connections wait in the socket's queue.
+            let slot = tokio::select! {
+                () = stop.cancelled() => break,
+                slot = Arc::clone(&slots).acquire_owned() => slot,
+            };
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = self.listener.accept() => accepted,
+            };
+            while connections.try_join_next().is_some() {}
+            match accepted {
+                Ok((socket, _)) => {
+                    let (tls, router) = (self.tls.clone(), self.router.clone());
+                    let stop = stop.clone();
+                    connections.spawn(async move {
+                        connection(socket, tls, router, stop).await;
+                        drop(slot);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "cannot accept");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        drop(self.listener);
+        while connections.join_next().await.is_some() {}
+    }
+}
+
+async fn connection(socket: TcpStream, tls: TlsAcceptor, router: Router, stop: CancellationToken) {
+    let stream = match timeout(HELLO_TIMEOUT, tls.accept(socket)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::debug!(error = &error as &dyn std::error::Error, "no TLS handshake");
+            return;
+        }
+        Err(_) => return,
+    };
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT);
+    let service = TowerToHyperService::new(router);
+    let mut served = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        _ = served.as_mut() => return,
+        () = stop.cancelled() => {}
+    }
+    served.as_mut().graceful_shutdown();
+    let _ = timeout(CLOSING_TIMEOUT, served).await;
+}
+
+/// Lets through who knows the token, and anybody who asks for health only.
+async fn authenticate(State(token): State<Arc<Digest>>, request: Request, next: Next) -> Response {
+    let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let given = given.and_then(|text| text.strip_prefix("Bearer ")).unwrap_or_default();
+    // Digests are compared, so the time taken says nothing about the token.
+    let known = digest(&SHA256, given.trim().as_bytes()).as_ref() == token.as_ref().as_ref();
+    if known || path::parse(request.uri().path()) == Some(Path::Health) {
+        next.run(request).await
+    } else {
+        ApiError::Unauthorized.into_response()
+    }
+}

@@ -1,0 +1,167 @@
+//! The server on its socket: TLS, the token, and `kubectl` where it is installed.
+
+use std::path::Path;
+use std::process::Output;
+
+use bouncert::local::apiserver::serve::{ServeError, ServeOptions};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use serde_json::Value;
+use tokio::process::Command;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{ledgers, refused, server};
+
+/// A served API server; it stops with the value.
+struct Served {
+    directory: tempfile::TempDir,
+    address: std::net::SocketAddr,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Served {
+    fn kubeconfig(&self) -> std::path::PathBuf {
+        self.directory.path().join("kubeconfig")
+    }
+
+    async fn end(mut self) {
+        self.stop.cancel();
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.unwrap();
+        }
+    }
+}
+
+fn options(directory: &Path) -> ServeOptions {
+    ServeOptions {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        dir: directory.to_owned(),
+        kubeconfig: directory.join("kubeconfig"),
+    }
+}
+
+async fn served() -> Served {
+    let directory = tempfile::tempdir().unwrap();
+    let server = server();
+    let listening = server.listen(&options(directory.path())).await.unwrap();
+    let (address, stop) = (listening.address(), CancellationToken::new());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(listening.run(stop.clone()));
+    let token = stop.clone();
+    tasks.spawn(async move { server.collect_garbage(token).await });
+    Served { directory, address, stop, tasks }
+}
+
+async fn client(kubeconfig: &Path) -> kube::Client {
+    let config = Kubeconfig::read_from(kubeconfig).unwrap();
+    let config =
+        kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap();
+    kube::Client::try_from(config).unwrap()
+}
+
+#[tokio::test]
+async fn the_kubeconfig_lets_in_and_a_wrong_token_does_not() {
+    let served = served().await;
+    let mode = std::fs::metadata(served.kubeconfig()).unwrap().permissions();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o600);
+    let version = client(&served.kubeconfig()).await.apiserver_version().await.unwrap();
+    assert_eq!(version.major, "1");
+
+    let text = std::fs::read_to_string(served.kubeconfig()).unwrap();
+    let (before, _) = text.split_once("token: ").unwrap();
+    let wrong = served.directory.path().join("wrong");
+    let rest = text.split_once("contexts:").unwrap().1;
+    std::fs::write(&wrong, format!("{before}token: nonsense\ncontexts:{rest}")).unwrap();
+    let status = refused(client(&wrong).await.apiserver_version().await.unwrap_err());
+    assert_eq!((status.code, status.reason.as_str()), (401, "Unauthorized"));
+    served.end().await;
+}
+
+#[tokio::test]
+async fn a_port_in_use_and_an_open_address_are_refused_by_name() {
+    let served = served().await;
+    let other = tempfile::tempdir().unwrap();
+    let taken = ServeOptions { listen: served.address, ..options(other.path()) };
+    let error = server().listen(&taken).await.err().unwrap();
+    assert!(matches!(error, ServeError::InUse { address } if address == served.address));
+    let open = ServeOptions { listen: "0.0.0.0:0".parse().unwrap(), ..options(other.path()) };
+    let error = server().listen(&open).await.err().unwrap();
+    assert!(matches!(error, ServeError::NotLoopback { .. }));
+    served.end().await;
+}
+
+/// Runs kubectl; `None` where it is not installed.
+async fn run(served: &Served, arguments: &[&str], input: Option<&Value>) -> Option<Output> {
+    let mut command = Command::new("kubectl");
+    command.arg("--kubeconfig").arg(served.kubeconfig()).args(arguments);
+    command.env("HOME", served.directory.path()).env_remove("KUBECONFIG").kill_on_drop(true);
+    if let Some(input) = input {
+        let file = served.directory.path().join("input.json");
+        std::fs::write(&file, input.to_string()).unwrap();
+        command.arg("-f").arg(file);
+    }
+    match command.output().await {
+        Ok(output) => Some(output),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => panic!("kubectl does not start: {error}"),
+    }
+}
+
+async fn kubectl(served: &Served, arguments: &[&str], input: Option<&Value>) -> String {
+    let output = run(served, arguments, input).await.expect("kubectl was there a moment ago");
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "kubectl {arguments:?}: {out}{err}");
+    format!("{out}{err}")
+}
+
+#[tokio::test]
+async fn kubectl_works_where_it_is_installed() {
+    let served = served().await;
+    if run(&served, &["version"], None).await.is_none() {
+        return served.end().await;
+    }
+    kubectl(&served, &["apply"], Some(&ledgers())).await;
+    kubectl(&served, &["wait", "--for=condition=Established", "crd/ledgers.books.example"], None).await;
+    kubectl(&served, &["create", "namespace", "books"], None).await;
+    let mut ledger = serde_json::json!({
+        "apiVersion": "books.example/v1", "kind": "Ledger",
+        "metadata": {"name": "main", "namespace": "books"}, "spec": {"pages": 7, "colour": "red"},
+    });
+    kubectl(&served, &["create"], Some(&ledger)).await;
+    let table = kubectl(&served, &["get", "lg", "-n", "books"], None).await;
+    assert!(table.contains("COLOUR") && table.contains("red"), "{table}");
+
+    ledger["spec"]["pages"] = 8.into();
+    kubectl(&served, &["apply"], Some(&ledger)).await;
+    kubectl(&served, &["apply", "--server-side", "--force-conflicts"], Some(&ledger)).await;
+    let pages = ["get", "ledger/main", "-n", "books", "-o", "jsonpath={.spec.pages}"];
+    assert_eq!(kubectl(&served, &pages, None).await, "8");
+    let patch = ["patch", "ledger/main", "-n", "books", "--type=merge", "--subresource=status"];
+    let patch = [&patch[..], &["-p", r#"{"status":{"phase":"Open"}}"#]].concat();
+    kubectl(&served, &patch, None).await;
+    let wait = ["wait", "--for=jsonpath={.status.phase}=Open", "ledger/main", "-n", "books"];
+    kubectl(&served, &[&wait[..], &["--timeout=10s"]].concat(), None).await;
+    kubectl(&served, &["label", "ledger/main", "-n", "books", "shelf=low"], None).await;
+    let described = kubectl(&served, &["describe", "ledger/main", "-n", "books"], None).await;
+    assert!(described.contains("shelf=low") && described.contains("Open"), "{described}");
+
+    let secret = ["create", "secret", "generic", "login", "-n", "books", "--from-literal=word=x"];
+    kubectl(&served, &secret, None).await;
+    let listed = kubectl(&served, &["get", "secrets,ledgers", "-A"], None).await;
+    assert!(listed.contains("Opaque") && listed.contains("ledger.books.example/main"), "{listed}");
+    kubectl(&served, &["scale", "ledger/main", "-n", "books", "--replicas=3"], None).await;
+    assert_eq!(kubectl(&served, &pages, None).await, "3");
+
+    let wrong = serde_json::json!({
+        "apiVersion": "books.example/v1", "kind": "Ledger",
+        "metadata": {"name": "wrong", "namespace": "books"}, "spec": {"pages": 1, "colour": "green"},
+    });
+    let output = run(&served, &["create"], Some(&wrong)).await.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("spec.colour"), "{said}");
+    kubectl(&served, &["delete", "ledger/main", "-n", "books", "--timeout=10s"], None).await;
+    kubectl(&served, &["delete", "namespace", "books", "--timeout=20s"], None).await;
+    served.end().await;
+}
