@@ -93,8 +93,11 @@ impl Credentials {
         let (ca_pem, ca_key) = match (read(&ca_path)?, read(&key_path)?) {
             (Some(certificate), Some(key)) => (certificate, Redacted::new(key)),
             _ => {
-                let (certificate, key) = authority(now)
-                    .map_err(|source| CredentialsError::Authority { path: ca_path.clone(), source })?;
+                let (certificate, key) =
+                    authority(now).map_err(|source| CredentialsError::Authority {
+                        path: ca_path.clone(),
+                        source,
+                    })?;
                 write_private(&key_path, key.expose())?;
                 write_private(&ca_path, &certificate)?;
                 (certificate, key)
@@ -109,7 +112,12 @@ impl Credentials {
                 token
             }
         };
-        Ok(Self { ca_pem, ca_key, ca_path, token })
+        Ok(Self {
+            ca_pem,
+            ca_key,
+            ca_path,
+            token,
+        })
     }
 
     /// The token that every request carries.
@@ -123,15 +131,23 @@ impl Credentials {
     }
 
     /// A TLS configuration with a fresh leaf for `address`.
-    pub fn tls(&self, address: SocketAddr, now: OffsetDateTime) -> Result<Arc<ServerConfig>, CredentialsError> {
-        let authority_error =
-            |source| CredentialsError::Authority { path: self.ca_path.clone(), source };
+    pub fn tls(
+        &self,
+        address: SocketAddr,
+        now: OffsetDateTime,
+    ) -> Result<Arc<ServerConfig>, CredentialsError> {
+        let authority_error = |source| CredentialsError::Authority {
+            path: self.ca_path.clone(),
+            source,
+        };
         let ca_key = KeyPair::from_pem(self.ca_key.expose()).map_err(authority_error)?;
         let issuer = Issuer::from_ca_cert_pem(&self.ca_pem, ca_key).map_err(authority_error)?;
         let key = KeyPair::generate().map_err(authority_error)?;
         let names = vec![address.ip().to_string(), "localhost".to_owned()];
         let mut params = CertificateParams::new(names).map_err(authority_error)?;
-        params.distinguished_name.push(DnType::CommonName, "bouncert-local-apiserver");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "bouncert-local-apiserver");
         params.not_before = now - BACKDATED;
         params.not_after = now + LEAF_LIFETIME;
         params.use_authority_key_identifier_extension = true;
@@ -152,9 +168,15 @@ impl Credentials {
 
     /// Writes the kubeconfig for a server at `address`: mode 0600, replaced in one step. A file
     /// that somebody else wrote is left alone.
-    pub fn write_kubeconfig(&self, path: &Path, address: SocketAddr) -> Result<(), CredentialsError> {
+    pub fn write_kubeconfig(
+        &self,
+        path: &Path,
+        address: SocketAddr,
+    ) -> Result<(), CredentialsError> {
         if read(path)?.is_some_and(|text| !text.trim().is_empty() && !text.starts_with(MARK)) {
-            return Err(CredentialsError::ForeignKubeconfig { path: path.to_owned() });
+            return Err(CredentialsError::ForeignKubeconfig {
+                path: path.to_owned(),
+            });
         }
         let text = Redacted::new(format!(
             "{MARK}\n\
@@ -185,7 +207,9 @@ impl Credentials {
 fn authority(now: OffsetDateTime) -> Result<(String, Redacted<String>), rcgen::Error> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, "bouncert-local-ca");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "bouncert-local-ca");
     params.not_before = now - BACKDATED;
     params.not_after = now + CA_LIFETIME;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -196,21 +220,33 @@ fn authority(now: OffsetDateTime) -> Result<(String, Redacted<String>), rcgen::E
 
 fn token() -> Result<Redacted<String>, CredentialsError> {
     let mut bytes = [0_u8; TOKEN_BYTES];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| CredentialsError::Random)?;
-    Ok(Redacted::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .map_err(|_| CredentialsError::Random)?;
+    Ok(Redacted::new(
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+    ))
 }
 
 fn read(path: &Path) -> Result<Option<String>, CredentialsError> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(CredentialsError::File { action: "read", path: path.to_owned(), source }),
+        Err(source) => Err(CredentialsError::File {
+            action: "read",
+            path: path.to_owned(),
+            source,
+        }),
     }
 }
 
 /// Writes a file of mode 0600 beside its place, syncs it, and moves it there.
 fn write_private(path: &Path, text: &str) -> Result<(), CredentialsError> {
-    let failed = |source| CredentialsError::File { action: "write", path: path.to_owned(), source };
+    let failed = |source| CredentialsError::File {
+        action: "write",
+        path: path.to_owned(),
+        source,
+    };
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let beside = path.with_file_name(name);
@@ -221,7 +257,11 @@ fn write_private(path: &Path, text: &str) -> Result<(), CredentialsError> {
         }
         // `create_new`: never through a link that somebody else put there.
         let mut options = OpenOptions::new();
-        let mut file: File = options.write(true).create_new(true).mode(0o600).open(&beside)?;
+        let mut file: File = options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&beside)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         std::fs::rename(&beside, path)
@@ -246,7 +286,10 @@ mod tests {
         assert!(first.token() == second.token());
         second.tls("127.0.0.1:7".parse().unwrap(), NOW).unwrap();
         for file in [CA_CERTIFICATE, CA_KEY, TOKEN] {
-            let mode = std::fs::metadata(dir.path().join(file)).unwrap().permissions().mode();
+            let mode = std::fs::metadata(dir.path().join(file))
+                .unwrap()
+                .permissions()
+                .mode();
             assert_eq!(mode & 0o777, 0o600, "{file}");
         }
     }
@@ -259,10 +302,19 @@ mod tests {
         let theirs = dir.path().join("config");
         std::fs::write(&theirs, "apiVersion: v1\n").unwrap();
         let refused = credentials.write_kubeconfig(&theirs, address);
-        assert!(matches!(refused, Err(CredentialsError::ForeignKubeconfig { .. })));
+        assert!(matches!(
+            refused,
+            Err(CredentialsError::ForeignKubeconfig { .. })
+        ));
         let ours = dir.path().join("ours");
         credentials.write_kubeconfig(&ours, address).unwrap();
-        credentials.write_kubeconfig(&ours, "127.0.0.1:9".parse().unwrap()).unwrap();
-        assert!(std::fs::read_to_string(&ours).unwrap().contains("https://127.0.0.1:9"));
+        credentials
+            .write_kubeconfig(&ours, "127.0.0.1:9".parse().unwrap())
+            .unwrap();
+        assert!(
+            std::fs::read_to_string(&ours)
+                .unwrap()
+                .contains("https://127.0.0.1:9")
+        );
     }
 }

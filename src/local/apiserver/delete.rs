@@ -90,7 +90,11 @@ impl ApiServer {
         let key = call.key()?;
         if call.resource.is("", "namespaces") && FIRST_NAMESPACES.contains(&key.name.as_str()) {
             let why = "this namespace may not be deleted".to_owned();
-            return Err(ApiError::Forbidden { about: call.about(), why, cause: None });
+            return Err(ApiError::Forbidden {
+                about: call.about(),
+                why,
+                cause: None,
+            });
         }
         let dry_run = call.query.dry_run()? || options.dry_run();
         for _ in 0..DELETE_ATTEMPTS {

@@ -38,7 +38,10 @@ impl ApiServer {
             let follower = self.inner.store.subscribe(self.inner.store.revision());
             let server = self.clone();
             if let Err(error) = tokio::task::spawn_blocking(move || server.sweep()).await {
-                tracing::error!(error = &error as &dyn std::error::Error, "a sweep ended early");
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "a sweep ended early"
+                );
             }
             let Ok(mut follower) = follower else { continue };
             let work = async {
@@ -134,7 +137,10 @@ impl ApiServer {
         }
         if finalizers.contains(&CLEANUP_FINALIZER) && key.group == DEFINITIONS_GROUP {
             let collection = instances(value);
-            let mut left = objects.iter().filter(|(key, _)| collection.holds(key)).peekable();
+            let mut left = objects
+                .iter()
+                .filter(|(key, _)| collection.holds(key))
+                .peekable();
             if left.peek().is_none() {
                 self.take_finalizer(key, CLEANUP_FINALIZER)?;
             }
@@ -146,7 +152,10 @@ impl ApiServer {
     }
 
     fn empty_namespace(&self, (key, value): &Object, objects: &[Object]) -> Result<(), ApiError> {
-        let mut inside = objects.iter().filter(|(inner, _)| inner.namespace == key.name).peekable();
+        let mut inside = objects
+            .iter()
+            .filter(|(inner, _)| inner.namespace == key.name)
+            .peekable();
         if inside.peek().is_none() && meta::finalizers(value).is_empty() {
             // A create that saw the namespace alive would have bumped no revision of it, so look
             // once more: nothing can be created in a namespace that is being deleted.
@@ -184,7 +193,11 @@ impl ApiServer {
                 .filter(|owner| !uids.iter().any(|uid| owner["uid"] == *uid.as_str()))
                 .cloned()
                 .collect();
-            meta::set(object, "ownerReferences", (!left.is_empty()).then(|| json!(left)));
+            meta::set(
+                object,
+                "ownerReferences",
+                (!left.is_empty()).then(|| json!(left)),
+            );
         })
     }
 
@@ -193,7 +206,9 @@ impl ApiServer {
     }
 
     fn touch(&self, key: &Key, step: impl Fn(&mut Value)) -> Result<(), ApiError> {
-        let Some(call) = self.internal(key) else { return Ok(()) };
+        let Some(call) = self.internal(key) else {
+            return Ok(());
+        };
         let changed = self.change(&call, Ownership::Applied, |stored| {
             let mut next = stored.clone();
             step(&mut next);
@@ -209,7 +224,9 @@ impl ApiServer {
             event["metadata"]["creationTimestamp"].as_str(),
         ];
         let times = times.into_iter().flatten();
-        let newest = times.filter_map(|text| OffsetDateTime::parse(text, &Rfc3339).ok()).max();
+        let newest = times
+            .filter_map(|text| OffsetDateTime::parse(text, &Rfc3339).ok())
+            .max();
         newest.is_some_and(|newest| newest + EVENT_TTL < self.inner.options.clock.now())
     }
 
@@ -229,7 +246,10 @@ fn makes_work(change: &Change) -> bool {
 }
 
 fn references(object: &Value) -> impl Iterator<Item = &Value> {
-    object["metadata"]["ownerReferences"].as_array().into_iter().flatten()
+    object["metadata"]["ownerReferences"]
+        .as_array()
+        .into_iter()
+        .flatten()
 }
 
 /// What becomes of an object that has owners.
@@ -254,24 +274,28 @@ impl<'a> Owners<'a> {
         let mut alive = HashMap::new();
         let mut dependents: HashMap<&str, Vec<usize>> = HashMap::new();
         for (at, (_, object)) in objects.iter().enumerate() {
-            let waits =
-                meta::is_deleting(object) && meta::finalizers(object).contains(&FOREGROUND);
+            let waits = meta::is_deleting(object) && meta::finalizers(object).contains(&FOREGROUND);
             alive.insert(meta::text(object, "uid"), waits);
             for owner in references(object) {
-                dependents.entry(owner["uid"].as_str().unwrap_or_default()).or_default().push(at);
+                dependents
+                    .entry(owner["uid"].as_str().unwrap_or_default())
+                    .or_default()
+                    .push(at);
             }
         }
         Self { alive, dependents }
     }
 
     fn verdict(&self, object: &Value) -> Verdict {
-        let uids: HashSet<&str> =
-            references(object).filter_map(|owner| owner["uid"].as_str()).collect();
+        let uids: HashSet<&str> = references(object)
+            .filter_map(|owner| owner["uid"].as_str())
+            .collect();
         if uids.is_empty() {
             return Verdict::Keep;
         }
-        let (solid, loose): (Vec<&str>, Vec<&str>) =
-            uids.into_iter().partition(|uid| self.alive.get(uid) == Some(&false));
+        let (solid, loose): (Vec<&str>, Vec<&str>) = uids
+            .into_iter()
+            .partition(|uid| self.alive.get(uid) == Some(&false));
         match (solid.is_empty(), loose.is_empty()) {
             (true, _) => Verdict::Collect,
             (false, true) => Verdict::Keep,
@@ -309,13 +333,22 @@ mod tests {
 
     #[test]
     fn an_object_goes_when_all_its_owners_are_gone() {
-        let objects =
-            [object("a", &[]), object("b", &["a"]), object("c", &["x"]), object("d", &["a", "x"])];
+        let objects = [
+            object("a", &[]),
+            object("b", &["a"]),
+            object("c", &["x"]),
+            object("d", &["a", "x"]),
+        ];
         let owners = Owners::new(&objects);
         let verdicts: Vec<Verdict> = objects.iter().map(|(_, o)| owners.verdict(o)).collect();
         assert_eq!(
             verdicts,
-            [Verdict::Keep, Verdict::Keep, Verdict::Collect, Verdict::Forget(vec!["x".into()])]
+            [
+                Verdict::Keep,
+                Verdict::Keep,
+                Verdict::Collect,
+                Verdict::Forget(vec!["x".into()])
+            ]
         );
     }
 }

@@ -189,7 +189,9 @@ impl Registry {
 
     /// A resource by where it is stored, in any served version.
     pub fn stored(&self, group: &str, plural: &str) -> Option<Arc<Resource>> {
-        self.all().find(|r| r.storage_group() == group && r.plural == plural).cloned()
+        self.all()
+            .find(|r| r.storage_group() == group && r.plural == plural)
+            .cloned()
     }
 
     /// All resources, by group, version and plural.

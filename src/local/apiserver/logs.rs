@@ -101,7 +101,9 @@ impl ApiServer {
             LogError::Read { ref source, .. } => ApiError::Internal(format!("{error}: {source}")),
         })?;
         let mut response = Body::from_stream(stream).into_response();
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         Ok(response)
     }
 }
@@ -110,16 +112,24 @@ impl ApiServer {
 fn container(pod: &Value, call: &Call) -> Result<String, ApiError> {
     let names = |list: &str| -> Vec<String> {
         let list = pod["spec"][list].as_array();
-        let names = list.into_iter().flatten().filter_map(|container| container["name"].as_str());
+        let names = list
+            .into_iter()
+            .flatten()
+            .filter_map(|container| container["name"].as_str());
         names.map(ToOwned::to_owned).collect()
     };
     let (mains, inits) = (names("containers"), names("initContainers"));
     let pod = call.name()?;
-    match call.query.container.as_deref().filter(|name| !name.is_empty()) {
+    match call
+        .query
+        .container
+        .as_deref()
+        .filter(|name| !name.is_empty())
+    {
         Some(name) if mains.iter().chain(&inits).any(|known| known == name) => Ok(name.to_owned()),
-        Some(name) => {
-            Err(ApiError::BadRequest(format!("container {name} is not valid for pod {pod}")))
-        }
+        Some(name) => Err(ApiError::BadRequest(format!(
+            "container {name} is not valid for pod {pod}"
+        ))),
         None => match mains.as_slice() {
             [only] => Ok(only.clone()),
             many => Err(ApiError::BadRequest(format!(

@@ -49,8 +49,9 @@ impl ApiServer {
                 })
             }
             "application/json-patch+json" => {
-                let patch: json_patch::Patch = serde_json::from_slice(bytes)
-                    .map_err(|error| ApiError::BadRequest(format!("error decoding patch: {error}")))?;
+                let patch: json_patch::Patch = serde_json::from_slice(bytes).map_err(|error| {
+                    ApiError::BadRequest(format!("error decoding patch: {error}"))
+                })?;
                 self.rescale(call, |scale| {
                     json_patch::patch(scale, &patch)
                         .map_err(|error| ApiError::BadRequest(error.to_string()))
@@ -64,8 +65,13 @@ impl ApiServer {
 
     /// `POST pods/{name}/binding`.
     pub(super) fn bind(&self, call: &Call, binding: &Value) -> Result<Written, ApiError> {
-        let Some(node) = binding["target"]["name"].as_str().filter(|node| !node.is_empty()) else {
-            return Err(ApiError::BadRequest("target.name: Required value".to_owned()));
+        let Some(node) = binding["target"]["name"]
+            .as_str()
+            .filter(|node| !node.is_empty())
+        else {
+            return Err(ApiError::BadRequest(
+                "target.name: Required value".to_owned(),
+            ));
         };
         self.change(call, Ownership::Record, |stored| {
             let mut next = stored.clone();
@@ -78,7 +84,10 @@ impl ApiServer {
 fn scale_of(resource: &Resource, paths: &ScalePaths, object: &Value) -> Value {
     let number = |pointer: &str| object.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
     let selector = match &paths.selector {
-        Some(pointer) => object.pointer(pointer).and_then(Value::as_str).map(ToOwned::to_owned),
+        Some(pointer) => object
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .map(ToOwned::to_owned),
         None if resource.group == "apps" => {
             let labels = object["spec"]["selector"]["matchLabels"].as_object();
             let labels = labels.into_iter().flatten();
@@ -90,7 +99,13 @@ fn scale_of(resource: &Resource, paths: &ScalePaths, object: &Value) -> Value {
         None => None,
     };
     let mut metadata = json!({});
-    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+    for field in [
+        "name",
+        "namespace",
+        "uid",
+        "resourceVersion",
+        "creationTimestamp",
+    ] {
         metadata[field] = object["metadata"][field].clone();
     }
     let mut scale = json!({

@@ -93,10 +93,12 @@ impl ApiServer {
         if !address.ip().is_loopback() {
             return Err(ServeError::NotLoopback { address });
         }
-        let listener = TcpListener::bind(address).await.map_err(|source| match source.kind() {
-            ErrorKind::AddrInUse => ServeError::InUse { address },
-            _ => ServeError::Listen { address, source },
-        })?;
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|source| match source.kind() {
+                ErrorKind::AddrInUse => ServeError::InUse { address },
+                _ => ServeError::Listen { address, source },
+            })?;
         let address = listener
             .local_addr()
             .map_err(|source| ServeError::Listen { address, source })?;
@@ -105,9 +107,16 @@ impl ApiServer {
         let tls = TlsAcceptor::from(credentials.tls(address, now)?);
         credentials.write_kubeconfig(&options.kubeconfig, address)?;
         let token = Arc::new(digest(&SHA256, credentials.token().expose().as_bytes()));
-        let router = self.router().layer(middleware::from_fn_with_state(token, authenticate));
+        let router = self
+            .router()
+            .layer(middleware::from_fn_with_state(token, authenticate));
         tracing::info!(%address, kubeconfig = %options.kubeconfig.display(), "API server listens");
-        Ok(Listening { listener, address, tls, router })
+        Ok(Listening {
+            listener,
+            address,
+            tls,
+            router,
+        })
     }
 }
 
@@ -162,7 +171,8 @@ async fn connection(socket: TcpStream, tls: TlsAcceptor, router: Router, stop: C
         Err(_) => return,
     };
     let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT);
+    http.timer(TokioTimer::new())
+        .header_read_timeout(IDLE_TIMEOUT);
     let service = TowerToHyperService::new(router);
     let mut served = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
     tokio::select! {
@@ -175,8 +185,13 @@ async fn connection(socket: TcpStream, tls: TlsAcceptor, router: Router, stop: C
 
 /// Lets through who knows the token, and anybody who asks for health only.
 async fn authenticate(State(token): State<Arc<Digest>>, request: Request, next: Next) -> Response {
-    let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let given = given.and_then(|text| text.strip_prefix("Bearer ")).unwrap_or_default();
+    let given = request
+        .headers()
+        .get(AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
+    let given = given
+        .and_then(|text| text.strip_prefix("Bearer "))
+        .unwrap_or_default();
     // Digests are compared, so the time taken says nothing about the token.
     let known = digest(&SHA256, given.trim().as_bytes()).as_ref() == token.as_ref().as_ref();
     if known || path::parse(request.uri().path()) == Some(Path::Health) {

@@ -19,14 +19,22 @@ const ENOUGH: usize = 40;
 /// Not a test by itself: the child's part of the test below.
 #[tokio::test]
 async fn writes_until_it_is_killed() {
-    let Ok(directory) = std::env::var(DIRECTORY) else { return };
+    let Ok(directory) = std::env::var(DIRECTORY) else {
+        return;
+    };
     let store = Store::open(directory.as_ref()).unwrap();
-    let api: Api<ConfigMap> =
-        Api::namespaced(ApiServer::new(store, Options::default()).unwrap().client(), "default");
-    api.create(&PostParams::default(), &config("ledger", "0")).await.unwrap();
+    let api: Api<ConfigMap> = Api::namespaced(
+        ApiServer::new(store, Options::default()).unwrap().client(),
+        "default",
+    );
+    api.create(&PostParams::default(), &config("ledger", "0"))
+        .await
+        .unwrap();
     for number in 1_u64.. {
         let patch = Patch::Merge(json!({"data": {"text": number.to_string()}}));
-        api.patch("ledger", &PatchParams::default(), &patch).await.unwrap();
+        api.patch("ledger", &PatchParams::default(), &patch)
+            .await
+            .unwrap();
         println!("acknowledged {number}");
     }
 }
@@ -35,14 +43,19 @@ async fn writes_until_it_is_killed() {
 async fn a_killed_server_keeps_every_acknowledged_write() {
     let directory = tempfile::tempdir().unwrap();
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "apiserver::durability::writes_until_it_is_killed", "--nocapture"])
+        .args([
+            "--exact",
+            "apiserver::durability::writes_until_it_is_killed",
+            "--nocapture",
+        ])
         .env(DIRECTORY, directory.path())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let numbers = lines.map_while(Result::ok).filter_map(|line| {
-        line.rsplit_once("acknowledged ").and_then(|(_, number)| number.parse::<u64>().ok())
+        line.rsplit_once("acknowledged ")
+            .and_then(|(_, number)| number.parse::<u64>().ok())
     });
     let mut last = 0;
     for (count, number) in numbers.enumerate() {
@@ -56,11 +69,27 @@ async fn a_killed_server_keeps_every_acknowledged_write() {
 
     let store = Store::open(directory.path()).unwrap();
     let revision = store.revision();
-    let api: Api<ConfigMap> =
-        Api::namespaced(ApiServer::new(store, Options::default()).unwrap().client(), "default");
-    let kept: u64 = api.get("ledger").await.unwrap().data.unwrap()["text"].parse().unwrap();
+    let api: Api<ConfigMap> = Api::namespaced(
+        ApiServer::new(store, Options::default()).unwrap().client(),
+        "default",
+    );
+    let kept: u64 = api.get("ledger").await.unwrap().data.unwrap()["text"]
+        .parse()
+        .unwrap();
     // The write under way when the child died may have been stored without being acknowledged.
-    assert!(kept == last || kept == last + 1, "acknowledged {last}, kept {kept}");
-    let listed = api.list(&ListParams::default()).await.unwrap().metadata.resource_version;
-    assert_eq!(listed.unwrap().parse::<u64>().unwrap(), revision, "revisions go on from there");
+    assert!(
+        kept == last || kept == last + 1,
+        "acknowledged {last}, kept {kept}"
+    );
+    let listed = api
+        .list(&ListParams::default())
+        .await
+        .unwrap()
+        .metadata
+        .resource_version;
+    assert_eq!(
+        listed.unwrap().parse::<u64>().unwrap(),
+        revision,
+        "revisions go on from there"
+    );
 }

@@ -50,22 +50,37 @@ async fn served() -> Served {
     tasks.spawn(listening.run(stop.clone()));
     let token = stop.clone();
     tasks.spawn(async move { server.collect_garbage(token).await });
-    Served { directory, address, stop, tasks }
+    Served {
+        directory,
+        address,
+        stop,
+        tasks,
+    }
 }
 
 async fn client(kubeconfig: &Path) -> kube::Client {
     let config = Kubeconfig::read_from(kubeconfig).unwrap();
-    let config =
-        kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap();
+    let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default())
+        .await
+        .unwrap();
     kube::Client::try_from(config).unwrap()
 }
 
 #[tokio::test]
 async fn the_kubeconfig_lets_in_and_a_wrong_token_does_not() {
     let served = served().await;
-    let mode = std::fs::metadata(served.kubeconfig()).unwrap().permissions();
-    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o600);
-    let version = client(&served.kubeconfig()).await.apiserver_version().await.unwrap();
+    let mode = std::fs::metadata(served.kubeconfig())
+        .unwrap()
+        .permissions();
+    assert_eq!(
+        std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777,
+        0o600
+    );
+    let version = client(&served.kubeconfig())
+        .await
+        .apiserver_version()
+        .await
+        .unwrap();
     assert_eq!(version.major, "1");
 
     let text = std::fs::read_to_string(served.kubeconfig()).unwrap();
@@ -82,10 +97,16 @@ async fn the_kubeconfig_lets_in_and_a_wrong_token_does_not() {
 async fn a_port_in_use_and_an_open_address_are_refused_by_name() {
     let served = served().await;
     let other = tempfile::tempdir().unwrap();
-    let taken = ServeOptions { listen: served.address, ..options(other.path()) };
+    let taken = ServeOptions {
+        listen: served.address,
+        ..options(other.path())
+    };
     let error = server().listen(&taken).await.err().unwrap();
     assert!(matches!(error, ServeError::InUse { address } if address == served.address));
-    let open = ServeOptions { listen: "0.0.0.0:0".parse().unwrap(), ..options(other.path()) };
+    let open = ServeOptions {
+        listen: "0.0.0.0:0".parse().unwrap(),
+        ..options(other.path())
+    };
     let error = server().listen(&open).await.err().unwrap();
     assert!(matches!(error, ServeError::NotLoopback { .. }));
     served.end().await;
@@ -94,8 +115,14 @@ async fn a_port_in_use_and_an_open_address_are_refused_by_name() {
 /// Runs kubectl; `None` where it is not installed.
 async fn run(served: &Served, arguments: &[&str], input: Option<&Value>) -> Option<Output> {
     let mut command = Command::new("kubectl");
-    command.arg("--kubeconfig").arg(served.kubeconfig()).args(arguments);
-    command.env("HOME", served.directory.path()).env_remove("KUBECONFIG").kill_on_drop(true);
+    command
+        .arg("--kubeconfig")
+        .arg(served.kubeconfig())
+        .args(arguments);
+    command
+        .env("HOME", served.directory.path())
+        .env_remove("KUBECONFIG")
+        .kill_on_drop(true);
     if let Some(input) = input {
         let file = served.directory.path().join("input.json");
         std::fs::write(&file, input.to_string()).unwrap();
@@ -109,9 +136,13 @@ async fn run(served: &Served, arguments: &[&str], input: Option<&Value>) -> Opti
 }
 
 async fn kubectl(served: &Served, arguments: &[&str], input: Option<&Value>) -> String {
-    let output = run(served, arguments, input).await.expect("kubectl was there a moment ago");
-    let (out, err) =
-        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let output = run(served, arguments, input)
+        .await
+        .expect("kubectl was there a moment ago");
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
     assert!(output.status.success(), "kubectl {arguments:?}: {out}{err}");
     format!("{out}{err}")
 }
@@ -123,8 +154,20 @@ async fn kubectl_works_where_it_is_installed() {
         return served.end().await;
     }
     kubectl(&served, &["apply"], Some(&ledgers())).await;
-    kubectl(&served, &["wait", "--for=condition=Established", "crd/ledgers.books.example"], None).await;
-    kubectl(&served, &["create", "namespace", "books"], None).await;
+    kubectl(
+        &served,
+        &[
+            "wait",
+            "--for=condition=Established",
+            "crd/ledgers.books.example",
+        ],
+        None,
+    )
+    .await;
+    let namespace = serde_json::json!({
+        "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "books"},
+    });
+    kubectl(&served, &["create"], Some(&namespace)).await;
     let mut ledger = serde_json::json!({
         "apiVersion": "books.example/v1", "kind": "Ledger",
         "metadata": {"name": "main", "namespace": "books"}, "spec": {"pages": 7, "colour": "red"},
@@ -135,23 +178,67 @@ async fn kubectl_works_where_it_is_installed() {
 
     ledger["spec"]["pages"] = 8.into();
     kubectl(&served, &["apply"], Some(&ledger)).await;
-    kubectl(&served, &["apply", "--server-side", "--force-conflicts"], Some(&ledger)).await;
-    let pages = ["get", "ledger/main", "-n", "books", "-o", "jsonpath={.spec.pages}"];
+    kubectl(
+        &served,
+        &["apply", "--server-side", "--force-conflicts"],
+        Some(&ledger),
+    )
+    .await;
+    let pages = [
+        "get",
+        "ledger/main",
+        "-n",
+        "books",
+        "-o",
+        "jsonpath={.spec.pages}",
+    ];
     assert_eq!(kubectl(&served, &pages, None).await, "8");
-    let patch = ["patch", "ledger/main", "-n", "books", "--type=merge", "--subresource=status"];
+    let patch = [
+        "patch",
+        "ledger/main",
+        "-n",
+        "books",
+        "--type=merge",
+        "--subresource=status",
+    ];
     let patch = [&patch[..], &["-p", r#"{"status":{"phase":"Open"}}"#]].concat();
     kubectl(&served, &patch, None).await;
-    let wait = ["wait", "--for=jsonpath={.status.phase}=Open", "ledger/main", "-n", "books"];
+    let wait = [
+        "wait",
+        "--for=jsonpath={.status.phase}=Open",
+        "ledger/main",
+        "-n",
+        "books",
+    ];
     kubectl(&served, &[&wait[..], &["--timeout=10s"]].concat(), None).await;
-    kubectl(&served, &["label", "ledger/main", "-n", "books", "shelf=low"], None).await;
+    kubectl(
+        &served,
+        &["label", "ledger/main", "-n", "books", "shelf=low"],
+        None,
+    )
+    .await;
     let described = kubectl(&served, &["describe", "ledger/main", "-n", "books"], None).await;
-    assert!(described.contains("shelf=low") && described.contains("Open"), "{described}");
+    assert!(
+        described.contains("shelf=low") && described.contains("Open"),
+        "{described}"
+    );
 
-    let secret = ["create", "secret", "generic", "login", "-n", "books", "--from-literal=word=x"];
-    kubectl(&served, &secret, None).await;
+    let secret = serde_json::json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "login", "namespace": "books"},
+        "stringData": {"word": "x"},
+    });
+    kubectl(&served, &["apply"], Some(&secret)).await;
     let listed = kubectl(&served, &["get", "secrets,ledgers", "-A"], None).await;
-    assert!(listed.contains("Opaque") && listed.contains("ledger.books.example/main"), "{listed}");
-    kubectl(&served, &["scale", "ledger/main", "-n", "books", "--replicas=3"], None).await;
+    assert!(
+        listed.contains("Opaque") && listed.contains("ledger.books.example/main"),
+        "{listed}"
+    );
+    kubectl(
+        &served,
+        &["scale", "ledger/main", "-n", "books", "--replicas=3"],
+        None,
+    )
+    .await;
     assert_eq!(kubectl(&served, &pages, None).await, "3");
 
     let wrong = serde_json::json!({
@@ -160,8 +247,21 @@ async fn kubectl_works_where_it_is_installed() {
     });
     let output = run(&served, &["create"], Some(&wrong)).await.unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && said.contains("spec.colour"), "{said}");
-    kubectl(&served, &["delete", "ledger/main", "-n", "books", "--timeout=10s"], None).await;
-    kubectl(&served, &["delete", "namespace", "books", "--timeout=20s"], None).await;
+    assert!(
+        !output.status.success() && said.contains("spec.colour"),
+        "{said}"
+    );
+    kubectl(
+        &served,
+        &["delete", "ledger/main", "-n", "books", "--timeout=10s"],
+        None,
+    )
+    .await;
+    kubectl(
+        &served,
+        &["delete", "namespace", "books", "--timeout=20s"],
+        None,
+    )
+    .await;
     served.end().await;
 }

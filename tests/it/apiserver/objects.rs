@@ -134,13 +134,27 @@ async fn a_watch_from_before_the_history_is_told_to_list_again() {
     let client = server().client();
     let api: Api<ConfigMap> = Api::namespaced(client, "default");
     let params = WatchParams::default().timeout(5);
-    let mut changed = api.create(&PostParams::default(), &config("ledger", "0")).await.unwrap();
+    let mut changed = api
+        .create(&PostParams::default(), &config("ledger", "0"))
+        .await
+        .unwrap();
     let from = changed.resource_version().unwrap();
     for round in 1..=8_200 {
-        changed.data.as_mut().unwrap().insert("text".into(), round.to_string());
-        changed = api.replace("ledger", &PostParams::default(), &changed).await.unwrap();
+        changed
+            .data
+            .as_mut()
+            .unwrap()
+            .insert("text".into(), round.to_string());
+        changed = api
+            .replace("ledger", &PostParams::default(), &changed)
+            .await
+            .unwrap();
     }
-    let gone = api.watch(&params, &from).await.err().expect("the watch was refused");
+    let gone = api
+        .watch(&params, &from)
+        .await
+        .err()
+        .expect("the watch was refused");
     let gone = refused(gone);
     assert_eq!((gone.code, gone.reason.as_str()), (410, "Expired"));
 }
@@ -149,14 +163,33 @@ async fn a_watch_from_before_the_history_is_told_to_list_again() {
 async fn a_streaming_list_ends_with_its_bookmark() {
     let client = server().client();
     let api: Api<ConfigMap> = Api::namespaced(client, "default");
-    api.create(&PostParams::default(), &config("ledger", "a")).await.unwrap();
-    let params = WatchParams { send_initial_events: true, ..WatchParams::default() };
-    let params = WatchParams { bookmarks: true, ..params };
+    api.create(&PostParams::default(), &config("ledger", "a"))
+        .await
+        .unwrap();
+    let params = WatchParams {
+        send_initial_events: true,
+        ..WatchParams::default()
+    };
+    let params = WatchParams {
+        bookmarks: true,
+        ..params
+    };
     let mut events = api.watch(&params, "0").await.unwrap().boxed();
-    let mut next = async || tokio::time::timeout(SOON, events.next()).await.unwrap().unwrap().unwrap();
+    let mut next = async || {
+        tokio::time::timeout(SOON, events.next())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap()
+    };
     assert!(matches!(next().await, WatchEvent::Added(object) if object.name_any() == "ledger"));
-    let WatchEvent::Bookmark(bookmark) = next().await else { panic!("no bookmark") };
-    assert_eq!(bookmark.metadata.annotations["k8s.io/initial-events-end"], "true");
+    let WatchEvent::Bookmark(bookmark) = next().await else {
+        panic!("no bookmark")
+    };
+    assert_eq!(
+        bookmark.metadata.annotations["k8s.io/initial-events-end"],
+        "true"
+    );
 }
 
 #[tokio::test]
@@ -164,7 +197,9 @@ async fn pages_of_a_list_join_to_the_whole() {
     let client = server().client();
     let api: Api<ConfigMap> = Api::namespaced(client, "default");
     for name in ["a", "b", "c", "d", "e"] {
-        api.create(&PostParams::default(), &config(name, "x")).await.unwrap();
+        api.create(&PostParams::default(), &config(name, "x"))
+            .await
+            .unwrap();
     }
     let (mut names, mut params) = (Vec::new(), ListParams::default().limit(2));
     loop {
@@ -188,25 +223,46 @@ async fn an_immutable_secret_keeps_its_data() {
     }));
     api.create(&PostParams::default(), &secret).await.unwrap();
     let patch = Patch::Merge(json!({"stringData": {"key": "two"}}));
-    let status = refused(api.patch("r7", &PatchParams::default(), &patch).await.unwrap_err());
+    let status = refused(
+        api.patch("r7", &PatchParams::default(), &patch)
+            .await
+            .unwrap_err(),
+    );
     assert_eq!((status.code, status.reason.as_str()), (422, "Invalid"));
     assert_eq!(status.details.unwrap().causes[0].field, "data");
     let label = Patch::Merge(json!({"metadata": {"labels": {"old": "yes"}}}));
-    api.patch("r7", &PatchParams::default(), &label).await.unwrap();
+    api.patch("r7", &PatchParams::default(), &label)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 async fn a_dry_run_changes_nothing() {
     let client = server().client();
     let api: Api<ConfigMap> = Api::namespaced(client, "default");
-    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    let dry = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
     let made = api.create(&dry, &config("ledger", "a")).await.unwrap();
     assert!(made.uid().is_some());
     assert!(api.get_opt("ledger").await.unwrap().is_none());
-    api.create(&PostParams::default(), &config("ledger", "a")).await.unwrap();
+    api.create(&PostParams::default(), &config("ledger", "a"))
+        .await
+        .unwrap();
     let patch = Patch::Merge(json!({"data": {"text": "b"}}));
-    let dry = PatchParams { dry_run: true, ..PatchParams::default() };
-    assert_eq!(api.patch("ledger", &dry, &patch).await.unwrap().data.unwrap()["text"], "b");
+    let dry = PatchParams {
+        dry_run: true,
+        ..PatchParams::default()
+    };
+    assert_eq!(
+        api.patch("ledger", &dry, &patch)
+            .await
+            .unwrap()
+            .data
+            .unwrap()["text"],
+        "b"
+    );
     assert_eq!(api.get("ledger").await.unwrap().data.unwrap()["text"], "a");
 }
 
@@ -220,10 +276,22 @@ async fn appliers_are_told_what_belongs_to_others() {
             "data": {"text": text},
         }))
     };
-    let first = api.patch("ledger", &PatchParams::apply("first"), &applied("a")).await.unwrap();
-    let again = api.patch("ledger", &PatchParams::apply("first"), &applied("a")).await.unwrap();
-    assert_eq!(first.resource_version(), again.resource_version(), "nothing changed");
-    let second = api.patch("ledger", &PatchParams::apply("second"), &applied("b")).await;
+    let first = api
+        .patch("ledger", &PatchParams::apply("first"), &applied("a"))
+        .await
+        .unwrap();
+    let again = api
+        .patch("ledger", &PatchParams::apply("first"), &applied("a"))
+        .await
+        .unwrap();
+    assert_eq!(
+        first.resource_version(),
+        again.resource_version(),
+        "nothing changed"
+    );
+    let second = api
+        .patch("ledger", &PatchParams::apply("second"), &applied("b"))
+        .await;
     let status = refused(second.unwrap_err());
     assert_eq!((status.code, status.reason.as_str()), (409, "Conflict"));
     assert_eq!(status.details.unwrap().causes[0].field, ".data.text");
@@ -236,7 +304,9 @@ async fn appliers_are_told_what_belongs_to_others() {
 async fn metadata_alone_is_given_to_those_who_ask_for_it() {
     let client = server().client();
     let api: Api<ConfigMap> = Api::namespaced(client, "default");
-    api.create(&PostParams::default(), &config("ledger", "a")).await.unwrap();
+    api.create(&PostParams::default(), &config("ledger", "a"))
+        .await
+        .unwrap();
     let one = api.get_metadata("ledger").await.unwrap();
     assert_eq!(one.metadata.labels.unwrap()["book"], "a");
     let all = api.list_metadata(&ListParams::default()).await.unwrap();
