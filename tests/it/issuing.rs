@@ -1,17 +1,31 @@
-//! What the PKI core makes, in the hands of strangers: TLS handshakes between OpenSSL and rustls.
+//! What the PKI core makes, in the hands of strangers: TLS handshakes between OpenSSL and rustls; and
+//! the issuers, through the API.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bouncert::api::{ClusterIssuer, Issuer, IssuerRef};
 use bouncert::clock::Clock;
+use bouncert::cluster::Cluster;
+use bouncert::issuer::{Issuance, Issuers, Outcome, SigningRequest};
+use bouncert::local::apiserver::{ApiServer, Options};
+use bouncert::local::store::Store;
+use bouncert::names::ObjectRef;
 use bouncert::pki::authority::{CertificateAuthority, Issued, Serial};
 use bouncert::pki::chain::{Expectation, KeyedChain, SecretData};
 use bouncert::pki::key::{KeyAlgorithm, KeyEncoding, PrivateKey};
 use bouncert::pki::profile::{CaProfile, LeafProfile, LeafUsage};
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt as _;
+use kube::api::{Api, PostParams};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use time::Duration;
 
@@ -195,4 +209,174 @@ fn a_client_of_a_foreign_ca_is_turned_away() {
     let refusal = talk(openssl.port, &foreign).unwrap_err().to_string();
     // Both roots have the same name, so it is the signature that gives the stranger away.
     assert!(refusal.contains("alert"), "{refusal}");
+}
+
+// === issuers, through the API ===
+
+/// A cluster with cert-manager's kinds and the namespaces `harbour` and `keys`.
+async fn cluster() -> Cluster {
+    let server = ApiServer::new(Store::in_memory().unwrap(), Options::default()).unwrap();
+    let client = server.client();
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    for name in ["harbour", "keys"] {
+        let namespace = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
+        namespaces
+            .create(&PostParams::default(), &namespace)
+            .await
+            .unwrap();
+    }
+    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+    for definition in [Issuer::crd(), ClusterIssuer::crd()] {
+        definitions
+            .create(&PostParams::default(), &definition)
+            .await
+            .unwrap();
+    }
+    Cluster::new(client)
+}
+
+fn issuers(cluster: &Cluster) -> Issuers {
+    Issuers::new(cluster.clone(), Clock::System, "keys")
+}
+
+async fn put_secret(cluster: &Cluster, namespace: &str, ca: &CertificateAuthority) {
+    let key = ca.key().to_pem(KeyEncoding::Pkcs8);
+    let secret: Secret = serde_json::from_value(json!({
+        "metadata": {"namespace": namespace, "name": "harbour-ca"},
+        "type": "kubernetes.io/tls",
+        "data": {
+            "tls.crt": BASE64.encode(ca.certificate_pem()),
+            "tls.key": BASE64.encode(key.expose()),
+        },
+    }))
+    .unwrap();
+    cluster.create(&secret).await.unwrap();
+}
+
+async fn put_issuer(cluster: &Cluster, name: &str, spec: Value) {
+    let issuer: Issuer = serde_json::from_value(json!({
+        "apiVersion": "cert-manager.io/v1", "kind": "Issuer",
+        "metadata": {"namespace": "harbour", "name": name}, "spec": spec,
+    }))
+    .unwrap();
+    cluster.create(&issuer).await.unwrap();
+}
+
+async fn put_cluster_issuer(cluster: &Cluster, name: &str, spec: Value) {
+    let issuer: ClusterIssuer = serde_json::from_value(json!({
+        "apiVersion": "cert-manager.io/v1", "kind": "ClusterIssuer",
+        "metadata": {"name": name}, "spec": spec,
+    }))
+    .unwrap();
+    let api: Api<ClusterIssuer> = Api::all(cluster.client().clone());
+    api.create(&PostParams::default(), &issuer).await.unwrap();
+}
+
+/// Asks `kind`/`name` for the server certificate of the tests.
+async fn ask(cluster: &Cluster, kind: &str, name: &str) -> Outcome {
+    let reference = IssuerRef {
+        api_group: None,
+        kind: kind.to_owned(),
+        name: name.to_owned(),
+    };
+    let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
+    let request = SigningRequest {
+        issuer: &reference,
+        namespace: "harbour",
+        profile: &server(),
+        key: &key,
+    };
+    issuers(cluster).sign(&request).await
+}
+
+fn assert_believed(outcome: Outcome) -> Box<Issuance> {
+    let Outcome::Issued(issuance) = outcome else {
+        panic!("{outcome:?}")
+    };
+    let wanted = Expectation::of(&server(), Clock::System.now());
+    issuance.chain.verify(&issuance.anchors, &wanted).unwrap();
+    issuance
+}
+
+#[tokio::test]
+async fn issuers_of_a_namespace_and_of_the_cluster_sign_with_the_ca_in_their_secret() {
+    let cluster = cluster().await;
+    let (local, global) = (ca(KeyAlgorithm::EcdsaP256), ca(KeyAlgorithm::Ed25519));
+    put_secret(&cluster, "harbour", &local).await;
+    put_secret(&cluster, "keys", &global).await;
+    let spec = json!({"ca": {"secretName": "harbour-ca"}});
+    put_issuer(&cluster, "pilots", spec.clone()).await;
+    put_cluster_issuer(&cluster, "pilots", spec).await;
+    let issuance = assert_believed(ask(&cluster, "Issuer", "pilots").await);
+    assert_eq!(&issuance.anchors, local.anchors());
+    let issuance = assert_believed(ask(&cluster, "ClusterIssuer", "pilots").await);
+    assert_eq!(&issuance.anchors, global.anchors());
+}
+
+#[tokio::test]
+async fn two_certificates_of_one_issuer_have_different_serial_numbers() {
+    let cluster = cluster().await;
+    put_issuer(&cluster, "own", json!({"selfSigned": {}})).await;
+    let first = assert_believed(ask(&cluster, "Issuer", "own").await);
+    let second = assert_believed(ask(&cluster, "Issuer", "own").await);
+    assert_ne!(first.signer.serial, second.signer.serial);
+    assert_eq!(
+        first.signer.serial.len(),
+        40,
+        "20 octets: {}",
+        first.signer.serial
+    );
+}
+
+#[tokio::test]
+async fn what_is_missing_is_named_and_found_as_soon_as_it_is_there() {
+    let cluster = cluster().await;
+    let failure = |outcome: Outcome| {
+        let Outcome::Failed(error) = outcome else {
+            panic!("{outcome:?}")
+        };
+        (error.reason(), error.describe())
+    };
+    let (reason, text) = failure(ask(&cluster, "Issuer", "pilots").await);
+    assert_eq!(reason, "IssuerNotFound");
+    assert!(
+        text.starts_with("Issuer harbour/pilots does not exist"),
+        "{text}"
+    );
+    let (reason, _) = failure(ask(&cluster, "Certificate", "pilots").await);
+    assert_eq!(reason, "InvalidIssuerReference");
+
+    put_issuer(
+        &cluster,
+        "pilots",
+        json!({"ca": {"secretName": "harbour-ca"}}),
+    )
+    .await;
+    let (reason, text) = failure(ask(&cluster, "Issuer", "pilots").await);
+    assert_eq!(reason, "IssuerSecretNotFound");
+    assert!(text.contains("harbour/harbour-ca"), "{text}");
+
+    put_secret(&cluster, "harbour", &ca(KeyAlgorithm::EcdsaP256)).await;
+    assert_believed(ask(&cluster, "Issuer", "pilots").await);
+}
+
+#[tokio::test]
+async fn an_issuer_that_cert_manager_holds_back_is_pending() {
+    let cluster = cluster().await;
+    put_issuer(&cluster, "own", json!({"selfSigned": {}})).await;
+    let at = ObjectRef::new("harbour", "own");
+    let condition = json!({"status": {"conditions": [{
+        "type": "Ready", "status": "False", "message": "closed for the storm",
+    }]}});
+    cluster
+        .patch_status::<Issuer>(&at, &condition)
+        .await
+        .unwrap();
+    let Outcome::Pending { on } = ask(&cluster, "Issuer", "own").await else {
+        panic!("not pending")
+    };
+    assert_eq!(
+        on,
+        "Issuer harbour/own to become ready: closed for the storm"
+    );
 }
