@@ -1,1 +1,30 @@
 //! One request, one plan, one journal: decide is pure, steps act.
+//!
+//! A `PgBouncerOpsRequest` goes through four rooms. [`request`] reads it together with the PgBouncer
+//! and says which [`request::Change`] it is, or why it is none. [`plan`] turns the change into a list
+//! of steps with everything filled in. [`decide`] looks at plan and [`journal`] and says what comes
+//! next; it is the whole brain and knows no cluster. [`view`] writes what people read.
+//!
+//! ```text
+//!   request ──► admit ──► plan ──► decide ──► run a step ──► journal ──► view
+//!                                    ▲                          │
+//!                                    └──────────────────────────┘
+//! ```
+//!
+//! Guarantees: `Started` is in the journal before a step touches anything, so that a crash at any
+//! instant leaves a journal that says what may have happened; acts and undos can be repeated; and
+//! whatever fails, the pause is released.
+
+#![warn(clippy::wildcard_enum_match_arm)]
+
+pub mod request;
+
+pub mod plan;
+
+pub mod journal;
+
+pub mod decide;
+
+pub mod admit;
+
+pub mod view;

@@ -1,0 +1,227 @@
+//! What comes next: a pure function of plan, journal, what is seen, and the time.
+//!
+//! Forward, the steps run in the plan's order; a step that failed in passing is tried again, as
+//! often as the request allows. When a step has failed for good, or somebody asks to stop, the steps
+//! that were begun are undone in reverse order. Once everything is proved and written there is no
+//! way back: the last steps only clean up, and are tried until they succeed or it is clear that
+//! they never will.
+//!
+//! A step that cannot be undone does not leave clients without service: what restores service is
+//! undone all the same, the pause is released, and then the request is stuck until a person has
+//! looked.
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
+
+use time::OffsetDateTime;
+
+use super::journal::{FailureKind, Journal, Record, State};
+use super::plan::{Plan, Step};
+use crate::retry::backoff;
+
+/// How many step timeouts an undo, or a step after the point of no return, may keep trying.
+const PERSISTENCE: i32 = 2;
+
+/// What is seen in the cluster besides the journal.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Why the request should stop, if it should.
+    pub abort: Option<Abort>,
+}
+
+/// Why a request should stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Abort {
+    /// The request is being deleted.
+    Deleted,
+    /// Its abort annotation is set.
+    Asked,
+}
+
+/// What to do next. Steps are indices into the plan's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Directive {
+    /// Run a step; it fails by timeout at `until`.
+    Run {
+        /// Which.
+        step: usize,
+        /// Its bound.
+        until: OffsetDateTime,
+    },
+    /// Undo a step; give up at `until`.
+    Undo {
+        /// Which.
+        step: usize,
+        /// Its bound.
+        until: OffsetDateTime,
+    },
+    /// Do nothing until then.
+    Wait {
+        /// When to look again.
+        until: OffsetDateTime,
+        /// Which step waits.
+        on: usize,
+    },
+    /// The request has ended.
+    Finish(Outcome),
+    /// The request has ended and a person has to look at the step.
+    Stuck(usize),
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done and proved.
+    Successful,
+    /// Not done; what had been changed was put back.
+    Failed,
+}
+
+/// Decides.
+pub fn decide(
+    plan: &Plan,
+    journal: &Journal,
+    observed: &Observed,
+    now: OffsetDateTime,
+) -> Directive {
+    let records: Vec<Record> = (0..plan.steps.len()).map(|step| journal.of(step)).collect();
+    let unwinding = records.iter().any(|record| record.state.is_unwinding());
+    let returnable = !past_return(plan, &records);
+    if unwinding || (returnable && observed.abort.is_some()) {
+        return unwind(plan, &records, now);
+    }
+    for (step, record) in records.iter().enumerate() {
+        let bound = if plan.steps[step].is_final() {
+            PERSISTENCE
+        } else {
+            1
+        };
+        let until = deadline(plan, record.started_at, bound, now);
+        match record.state {
+            State::Succeeded => {}
+            State::Pending | State::Running => return Directive::Run { step, until },
+            State::Failed => match after_failure(plan, step, record, now) {
+                AfterFailure::Retry => return Directive::Run { step, until },
+                AfterFailure::Pause(until) => return Directive::Wait { until, on: step },
+                AfterFailure::Skip => {}
+                AfterFailure::Stuck => return Directive::Stuck(step),
+                AfterFailure::Unwind => return unwind(plan, &records, now),
+            },
+            State::Undoing | State::Undone | State::UndoFailed => {
+                return unwind(plan, &records, now);
+            }
+        }
+    }
+    Directive::Finish(Outcome::Successful)
+}
+
+/// What an undo that failed comes to: `None` is to try again. Lasting trouble ends an undo before
+/// `until`, unless it would leave a pause or a drained pod behind.
+pub fn after_undo_failure(
+    step: &Step,
+    kind: FailureKind,
+    until: OffsetDateTime,
+    now: OffsetDateTime,
+) -> Option<FailureKind> {
+    let lasting = match step {
+        Step::Pause | Step::Switch | Step::Surge | Step::Roll(_) | Step::Unsurge => false,
+        Step::Issue(_)
+        | Step::Stage
+        | Step::HandOut
+        | Step::Prove
+        | Step::Commit
+        | Step::Retire
+        | Step::Resume => kind == FailureKind::Permanent,
+    };
+    (lasting || now >= until).then_some(kind)
+}
+
+/// Whether everything before the final steps is done: then the request can only succeed.
+fn past_return(plan: &Plan, records: &[Record]) -> bool {
+    plan.steps
+        .iter()
+        .zip(records)
+        .filter(|(step, _)| !step.is_final())
+        .all(|(_, record)| record.state == State::Succeeded)
+}
+
+enum AfterFailure {
+    Retry,
+    Pause(OffsetDateTime),
+    Skip,
+    Stuck,
+    Unwind,
+}
+
+fn after_failure(plan: &Plan, step: usize, record: &Record, now: OffsetDateTime) -> AfterFailure {
+    let passing = record
+        .failure
+        .as_ref()
+        .is_some_and(|failure| failure.kind == FailureKind::Transient);
+    let again = if plan.steps[step].is_final() {
+        // Nobody gains anything from giving up early here.
+        deadline(plan, record.started_at, PERSISTENCE, now) > now
+    } else {
+        passing && record.failures <= plan.settings.max_retries
+    };
+    if again {
+        let failed_at = record.changed_at.unwrap_or(now);
+        let again_at = failed_at + backoff(record.failures.saturating_sub(1));
+        // A clock that was set back must not turn the pause into an hour.
+        let longest = now + backoff(record.failures.saturating_sub(1));
+        return if again_at <= now {
+            AfterFailure::Retry
+        } else {
+            AfterFailure::Pause(again_at.min(longest))
+        };
+    }
+    match &plan.steps[step] {
+        Step::Retire => AfterFailure::Skip,
+        Step::Resume => AfterFailure::Stuck,
+        Step::Pause
+        | Step::Issue(_)
+        | Step::Stage
+        | Step::HandOut
+        | Step::Switch
+        | Step::Surge
+        | Step::Roll(_)
+        | Step::Unsurge
+        | Step::Prove
+        | Step::Commit => AfterFailure::Unwind,
+    }
+}
+
+/// Undoes what was begun, last first.
+fn unwind(plan: &Plan, records: &[Record], now: OffsetDateTime) -> Directive {
+    let mut stuck = None;
+    for (step, record) in records.iter().enumerate().rev() {
+        match record.state {
+            State::Pending | State::Undone => {}
+            State::UndoFailed => {
+                stuck.get_or_insert(step);
+            }
+            State::Running | State::Succeeded | State::Failed | State::Undoing => {
+                let owed = |at: usize| plan.steps[step].is_owed_after(&plan.steps[at]);
+                if stuck.is_none_or(owed) {
+                    let until = deadline(plan, record.undo_started_at, PERSISTENCE, now);
+                    return Directive::Undo { step, until };
+                }
+            }
+        }
+    }
+    stuck.map_or(Directive::Finish(Outcome::Failed), Directive::Stuck)
+}
+
+/// When a step that began at `since` (`None`: now) has used up `times` step timeouts. A clock that
+/// was set back in between does not prolong it.
+fn deadline(
+    plan: &Plan,
+    since: Option<OffsetDateTime>,
+    times: i32,
+    now: OffsetDateTime,
+) -> OffsetDateTime {
+    let began = since.unwrap_or(now).min(now);
+    began.saturating_add(plan.settings.step_timeout.to_time() * times)
+}
