@@ -1,1 +1,282 @@
-//! To come.
+//! Which request of a PgBouncer may begin (CONTRACT 4.3, PH-1 to PH-5).
+//!
+//! One at a time; of several that wait, those of the same type but for the newest are skipped, and
+//! among the survivors the oldest goes first. Requests that wait for somebody's approval are not
+//! ours to start.
+
+use time::OffsetDateTime;
+
+use crate::api::common::{Condition, ConditionStatus, parse_rfc3339};
+use crate::api::opsrequest::{ApplyPolicy, PgBouncerOpsRequest, RequestPhase, RequestType};
+use crate::api::{PgBouncer, Phase};
+use kube::ResourceExt;
+
+/// What becomes of a request that has not begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It begins.
+    Begin,
+    /// It waits.
+    Hold(Hold),
+    /// It never begins, because a newer one of its type asks for the same.
+    Skip {
+        /// Name of the newer one.
+        by: String,
+        /// When that was created.
+        created: Option<OffsetDateTime>,
+    },
+    /// There is no such PgBouncer.
+    NoDatabase,
+}
+
+/// What a request waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// Another request is being carried out.
+    Busy {
+        /// Its name.
+        with: String,
+    },
+    /// An older one goes first.
+    Behind {
+        /// Its name.
+        of: String,
+    },
+    /// The PgBouncer is not Ready.
+    NotReady,
+    /// Somebody has to approve it.
+    Approval,
+}
+
+/// Decides about `request`. `all` are the requests of the same namespace, itself among them.
+pub fn admit(
+    request: &PgBouncerOpsRequest,
+    all: &[PgBouncerOpsRequest],
+    database: Option<&PgBouncer>,
+) -> Admission {
+    let rivals: Vec<&PgBouncerOpsRequest> = all
+        .iter()
+        .filter(|other| other.name_any() != request.name_any())
+        .filter(|other| other.spec.database_ref.name == request.spec.database_ref.name)
+        .collect();
+    if phase(request) == Some(RequestPhase::WaitingForApproval) {
+        return Admission::Hold(Hold::Approval);
+    }
+    let Some(database) = database else {
+        return Admission::NoDatabase;
+    };
+    let busy = |other: &&&PgBouncerOpsRequest| phase(other) == Some(RequestPhase::Progressing);
+    // What is running is left alone, and so is the queue behind it: the newest of a type is known
+    // only when it is that type's turn.
+    if let Some(other) = rivals.iter().find(busy) {
+        return Admission::Hold(Hold::Busy {
+            with: other.name_any(),
+        });
+    }
+    let waiting: Vec<&PgBouncerOpsRequest> = rivals
+        .into_iter()
+        .filter(|other| is_waiting(other))
+        .collect();
+    let newer = waiting
+        .iter()
+        .filter(|other| other.spec.type_ == request.spec.type_ && is_newer(other, request))
+        .fold(
+            None,
+            |newest: Option<&PgBouncerOpsRequest>, other| match newest {
+                Some(newest) if is_newer(newest, other) => Some(newest),
+                _ => Some(other),
+            },
+        );
+    // Requests of type Reconfigure add up; skipping one would lose its part.
+    if let Some(newer) = newer.filter(|_| request.spec.type_ != RequestType::Reconfigure) {
+        return Admission::Skip {
+            by: newer.name_any(),
+            created: created(newer),
+        };
+    }
+    let survives = |other: &PgBouncerOpsRequest| {
+        !waiting
+            .iter()
+            .any(|third| third.spec.type_ == other.spec.type_ && is_newer(third, other))
+    };
+    let older = waiting
+        .iter()
+        .filter(|other| other.spec.type_ != request.spec.type_ && survives(other))
+        .find(|other| is_newer(request, other));
+    if let Some(older) = older {
+        return Admission::Hold(Hold::Behind {
+            of: older.name_any(),
+        });
+    }
+    let ready = database.status.as_ref().and_then(|status| status.phase) == Some(Phase::Ready);
+    if request.spec.apply == ApplyPolicy::IfReady && !ready {
+        return Admission::Hold(Hold::NotReady);
+    }
+    Admission::Begin
+}
+
+/// The condition of a skipped request (PH-3).
+pub fn skipped(
+    request: &PgBouncerOpsRequest,
+    by: &str,
+    created: Option<OffsetDateTime>,
+    now: OffsetDateTime,
+) -> Condition {
+    let namespace = request.namespace().unwrap_or_default();
+    let message = format!(
+        "skipped as {namespace}/{by} is the most updated PgBouncerOpsRequest of type {} at {}",
+        request.spec.type_.as_str(),
+        created.map_or_else(String::new, crate::api::common::rfc3339_seconds),
+    );
+    Condition::new("Skipped", ConditionStatus::True, "Skipped", message, now)
+}
+
+/// Phase of a request, if anybody has looked at it.
+pub fn phase(request: &PgBouncerOpsRequest) -> Option<RequestPhase> {
+    request.status.as_ref().and_then(|status| status.phase)
+}
+
+/// When a request was created.
+pub fn created(request: &PgBouncerOpsRequest) -> Option<OffsetDateTime> {
+    let time = request.metadata.creation_timestamp.as_ref()?;
+    parse_rfc3339(&time.0.to_string())
+}
+
+fn is_waiting(request: &PgBouncerOpsRequest) -> bool {
+    let begun = !matches!(
+        phase(request),
+        None | Some(RequestPhase::Pending | RequestPhase::Approved)
+    );
+    !begun && request.metadata.deletion_timestamp.is_none()
+}
+
+/// Whether `one` is newer than `other`. Of two from the same second the lexicographically smaller
+/// name counts as the newer (PH-2).
+fn is_newer(one: &PgBouncerOpsRequest, other: &PgBouncerOpsRequest) -> bool {
+    match created(one).cmp(&created(other)) {
+        std::cmp::Ordering::Greater => true,
+        std::cmp::Ordering::Less => false,
+        std::cmp::Ordering::Equal => one.name_any() < other.name_any(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use time::macros::datetime;
+
+    use super::*;
+
+    fn request(name: &str, type_: &str, minute: u8, phase: Option<&str>) -> PgBouncerOpsRequest {
+        let mut request = json!({
+            "apiVersion": "ops.kubedb.com/v1alpha1", "kind": "PgBouncerOpsRequest",
+            "metadata": {
+                "name": name, "namespace": "shop",
+                "creationTimestamp": format!("2031-05-06T07:{minute:02}:00Z"),
+            },
+            "spec": { "databaseRef": { "name": "billing" }, "type": type_, "tls": {} },
+        });
+        if let Some(phase) = phase {
+            request["status"] = json!({ "phase": phase });
+        }
+        serde_json::from_value(request).unwrap()
+    }
+
+    fn database(phase: &str) -> PgBouncer {
+        serde_json::from_value(json!({
+            "apiVersion": "kubedb.com/v1", "kind": "PgBouncer",
+            "metadata": { "name": "billing", "namespace": "shop" },
+            "spec": {
+                "version": "1.18.0",
+                "database": { "databaseName": "l", "databaseRef": { "name": "p", "namespace": "s" } },
+            },
+            "status": { "phase": phase },
+        }))
+        .unwrap()
+    }
+
+    fn tls(name: &str, minute: u8) -> PgBouncerOpsRequest {
+        request(name, "ReconfigureTLS", minute, None)
+    }
+
+    fn decide(request: &PgBouncerOpsRequest, rivals: &[PgBouncerOpsRequest]) -> Admission {
+        let mut all = rivals.to_vec();
+        all.push(request.clone());
+        admit(request, &all, Some(&database("Ready")))
+    }
+
+    #[test]
+    fn nothing_begins_while_another_request_of_the_pgbouncer_is_progressing() {
+        let running = request("first", "Restart", 9, Some("Progressing"));
+        let held = decide(&tls("second", 3), std::slice::from_ref(&running));
+        let with = "first".to_owned();
+        assert_eq!(held, Admission::Hold(Hold::Busy { with }));
+        let mut elsewhere = running;
+        elsewhere.spec.database_ref.name = "other".to_owned();
+        assert_eq!(decide(&tls("second", 3), &[elsewhere]), Admission::Begin);
+    }
+
+    #[test]
+    fn of_two_that_wait_with_the_same_type_the_older_is_skipped() {
+        let (old, new) = (tls("a", 1), tls("b", 2));
+        let Admission::Skip { by, created } = decide(&old, std::slice::from_ref(&new)) else {
+            panic!("not skipped")
+        };
+        assert_eq!(
+            (by.as_str(), created),
+            ("b", Some(datetime!(2031-05-06 07:02 UTC)))
+        );
+        assert_eq!(decide(&new, std::slice::from_ref(&old)), Admission::Begin);
+        let condition = skipped(&old, &by, created, datetime!(2031-05-06 08:00 UTC));
+        assert_eq!(
+            condition.message,
+            "skipped as shop/b is the most updated PgBouncerOpsRequest of type ReconfigureTLS at \
+             2031-05-06T07:02:00Z"
+        );
+    }
+
+    #[test]
+    fn of_two_from_the_same_second_the_smaller_name_is_the_newer() {
+        assert!(matches!(
+            decide(&tls("b", 1), &[tls("a", 1)]),
+            Admission::Skip { .. }
+        ));
+        assert_eq!(decide(&tls("a", 1), &[tls("b", 1)]), Admission::Begin);
+    }
+
+    #[test]
+    fn across_types_the_oldest_survivor_goes_first() {
+        let restart = request("r", "Restart", 1, None);
+        let held = decide(&tls("t", 2), std::slice::from_ref(&restart));
+        assert_eq!(held, Admission::Hold(Hold::Behind { of: "r".to_owned() }));
+        assert_eq!(decide(&restart, &[tls("t", 2)]), Admission::Begin);
+        // An older restart that will be skipped does not hold anybody up.
+        let later = request("s", "Restart", 3, None);
+        assert_eq!(decide(&tls("t", 2), &[restart, later]), Admission::Begin);
+    }
+
+    #[test]
+    fn if_ready_waits_for_ready_and_always_does_not() {
+        let mut waiting = tls("t", 1);
+        let critical = database("Critical");
+        let all = [waiting.clone()];
+        let held = admit(&waiting, &all, Some(&critical));
+        assert_eq!(held, Admission::Hold(Hold::NotReady));
+        waiting.spec.apply = ApplyPolicy::Always;
+        assert_eq!(admit(&waiting, &all, Some(&critical)), Admission::Begin);
+    }
+
+    #[test]
+    fn what_waits_for_approval_is_left_alone_until_it_is_approved() {
+        let asked = request("t", "ReconfigureTLS", 1, Some("WaitingForApproval"));
+        assert_eq!(decide(&asked, &[]), Admission::Hold(Hold::Approval));
+        let approved = request("t", "ReconfigureTLS", 1, Some("Approved"));
+        assert_eq!(decide(&approved, &[]), Admission::Begin);
+    }
+
+    #[test]
+    fn a_request_for_a_missing_pgbouncer_is_told_so() {
+        let lost = tls("t", 1);
+        assert_eq!(admit(&lost, &[], None), Admission::NoDatabase);
+    }
+}

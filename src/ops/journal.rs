@@ -337,7 +337,7 @@ mod tests {
         let legal = states
             .iter()
             .flat_map(|state| events().map(|event| state.after(&event)))
-            .filter(Option::is_some)
+            .flatten()
             .count();
         assert_eq!(legal, 11);
         for event in events() {

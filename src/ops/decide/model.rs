@@ -236,7 +236,7 @@ impl Run {
         let cut = self.cut_at == Some(n);
         if cut {
             self.cut_at = None;
-            if n % 2 == 0 {
+            if n.is_multiple_of(2) {
                 return false;
             }
         }

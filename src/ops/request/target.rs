@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 use super::{Change, Modes};
 use crate::api::pgbouncer::PgBouncerSpec;
 use crate::api::{AuthType, CertificateSpec, IssuerRef, SslMode, TlsConfig};
-use crate::names::{Alias, name_with_suffix};
+use crate::blueprint::defaults::{IssuerKind, complete_tls};
+use crate::blueprint::names;
+use crate::names::Alias;
 
 /// The part of a PgBouncer's spec that a request changes: what commit writes, and what undoing
 /// writes back.
@@ -42,7 +44,7 @@ impl TlsState {
             entry
                 .secret_name
                 .clone()
-                .unwrap_or_else(|| default_secret_name(database, alias)),
+                .unwrap_or_else(|| names::certificate(database, alias)),
         )
     }
 
@@ -70,18 +72,22 @@ pub fn with_state(spec: &PgBouncerSpec, state: &TlsState) -> PgBouncerSpec {
     spec
 }
 
-/// What the PgBouncer `database` with `spec` says after `change`. `client_material` is whether the
-/// issuer signs for clients too: an ACME issuer completes only the server's certificate (S19).
+/// What the PgBouncer `database` with `spec` says after `change`. `signer` is what is known of the
+/// issuer then: an ACME issuer completes only the server's certificate (S19).
 pub fn target_state(
     database: &str,
     spec: &PgBouncerSpec,
     change: &Change,
-    client_material: bool,
+    signer: IssuerKind,
 ) -> TlsState {
     let present = TlsState::of(spec);
-    let complete = |issuer: Option<IssuerRef>, certificates: Vec<CertificateSpec>| TlsConfig {
-        issuer_ref: issuer,
-        certificates: completed(database, certificates, client_material),
+    let complete = |issuer_ref: Option<IssuerRef>, certificates: Vec<CertificateSpec>| {
+        let mut tls = TlsConfig {
+            issuer_ref,
+            certificates,
+        };
+        complete_tls(&mut tls, database, signer);
+        tls
     };
     match change {
         Change::Add {
@@ -129,10 +135,6 @@ impl TlsState {
     }
 }
 
-fn default_secret_name(database: &str, alias: Alias) -> String {
-    name_with_suffix(database, &format!("{alias}-cert"))
-}
-
 /// The present entries, with those of the same alias replaced in place and new ones at the end. A
 /// replaced entry keeps its Secret unless the request names another (S4).
 fn replaced(present: Option<&TlsConfig>, by: &[CertificateSpec]) -> Vec<CertificateSpec> {
@@ -147,31 +149,6 @@ fn replaced(present: Option<&TlsConfig>, by: &[CertificateSpec]) -> Vec<Certific
                 };
             }
             None => entries.push(new.clone()),
-        }
-    }
-    entries
-}
-
-/// Appends the aliases that are missing and names every Secret (CONTRACT 3.2).
-fn completed(
-    database: &str,
-    mut entries: Vec<CertificateSpec>,
-    client_material: bool,
-) -> Vec<CertificateSpec> {
-    for alias in Alias::ALL {
-        if alias != Alias::Server && !client_material {
-            continue;
-        }
-        let secret_name = default_secret_name(database, alias);
-        match entries.iter_mut().find(|e| e.alias == alias.as_str()) {
-            Some(entry) => {
-                entry.secret_name.get_or_insert(secret_name);
-            }
-            None => entries.push(CertificateSpec {
-                alias: alias.as_str().to_owned(),
-                secret_name: Some(secret_name),
-                ..CertificateSpec::default()
-            }),
         }
     }
     entries

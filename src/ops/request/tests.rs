@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::api::opsrequest::PgBouncerOpsRequestSpec;
+use crate::blueprint::defaults::IssuerKind;
 
 fn spec(extra: &Value) -> PgBouncerSpec {
     let mut spec = json!({
@@ -50,7 +51,7 @@ fn change(present: &PgBouncerSpec, tls: &Value) -> Result<Change, Refusal> {
 
 fn target(present: &PgBouncerSpec, tls: &Value) -> TlsState {
     let change = change(present, tls).unwrap();
-    target_state("billing", present, &change, true)
+    target_state("billing", present, &change, IssuerKind::Private)
 }
 
 fn secrets(state: &TlsState) -> Vec<(String, Option<String>)> {
@@ -346,7 +347,7 @@ fn s19_an_acme_issuer_completes_only_the_server() {
     let present = without_tls();
     let tls = json!({ "issuerRef": issuer(), "sslMode": "require" });
     let change = change(&present, &tls).unwrap();
-    let state = target_state("billing", &present, &change, false);
+    let state = target_state("billing", &present, &change, IssuerKind::Acme);
     assert_eq!(state.aliases(), [Alias::Server]);
 }
 

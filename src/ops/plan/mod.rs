@@ -1,0 +1,273 @@
+//! The plan of a request: a list of steps with everything filled in, so that carrying it out leaves
+//! no choice.
+//!
+//! The plan is made once, when the request begins, and stored beside the journal. It holds names,
+//! numbers and specs, and no key material. What was there before is in it too, because undoing
+//! needs it.
+//!
+//! Order of the pods: highest ordinal first, as a StatefulSet would. The first pod is the canary: it
+//! is proved, including a login through it, before the second is touched. A single replica first
+//! gets a surge pod, which is then the canary.
+//!
+//! Order of the steps: trust is published before anything that needs it, and new client material
+//! ([`Step::HandOut`]) only when every pod trusts its issuer. Where nobody holds client material yet
+//! it goes out first, because the pods are about to ask for it.
+
+mod step;
+#[cfg(test)]
+pub(super) mod tests;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::step::Step;
+use super::request::{Change, Settings, TlsState};
+use crate::api::IssuerRef;
+use crate::names::{Alias, ObjectRef, Revision};
+
+/// Form of the stored plan. A daemon refuses a plan of another form instead of misreading it.
+pub const PLAN_FORM: u32 = 1;
+
+/// An object, and the very one of that name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subject {
+    /// Namespace and name.
+    pub at: ObjectRef,
+    /// UID.
+    pub uid: String,
+}
+
+/// A revision that is to be issued.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Issuance {
+    /// Whose.
+    pub alias: Alias,
+    /// Its number.
+    pub revision: Revision,
+    /// Who signs.
+    pub issuer: IssuerRef,
+}
+
+/// What a contract Secret holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holding {
+    /// Which revision.
+    pub revision: Revision,
+    /// The bundle beside it, PEM.
+    pub trust: String,
+}
+
+/// A pod that is to be replaced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedPod {
+    /// Its name.
+    pub name: String,
+    /// UID when the plan was made; `None` if there was no such pod.
+    pub uid: Option<String>,
+}
+
+/// What is known when the plan is made.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The request.
+    pub request: Subject,
+    /// Its generation.
+    pub generation: i64,
+    /// Its type, as written.
+    pub request_type: String,
+    /// The PgBouncer.
+    pub database: Subject,
+    /// What its spec says.
+    pub former: TlsState,
+    /// What its spec is to say.
+    pub target: TlsState,
+    /// What each contract Secret holds.
+    pub published: BTreeMap<Alias, Holding>,
+    /// Number that the next issuance of an alias takes; the first where absent.
+    pub next: BTreeMap<Alias, Revision>,
+    /// Number of replicas.
+    pub replicas: u32,
+    /// UIDs of the pods that are there, by name.
+    pub pods: BTreeMap<String, String>,
+}
+
+/// Everything that carrying out a request needs to know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// [`PLAN_FORM`].
+    pub form: u32,
+    /// The request.
+    pub request: Subject,
+    /// Its generation.
+    pub generation: i64,
+    /// Its type, as written.
+    pub request_type: String,
+    /// The PgBouncer.
+    pub database: Subject,
+    /// What is to be different.
+    pub change: Change,
+    /// What the spec said before.
+    pub former: TlsState,
+    /// What it will say.
+    pub target: TlsState,
+    /// What will be issued.
+    pub issue: Vec<Issuance>,
+    /// What each contract Secret held before.
+    pub published: BTreeMap<Alias, Holding>,
+    /// Number of replicas.
+    pub replicas: u32,
+    /// The pods, in the order in which they are replaced.
+    pub pods: Vec<PlannedPod>,
+    /// The steps, in order.
+    pub steps: Vec<Step>,
+    /// Bounds and strategy.
+    pub settings: Settings,
+}
+
+impl Plan {
+    /// Plans `change`.
+    pub fn new(change: Change, settings: Settings, facts: Facts) -> Self {
+        let issue = issuances(&change, &facts);
+        let pods: Vec<PlannedPod> = (0..facts.replicas)
+            .rev()
+            .map(|ordinal| {
+                let name = pod_name(&facts.database.at.name, ordinal);
+                let uid = facts.pods.get(&name).cloned();
+                PlannedPod { name, uid }
+            })
+            .collect();
+        let mut plan = Self {
+            form: PLAN_FORM,
+            request: facts.request,
+            generation: facts.generation,
+            request_type: facts.request_type,
+            database: facts.database,
+            change,
+            former: facts.former,
+            target: facts.target,
+            issue,
+            published: facts.published,
+            replicas: facts.replicas,
+            pods,
+            steps: Vec::new(),
+            settings,
+        };
+        plan.steps = steps(&plan);
+        plan
+    }
+
+    /// The revision of `alias` that is to be published in the end.
+    pub fn target_revision(&self, alias: Alias) -> Option<Revision> {
+        let issued = self.issue.iter().find(|issuance| issuance.alias == alias);
+        issued
+            .map(|issuance| issuance.revision)
+            .or_else(|| self.published.get(&alias).map(|held| held.revision))
+    }
+
+    /// Name of the surge pod: the one after the last.
+    pub fn surge_pod(&self) -> String {
+        pod_name(&self.database.at.name, self.replicas)
+    }
+
+    /// The planned pod of that name.
+    pub fn pod(&self, name: &str) -> Option<&PlannedPod> {
+        self.pods.iter().find(|pod| pod.name == name)
+    }
+
+    /// Name of the ConfigMap that holds plan and journal.
+    pub fn journal_name(&self) -> String {
+        journal_name(&self.request.at.name)
+    }
+
+    /// Whether the pod is the first whose replacement is proved with a login.
+    pub fn is_canary(&self, pod: &str) -> bool {
+        if self.steps.contains(&Step::Surge) {
+            return pod == self.surge_pod();
+        }
+        self.pods.first().is_some_and(|first| first.name == pod)
+    }
+}
+
+/// Name of the ConfigMap that holds plan and journal of a request.
+pub fn journal_name(request: &str) -> String {
+    // An object name may have 253 characters, a suffix is needed, and requests are told apart by
+    // the owner's UID; so the name is cut where necessary.
+    let cut: String = request.chars().take(240).collect();
+    format!("{cut}-journal")
+}
+
+/// Name of the pod with that ordinal.
+pub fn pod_name(database: &str, ordinal: u32) -> String {
+    format!("{database}-{ordinal}")
+}
+
+fn issuances(change: &Change, facts: &Facts) -> Vec<Issuance> {
+    if matches!(change, Change::Restart | Change::NoOp) {
+        return Vec::new();
+    }
+    let obsolete = change.aliases_to_issue();
+    let Some(tls) = facts.target.tls.as_ref() else {
+        return Vec::new();
+    };
+    facts
+        .target
+        .aliases()
+        .into_iter()
+        // What should be there and is not is issued along with the change.
+        .filter(|alias| obsolete.contains(alias) || !facts.published.contains_key(alias))
+        .filter_map(|alias| {
+            let own = tls.certificate(alias.as_str())?.issuer_ref.as_ref();
+            let next = facts.next.get(&alias).copied();
+            Some(Issuance {
+                alias,
+                revision: next.unwrap_or(Revision::FIRST),
+                issuer: own.or(tls.issuer_ref.as_ref())?.clone(),
+            })
+        })
+        .collect()
+}
+
+fn steps(plan: &Plan) -> Vec<Step> {
+    if plan.change == Change::NoOp {
+        return Vec::new();
+    }
+    let restart = plan.change == Change::Restart;
+    let issues = |alias| plan.issue.iter().any(|i| i.alias == alias);
+    let hands_out = issues(Alias::Client) || issues(Alias::MetricsExporter);
+    let held_by_clients = plan.published.contains_key(&Alias::Client);
+    let mut steps = vec![Step::Pause];
+    steps.extend(
+        plan.issue
+            .iter()
+            .map(|issuance| Step::Issue(issuance.alias)),
+    );
+    if !plan.issue.is_empty() && !plan.published.is_empty() {
+        steps.push(Step::Stage);
+    }
+    if hands_out && !held_by_clients {
+        steps.push(Step::HandOut);
+    }
+    if !restart {
+        steps.push(Step::Switch);
+    }
+    if plan.replicas == 1 {
+        steps.push(Step::Surge);
+    }
+    steps.extend(plan.pods.iter().map(|pod| Step::Roll(pod.name.clone())));
+    if plan.replicas == 1 {
+        steps.push(Step::Unsurge);
+    }
+    if hands_out && held_by_clients {
+        steps.push(Step::HandOut);
+    }
+    steps.push(Step::Prove);
+    if plan.former != plan.target {
+        steps.push(Step::Commit);
+    }
+    if !restart && !plan.published.is_empty() {
+        steps.push(Step::Retire);
+    }
+    steps.push(Step::Resume);
+    steps
+}

@@ -1,0 +1,155 @@
+//! Plans of every kind, and the fixtures that other tests build plans with.
+
+use serde_json::json;
+
+use super::*;
+use crate::api::pgbouncer::PgBouncerSpec;
+use crate::blueprint::defaults::IssuerKind;
+use crate::ops::request::{parse, target_state};
+
+/// A plan for `database` with so many replicas, from present TLS fields and a `spec.tls` of a
+/// request (`null` for a restart).
+pub(in crate::ops) fn plan(
+    present: &serde_json::Value,
+    asked: &serde_json::Value,
+    replicas: u32,
+) -> Plan {
+    let mut spec = json!({
+        "version": "1.18.0",
+        "database": { "databaseName": "l", "databaseRef": { "name": "p", "namespace": "shop" } },
+    });
+    json_patch::merge(&mut spec, present);
+    let spec: PgBouncerSpec = serde_json::from_value(spec).unwrap();
+    let mut request = json!({ "databaseRef": { "name": "billing" }, "type": "ReconfigureTLS" });
+    if asked.is_null() {
+        request["type"] = json!("Restart");
+    } else {
+        request["tls"] = asked.clone();
+    }
+    let request = serde_json::from_value(request).unwrap();
+    let change = parse(&request, &spec).unwrap();
+    let former = TlsState::of(&spec);
+    let published: BTreeMap<_, _> = former
+        .aliases()
+        .into_iter()
+        .map(|alias| {
+            let held = Holding {
+                revision: Revision::FIRST,
+                trust: "the old bundle".to_owned(),
+            };
+            (alias, held)
+        })
+        .collect();
+    let subject = |name: &str| Subject {
+        at: ObjectRef::new("shop", name),
+        uid: format!("uid-{name}"),
+    };
+    let facts = Facts {
+        request: subject("change-7"),
+        generation: 1,
+        request_type: request.type_.as_str().to_owned(),
+        database: subject("billing"),
+        target: target_state("billing", &spec, &change, IssuerKind::Private),
+        former,
+        next: published
+            .keys()
+            .map(|alias| (*alias, Revision::FIRST.next()))
+            .collect(),
+        published,
+        replicas,
+        pods: (0..replicas)
+            .map(|n| (format!("billing-{n}"), format!("old-{n}")))
+            .collect(),
+    };
+    Plan::new(change, Settings::default(), facts)
+}
+
+pub(in crate::ops) fn present() -> serde_json::Value {
+    json!({
+        "sslMode": "verify-full",
+        "tls": {
+            "issuerRef": { "kind": "Issuer", "name": "old-ca" },
+            "certificates": [
+                { "alias": "server" }, { "alias": "client" }, { "alias": "metrics-exporter" },
+            ],
+        },
+    })
+}
+
+pub(in crate::ops) fn issuer() -> serde_json::Value {
+    json!({ "issuerRef": { "kind": "Issuer", "name": "new-ca" } })
+}
+
+fn words(plan: &Plan) -> String {
+    let steps: Vec<String> = plan.steps.iter().map(ToString::to_string).collect();
+    steps.join(", ")
+}
+
+#[test]
+fn adding_tls_hands_out_client_material_before_any_pod_asks_for_it() {
+    let plan = plan(&json!({ "sslMode": "disable" }), &issuer(), 3);
+    assert_eq!(
+        words(&plan),
+        "pause, issue server, issue client, issue metrics-exporter, hand out client material, \
+         switch, roll billing-2, roll billing-1, roll billing-0, prove, commit, resume"
+    );
+    assert!(plan.is_canary("billing-2"));
+}
+
+#[test]
+fn another_issuer_is_trusted_first_and_its_client_material_comes_last() {
+    let plan = plan(&present(), &issuer(), 2);
+    assert_eq!(
+        words(&plan),
+        "pause, issue server, issue client, issue metrics-exporter, stage trust, switch, \
+         roll billing-1, roll billing-0, hand out client material, prove, commit, retire, \
+         resume"
+    );
+    assert!(
+        plan.issue
+            .iter()
+            .all(|i| i.revision.get() == 2 && i.issuer.name == "new-ca")
+    );
+}
+
+#[test]
+fn a_rotation_commits_nothing_and_a_single_replica_gets_company() {
+    let plan = plan(&present(), &json!({ "rotateCertificates": true }), 1);
+    assert_eq!(
+        words(&plan),
+        "pause, issue server, issue client, issue metrics-exporter, stage trust, switch, \
+         surge, roll billing-0, end surge, hand out client material, prove, retire, resume"
+    );
+    assert!(plan.is_canary("billing-1") && !plan.is_canary("billing-0"));
+}
+
+#[test]
+fn removal_deletes_material_only_after_the_commit() {
+    let plan = plan(&present(), &json!({ "remove": true }), 2);
+    assert_eq!(
+        words(&plan),
+        "pause, switch, roll billing-1, roll billing-0, prove, commit, retire, resume"
+    );
+}
+
+#[test]
+fn a_restart_touches_pods_only() {
+    let plan = plan(&present(), &serde_json::Value::Null, 2);
+    assert_eq!(
+        words(&plan),
+        "pause, roll billing-1, roll billing-0, prove, resume"
+    );
+}
+
+#[test]
+fn nothing_to_do_is_an_empty_plan() {
+    let plan = plan(&json!({}), &json!({ "remove": true }), 2);
+    assert_eq!(plan.steps, []);
+}
+
+#[test]
+fn a_plan_survives_its_file() {
+    let plan = plan(&present(), &issuer(), 2);
+    let text = serde_json::to_string(&plan).unwrap();
+    assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan);
+}

@@ -1,0 +1,312 @@
+//! What people read about a request: conditions (CONTRACT 4.5) and events (4.6), derived from plan
+//! and journal and never stored as a second truth.
+
+#[cfg(test)]
+mod tests;
+
+use time::OffsetDateTime;
+
+use super::decide::Outcome;
+use super::journal::{Entry, Event, Failure, FailureKind, Journal, State};
+use super::plan::{Plan, Step};
+use super::request::Change;
+use crate::api::common::{Condition, ConditionStatus};
+
+/// Component that the events name.
+pub const COMPONENT: &str = "KubeDB Ops-manager Operator";
+
+/// One event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct News {
+    /// Whether it is trouble.
+    pub trouble: bool,
+    /// One word.
+    pub reason: &'static str,
+    /// A sentence.
+    pub message: String,
+}
+
+/// How a request ended, for [`end`] and [`ended`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// With an outcome.
+    Outcome(Outcome),
+    /// With a step that cannot be undone, or a pause that cannot be released.
+    Stuck(usize),
+}
+
+/// The first condition, written together with phase Progressing (C1).
+pub fn begun(request_type: &str, now: OffsetDateTime) -> Condition {
+    let what = match request_type {
+        "ReconfigureTLS" => "reconfigure tls for pgbouncer",
+        _ => "restart pgbouncer",
+    };
+    let message = format!("PgBouncer ops request has started to {what}");
+    condition(request_type, request_type, message, now)
+}
+
+/// The conditions that the journal justifies, in the order of CONTRACT 4.5 (C2 to C13). `waiting` is
+/// what a running step waits for.
+pub fn conditions(plan: &Plan, journal: &Journal, waiting: Option<&str>) -> Vec<Condition> {
+    let mut found = Vec::new();
+    let done = |wanted: fn(&Step) -> bool| last_success(plan, journal, wanted);
+    let mut add = |type_: &str, reason: &str, message: String, at: Option<OffsetDateTime>| {
+        found.extend(at.map(|at| condition(type_, reason, message, at)));
+    };
+    let paused = "DatabasePauseSucceeded";
+    add(
+        paused,
+        paused,
+        "Successfully paused database".to_owned(),
+        done(|step| *step == Step::Pause),
+    );
+    let issued = done(|step| matches!(step, Step::Issue(_)));
+    if matches!(plan.change, Change::Rotate { .. }) {
+        let issuing = "IssueCertificatesSucceeded";
+        add(
+            issuing,
+            issuing,
+            "successfully add issuing condition to all the certificates".to_owned(),
+            issued,
+        );
+    }
+    let synced = "CertificateSynced";
+    add(
+        synced,
+        synced,
+        "Successfully synced all certificates".to_owned(),
+        issued,
+    );
+    let switched = done(|step| *step == Step::Switch);
+    add(
+        "UpdatePetSets",
+        "UpdatePetSets",
+        "successfully reconciled the PgBouncer with TLS".to_owned(),
+        switched,
+    );
+    add(
+        "RestartPods",
+        "RestartPodsSucceeded",
+        restarted(plan, journal),
+        done(|step| matches!(step, Step::Roll(_))),
+    );
+    let updated = "Successfully updated PgBouncer".to_owned();
+    let committed = done(|step| *step == Step::Commit);
+    add("UpdateDatabase", "UpdateDatabase", updated, committed);
+    let running = (0..plan.steps.len()).find(|step| journal.of(*step).state == State::Running);
+    if let (Some(step), Some(waiting)) = (running, waiting) {
+        let at = journal.of(step).changed_at;
+        let issuing = matches!(plan.steps[step], Step::Issue(_));
+        let type_ = if issuing { synced } else { "Running" };
+        let message = format!("step `{}` waits: {waiting}", plan.steps[step]);
+        found.extend(
+            at.map(|at| Condition::new(type_, ConditionStatus::False, "Waiting", message, at)),
+        );
+    }
+    found
+}
+
+/// The last condition (C14, C15).
+pub fn ended(plan: &Plan, journal: &Journal, end: End, now: OffsetDateTime) -> Condition {
+    match end {
+        End::Outcome(Outcome::Successful) => {
+            let message = format!(
+                "Controller has successfully completed  with {} of PgBouncerOpsRequest: {}",
+                plan.request_type, plan.request.at
+            );
+            condition("Successful", "Successful", message, now)
+        }
+        End::Outcome(Outcome::Failed) | End::Stuck(_) => {
+            condition("Failed", "Failed", post_mortem(plan, journal, end), now)
+        }
+    }
+}
+
+/// The condition of a request that was refused before anything was touched.
+pub fn refused(why: &str, now: OffsetDateTime) -> Condition {
+    let message = format!("{why} (nothing has been changed)");
+    condition("Failed", "Failed", message, now)
+}
+
+/// The events that a line of the journal is worth.
+pub fn news(plan: &Plan, journal: &Journal, entry: &Entry) -> Vec<News> {
+    let Some(step) = plan.steps.get(entry.step) else {
+        return Vec::new();
+    };
+    let (database, request) = (&plan.database.at, &plan.request.at.name);
+    let normal = |reason, message: String| News {
+        trouble: false,
+        reason,
+        message,
+    };
+    let condition_of = |type_: &'static str| {
+        conditions(plan, journal, None)
+            .into_iter()
+            .find(|condition| condition.type_ == type_)
+            .map(|condition| normal(type_, condition.message))
+    };
+    match (&entry.event, step) {
+        (Event::Started, Step::Pause) => vec![normal(
+            "Starting",
+            format!("Pausing PgBouncer databse: {database}"),
+        )],
+        (Event::Succeeded(_), Step::Pause) => vec![normal(
+            "Successful",
+            format!(
+                "Successfully paused PgBouncer database: {database} for PgBouncerOpsRequest: \
+                 {request}"
+            ),
+        )],
+        (Event::Started, Step::Resume) => vec![normal(
+            "Starting",
+            format!("Resuming PgBouncer database: {database}"),
+        )],
+        (Event::Succeeded(_), Step::Resume) | (Event::Undone, Step::Pause) => vec![normal(
+            "Successful",
+            format!(
+                "Successfully resumed PgBouncer database: {database} for PgBouncerOpsRequest: \
+                 {request}"
+            ),
+        )],
+        (Event::Succeeded(_), Step::Issue(_)) => {
+            condition_of("CertificateSynced").into_iter().collect()
+        }
+        (Event::Succeeded(_), Step::Switch) => condition_of("UpdatePetSets").into_iter().collect(),
+        (Event::Succeeded(_), Step::Roll(_)) => condition_of("RestartPods").into_iter().collect(),
+        (Event::Failed(failure), step) => vec![News {
+            trouble: true,
+            reason: "Failed",
+            message: format!("step `{step}` failed: {}", failure.cause),
+        }],
+        (Event::UndoFailed(failure), step) => vec![News {
+            trouble: true,
+            reason: "UndoFailed",
+            message: format!("step `{step}` cannot be undone: {}", failure.cause),
+        }],
+        _ => Vec::new(),
+    }
+}
+
+/// The event that begins a request.
+pub fn starting(plan_or_request: &crate::names::ObjectRef) -> News {
+    News {
+        trouble: false,
+        reason: "Starting",
+        message: format!("Start processing for PgBouncerOpsRequest: {plan_or_request}"),
+    }
+}
+
+/// The event that ends a request.
+pub fn end(plan: &Plan, journal: &Journal, end: End) -> News {
+    match end {
+        End::Outcome(Outcome::Successful) => News {
+            trouble: false,
+            reason: "Successful",
+            message: format!(
+                "Controller has Successfully {} the PgBouncer database: {}",
+                verb(&plan.change),
+                plan.database.at
+            ),
+        },
+        End::Outcome(Outcome::Failed) | End::Stuck(_) => News {
+            trouble: true,
+            reason: "Failed",
+            message: post_mortem(plan, journal, end),
+        },
+    }
+}
+
+/// Which step failed, why, what became of the rest, and the way out.
+fn post_mortem(plan: &Plan, journal: &Journal, end: End) -> String {
+    let cause = match journal.last_failure() {
+        Some((step, failure)) => {
+            let name = name_of(plan, step);
+            format!("step `{name}` {}: {}", manner(failure), failure.cause)
+        }
+        None => "stopped on request".to_owned(),
+    };
+    let database = &plan.database.at;
+    match end {
+        End::Stuck(step) => {
+            let name = name_of(plan, step);
+            let failure = journal.of(step).failure;
+            let second = failure.map_or_else(String::new, |failure| failure.cause);
+            format!(
+                "{cause}; undoing step `{name}` failed as well: {second}. What it changed is still \
+                 in place: look at PgBouncer {database} and its Secrets, remove the cause, and \
+                 create a new request"
+            )
+        }
+        End::Outcome(_) => format!(
+            "{cause}; PgBouncer {database} is as it was before. Remove the cause and create a new \
+             request"
+        ),
+    }
+}
+
+fn name_of(plan: &Plan, step: usize) -> String {
+    plan.steps
+        .get(step)
+        .map_or_else(String::new, ToString::to_string)
+}
+
+const fn manner(failure: &Failure) -> &'static str {
+    match failure.kind {
+        FailureKind::Transient | FailureKind::Permanent => "failed",
+        FailureKind::TimedOut => "did not end within its timeout",
+        FailureKind::Aborted => "was stopped",
+    }
+}
+
+const fn verb(change: &Change) -> &'static str {
+    match change {
+        Change::Add { .. } => "added TLS to",
+        Change::ChangeIssuer { .. } => "changed the issuer of",
+        Change::UpdateCertificates { .. } => "updated the certificates of",
+        Change::Rotate { .. } => "rotated the certificates of",
+        Change::Remove { .. } => "removed TLS from",
+        Change::Mode(_) => "changed the mode of",
+        Change::Restart => "restarted",
+        Change::NoOp => "left as it is",
+    }
+}
+
+fn restarted(plan: &Plan, journal: &Journal) -> String {
+    let (mut between, mut inside) = (0_u32, 0_u32);
+    for step in 0..plan.steps.len() {
+        let note = journal.of(step).note;
+        between = between.saturating_add(note.closed_between_transactions);
+        inside = inside.saturating_add(note.closed_in_transactions);
+    }
+    format!(
+        "Restarting all pods performed successfully in PgBouncer: {} for PgBouncerOpsRequest: {} \
+         (client connections closed between transactions: {between}, in a transaction: {inside})",
+        plan.database.at, plan.request.at.name
+    )
+}
+
+/// When the last of the steps was done; `None` unless all are, and none was undone.
+fn last_success(
+    plan: &Plan,
+    journal: &Journal,
+    wanted: fn(&Step) -> bool,
+) -> Option<OffsetDateTime> {
+    let mut latest = None;
+    for (index, _) in plan
+        .steps
+        .iter()
+        .enumerate()
+        .filter(|(_, step)| wanted(step))
+    {
+        let done = journal.entries().iter().rev().find_map(|entry| {
+            let succeeded = matches!(entry.event, Event::Succeeded(_));
+            (entry.step == index && succeeded).then_some(entry.at)
+        })?;
+        latest = latest.max(Some(done));
+    }
+    latest
+}
+
+fn condition(type_: &str, reason: &str, message: String, at: OffsetDateTime) -> Condition {
+    Condition::new(type_, ConditionStatus::True, reason, message, at)
+}

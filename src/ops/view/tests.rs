@@ -1,0 +1,150 @@
+//! The view against CONTRACT 4.5 and 4.6.
+
+use serde_json::json;
+use time::Duration;
+use time::macros::datetime;
+
+use super::*;
+use crate::ops::journal::Note;
+use crate::ops::plan::tests::{issuer, plan, present};
+
+const START: OffsetDateTime = datetime!(2031-05-06 07:00 UTC);
+
+/// The journal of a run in which the first `n` steps succeed.
+fn after(_: &Plan, n: usize) -> Journal {
+    let mut journal = Journal::default();
+    for step in 0..n {
+        let at = START + Duration::seconds(i64::try_from(step).unwrap());
+        let note = Note {
+            closed_between_transactions: 1,
+            closed_in_transactions: 0,
+        };
+        for event in [Event::Started, Event::Succeeded(note)] {
+            journal.record(Entry { at, step, event }).unwrap();
+        }
+    }
+    journal
+}
+
+fn types(conditions: &[Condition]) -> Vec<&str> {
+    conditions.iter().map(|c| c.type_.as_str()).collect()
+}
+
+#[test]
+fn a_rotation_shows_the_conditions_of_the_contract_in_their_order() {
+    let plan = plan(&present(), &json!({ "rotateCertificates": true }), 2);
+    let all = conditions(&plan, &after(&plan, plan.steps.len()), None);
+    assert_eq!(
+        types(&all),
+        [
+            "DatabasePauseSucceeded",
+            "IssueCertificatesSucceeded",
+            "CertificateSynced",
+            "UpdatePetSets",
+            "RestartPods",
+        ]
+    );
+    assert!(all.iter().all(Condition::is_true));
+    assert_eq!(all[4].reason, "RestartPodsSucceeded");
+    assert!(
+        all[4].message.contains("between transactions: "),
+        "{}",
+        all[4].message
+    );
+}
+
+#[test]
+fn conditions_grow_with_the_journal() {
+    let plan = plan(&present(), &issuer(), 2);
+    assert!(conditions(&plan, &after(&plan, 0), None).is_empty());
+    assert_eq!(
+        types(&conditions(&plan, &after(&plan, 3), None)),
+        ["DatabasePauseSucceeded"],
+        "certificates are synced when the last is issued"
+    );
+    let removal = self::plan(&present(), &json!({ "remove": true }), 2);
+    let all = conditions(&removal, &after(&removal, removal.steps.len()), None);
+    assert_eq!(
+        types(&all),
+        [
+            "DatabasePauseSucceeded",
+            "UpdatePetSets",
+            "RestartPods",
+            "UpdateDatabase"
+        ]
+    );
+}
+
+#[test]
+fn a_step_that_waits_says_for_what() {
+    let plan = plan(&present(), &issuer(), 2);
+    let mut journal = after(&plan, 1);
+    let event = Event::Started;
+    journal
+        .record(Entry {
+            at: START,
+            step: 1,
+            event,
+        })
+        .unwrap();
+    let all = conditions(&plan, &journal, Some("Issuer shop/new-ca is not there"));
+    let waits = all.last().unwrap();
+    assert_eq!(
+        (waits.type_.as_str(), waits.is_true()),
+        ("CertificateSynced", false)
+    );
+    assert!(waits.message.contains("shop/new-ca"), "{}", waits.message);
+}
+
+#[test]
+fn success_and_failure_are_said_in_the_contracts_words() {
+    let plan = plan(&present(), &issuer(), 2);
+    let journal = after(&plan, plan.steps.len());
+    let end = End::Outcome(Outcome::Successful);
+    assert_eq!(
+        ended(&plan, &journal, end, START).message,
+        "Controller has successfully completed  with ReconfigureTLS of PgBouncerOpsRequest: \
+         shop/change-7"
+    );
+    let mut journal = after(&plan, 1);
+    let failure = Failure {
+        kind: FailureKind::TimedOut,
+        cause: "Issuer shop/new-ca is not there".to_owned(),
+    };
+    for event in [Event::Started, Event::Failed(failure)] {
+        journal
+            .record(Entry {
+                at: START,
+                step: 1,
+                event,
+            })
+            .unwrap();
+    }
+    let failed = ended(&plan, &journal, End::Outcome(Outcome::Failed), START);
+    assert_eq!(failed.type_, "Failed");
+    for part in [
+        "issue server",
+        "did not end within",
+        "new-ca",
+        "is as it was before",
+    ] {
+        assert!(failed.message.contains(part), "{}", failed.message);
+    }
+}
+
+#[test]
+fn successes_are_never_warnings() {
+    let plan = plan(&present(), &issuer(), 2);
+    let journal = after(&plan, plan.steps.len());
+    let all: Vec<News> = journal
+        .entries()
+        .iter()
+        .flat_map(|entry| news(&plan, &journal, entry))
+        .collect();
+    assert!(all.iter().all(|news| !news.trouble));
+    assert!(
+        all.iter()
+            .any(|news| news.message.contains("Pausing PgBouncer databse"))
+    );
+    assert!(all.iter().any(|news| news.reason == "RestartPods"));
+}
