@@ -59,14 +59,15 @@ impl Entry {
 
     /// The manager as it is named in a conflict.
     pub(super) fn printed(&self) -> String {
-        let mut name = format!("{:?}", self.manager);
-        if !self.subresource.is_empty() {
-            name += &format!(" with subresource {:?}", self.subresource);
-        }
-        if self.operation == Operation::Update {
-            name += &format!(" using {}", self.api_version);
-        }
-        name
+        let subresource = match self.subresource.as_str() {
+            "" => String::new(),
+            name => format!(" with subresource {name:?}"),
+        };
+        let version = match self.operation {
+            Operation::Apply => String::new(),
+            Operation::Update => format!(" using {}", self.api_version),
+        };
+        format!("{:?}{subresource}{version}", self.manager)
     }
 
     fn from_wire(wire: &Value) -> Self {

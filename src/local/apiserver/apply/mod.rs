@@ -10,6 +10,8 @@ mod managed;
 mod merge;
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 
 use serde_json::{Map, Value, json};
@@ -111,11 +113,13 @@ pub fn apply(
     let mut after = merge::merge(&before, &config, shape);
     if let Some(mine) = mine.first() {
         let mut kept = wanted.clone();
-        others.iter().for_each(|other| kept.add(&other.fields));
+        for other in &others {
+            kept.add(&other.fields);
+        }
         merge::prune(&mut after, &mine.fields, &kept, shape);
     }
 
-    let changes = merge::compare(&owned_part(&before), &owned_part(&after), shape);
+    let changes = merge::compare(&comparable(&before), &comparable(&after), shape);
     let conflicts = conflicts(&others, &changes.changed);
     if on_conflict == OnConflict::Refuse && !conflicts.is_empty() {
         return Err(ApplyError::Conflicts(conflicts));
@@ -134,20 +138,17 @@ pub fn apply(
 /// Records in `after.metadata.managedFields` what an ordinary create, update or patch changed.
 ///
 /// `before` is the stored object (`None` on create). Call it last, on the object that will be
-/// stored, with everything the server itself changed already in it. What the client sent as
-/// `managedFields` does not count, except that `[{}]` forgets all entries, as in Kubernetes.
+/// stored, with everything the server itself changed already in it. As in Kubernetes, entries that
+/// the client sent replace the stored ones (`kubectl` so turns its updates into applies), `[{}]`
+/// forgets all, and nothing, or a write to a subresource, leaves the stored ones.
 pub fn record_update(before: Option<&Value>, after: &mut Value, write: &Write<'_>) {
-    let forget = after
-        .pointer("/metadata/managedFields")
-        .is_some_and(|m| *m == json!([{}]));
-    let mut entries = if forget {
-        Vec::new()
-    } else {
-        managed::read(before)
-    };
+    let mut entries = known_entries(before, after, write);
     let nothing = json!({});
-    let old = owned_part(before.unwrap_or(&nothing));
-    let changes = merge::compare(&old, &owned_part(after), write.shape);
+    let changes = merge::compare(
+        &comparable(before.unwrap_or(&nothing)),
+        &comparable(after),
+        write.shape,
+    );
     if !changes.is_empty() {
         let mine = entries
             .iter()
@@ -159,6 +160,22 @@ pub fn record_update(before: Option<&Value>, after: &mut Value, write: &Write<'_
         entries.push(Entry::new(write, Operation::Update, after, fields));
     }
     managed::write(after, entries);
+}
+
+/// The entries that an update starts from.
+fn known_entries(before: Option<&Value>, after: &Value, write: &Write<'_>) -> Vec<Entry> {
+    let stored = || managed::read(before);
+    if write.subresource.is_some() {
+        return stored();
+    }
+    match after
+        .pointer("/metadata/managedFields")
+        .and_then(Value::as_array)
+    {
+        Some(sent) if *sent == [json!({})] => Vec::new(),
+        Some(sent) if !sent.is_empty() => managed::read(Some(after)),
+        _ => stored(),
+    }
 }
 
 /// Takes from all entries what somebody else changed or removed.
@@ -224,6 +241,15 @@ fn owned_part(object: &Value) -> Value {
         }
     }
     Value::Object(fields)
+}
+
+/// The owned part with its metadata, if empty: that map itself is nobody's.
+fn comparable(object: &Value) -> Value {
+    let mut part = owned_part(object);
+    if let Value::Object(fields) = &mut part {
+        fields.entry("metadata").or_insert_with(|| json!({}));
+    }
+    part
 }
 
 fn conflict_message(conflicts: &[Conflict]) -> String {

@@ -1,4 +1,4 @@
-//! The OpenAPI documents that `kubectl explain` and field validation ask for.
+//! The API descriptions that `kubectl explain` and field validation ask for.
 //!
 //! A document has what those two look up: the paths of each resource with the kind that is found
 //! there and the query parameters a write takes, and the schema of each kind. Patches do not name

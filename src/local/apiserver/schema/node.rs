@@ -13,6 +13,10 @@ const DEPTH_MAX: usize = 64;
 
 /// What may stand at one place.
 #[derive(Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the schema language"
+)]
 pub(crate) struct Node {
     pub(crate) value_type: Option<Type>,
     pub(crate) nullable: bool,

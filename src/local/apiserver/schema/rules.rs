@@ -100,10 +100,9 @@ fn without_rules(schema: &Value) -> Value {
             ("type" | "format" | "maxLength" | "maxItems" | "maxProperties", _) => {
                 kept.insert(name.clone(), sub.clone());
             }
+            ("x-kubernetes-validations", _) => {}
             (extension, _) if extension.starts_with("x-kubernetes-") => {
-                if extension != "x-kubernetes-validations" {
-                    kept.insert(name.clone(), sub.clone());
-                }
+                kept.insert(name.clone(), sub.clone());
             }
             _ => {}
         }

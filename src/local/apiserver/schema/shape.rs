@@ -69,6 +69,7 @@ impl<'a> Shape<'a> {
     }
 
     /// The shape of a field of what stands here.
+    #[must_use]
     pub fn field(self, name: &str) -> Self {
         Self(match self.0 {
             Of::Object(_) if name == "metadata" => Of::Struct(&builtin::OBJECT_META),
@@ -83,6 +84,7 @@ impl<'a> Shape<'a> {
     }
 
     /// The shape of the items of the list that stands here.
+    #[must_use]
     pub fn item(self) -> Self {
         Self(match self.0 {
             Of::Schema(node) => node.items.as_deref().map_or(Of::Unknown, Of::Schema),

@@ -56,7 +56,7 @@ fn merge_fields(
     object: &mut Map<String, Value>,
     patch: &Map<String, Value>,
     shape: Shape<'_>,
-    path: &str,
+    place: &str,
 ) -> Result<Fate, PatchError> {
     match patch.get(PATCH).map(|d| d.as_str().unwrap_or_default()) {
         None | Some("merge") => {}
@@ -66,11 +66,16 @@ fn merge_fields(
             object.extend(without_directives(patch));
             return Ok(Fate::Kept);
         }
-        Some(other) => return Err(wrong(path, &format!("unknown directive $patch: {other:?}"))),
+        Some(other) => {
+            return Err(wrong(
+                place,
+                &format!("unknown directive $patch: {other:?}"),
+            ));
+        }
     }
     if let Some(retained) = patch.get(RETAIN_KEYS) {
         let Value::Array(retained) = retained else {
-            return Err(wrong(path, "$retainKeys is no list"));
+            return Err(wrong(place, "$retainKeys is no list"));
         };
         object.retain(|name, _| retained.iter().any(|r| r == name));
     }
@@ -83,8 +88,8 @@ fn merge_fields(
         }
     }
     for (name, value) in patch.iter().filter(|(name, _)| !name.starts_with('$')) {
-        let path = format!("{path}.{name}");
-        merge_field(object, name, value, shape.field(name), &path)?;
+        let place = format!("{place}.{name}");
+        merge_field(object, name, value, shape.field(name), &place)?;
     }
     for (directive, order) in patch {
         if let Some(name) = directive.strip_prefix(SET_ORDER)
@@ -101,7 +106,7 @@ fn merge_field(
     name: &str,
     patch: &Value,
     shape: Shape<'_>,
-    path: &str,
+    place: &str,
 ) -> Result<(), PatchError> {
     match (patch, shape.patch_list()) {
         (Value::Null, _) => {
@@ -112,13 +117,13 @@ fn merge_field(
                 Some(Value::Object(fields)) => fields,
                 _ => Map::new(),
             };
-            if merge_fields(&mut merged, patch, shape, path)? == Fate::Kept {
+            if merge_fields(&mut merged, patch, shape, place)? == Fate::Kept {
                 object.insert(name.to_owned(), Value::Object(merged));
             }
         }
         (Value::Array(patch), PatchKind::MergeBy(key)) => {
             let mut items = take_list(object, name);
-            merge_items(&mut items, patch, key, shape.item(), path)?;
+            merge_items(&mut items, patch, key, shape.item(), place)?;
             object.insert(name.to_owned(), Value::Array(items));
         }
         (Value::Array(patch), PatchKind::MergeValues) => {
@@ -142,7 +147,7 @@ fn merge_items(
     patch: &[Value],
     key: &str,
     shape: Shape<'_>,
-    path: &str,
+    place: &str,
 ) -> Result<(), PatchError> {
     let replaces = |item: &Value| item.get(PATCH).is_some_and(|d| d == "replace");
     if patch
@@ -158,11 +163,11 @@ fn merge_items(
     }
     for item in patch {
         let Value::Object(fields) = item else {
-            return Err(wrong(path, "an item is no object"));
+            return Err(wrong(place, "an item is no object"));
         };
         let Some(name) = fields.get(key) else {
             return Err(wrong(
-                path,
+                place,
                 &format!("an item has no {key:?}, the merge key"),
             ));
         };
@@ -173,7 +178,7 @@ fn merge_items(
             Some(Value::Object(existing)) => existing,
             _ => Map::new(),
         };
-        let fate = merge_fields(&mut merged, fields, shape, path)?;
+        let fate = merge_fields(&mut merged, fields, shape, place)?;
         match (fate, at) {
             (Fate::Kept, Some(at)) => items[at] = Value::Object(merged),
             (Fate::Kept, None) => items.push(Value::Object(merged)),
@@ -228,11 +233,11 @@ fn without_directives(patch: &Map<String, Value>) -> Map<String, Value> {
         .collect()
 }
 
-fn wrong(path: &str, what: &str) -> PatchError {
-    let path = if path.is_empty() {
+fn wrong(place: &str, what: &str) -> PatchError {
+    let path = if place.is_empty() {
         ".".to_owned()
     } else {
-        path.to_owned()
+        place.to_owned()
     };
     PatchError {
         path,

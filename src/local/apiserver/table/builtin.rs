@@ -23,7 +23,7 @@ pub(super) fn find(group: &str, kind: &str) -> (&'static [Definition], Row) {
         ("", "ServiceAccount") => (SERVICE_ACCOUNT, service_account),
         ("", "Namespace") => (NAMESPACE, namespace),
         ("", "Node") => (NODE, node),
-        ("", "Event") | ("events.k8s.io", "Event") => (EVENT, event),
+        ("" | "events.k8s.io", "Event") => (EVENT, event),
         ("apps", "StatefulSet") => (STATEFUL_SET, stateful_set),
         ("policy", "PodDisruptionBudget") => (BUDGET, budget),
         ("discovery.k8s.io", "EndpointSlice") => (ENDPOINT_SLICE, endpoint_slice),
@@ -97,7 +97,9 @@ fn external_ip(service: &Value) -> String {
         }
         Some("LoadBalancer") => {
             let ingress = list(service, "/status/loadBalancer/ingress").iter();
-            addresses.extend(ingress.filter_map(|i| i["ip"].as_str().or(i["hostname"].as_str())));
+            addresses.extend(
+                ingress.filter_map(|i| i["ip"].as_str().or_else(|| i["hostname"].as_str())),
+            );
             if addresses.is_empty() {
                 return "<pending>".to_owned();
             }

@@ -1,4 +1,4 @@
-//! The part of JSONPath that printer columns use: fields, indexes, `[*]` and equality filters.
+//! The part of `JSONPath` that printer columns use: fields, indexes, `[*]` and equality filters.
 
 use serde_json::Value;
 
