@@ -51,7 +51,11 @@ impl Provisioner {
         let Some(since) = secret.annotations().get(AUTH_ACTIVE_FROM) else {
             return Ok(bouncer);
         };
-        let known = bouncer.spec.auth_secret.as_ref().and_then(|auth| auth.active_from.as_ref());
+        let known = bouncer
+            .spec
+            .auth_secret
+            .as_ref()
+            .and_then(|auth| auth.active_from.as_ref());
         if known == Some(since) {
             return Ok(bouncer);
         }
@@ -67,9 +71,17 @@ fn check(bouncer: &PgBouncer, secret: &Secret, is_external: bool) -> Result<(), 
         return Err(Blocked::ForeignAuthSecret(at));
     }
     let has = |key: &str| {
-        secret.data.as_ref().and_then(|data| data.get(key)).is_some_and(|text| !text.0.is_empty())
+        secret
+            .data
+            .as_ref()
+            .and_then(|data| data.get(key))
+            .is_some_and(|text| !text.0.is_empty())
     };
-    if has("username") && has("password") { Ok(()) } else { Err(Blocked::EmptyAuthSecret(at)) }
+    if has("username") && has("password") {
+        Ok(())
+    } else {
+        Err(Blocked::EmptyAuthSecret(at))
+    }
 }
 
 fn secret(bouncer: &PgBouncer, name: &str, now: OffsetDateTime) -> Result<Secret, Blocked> {
@@ -78,7 +90,10 @@ fn secret(bouncer: &PgBouncer, name: &str, now: OffsetDateTime) -> Result<Secret
     metadata.annotations = Some([(AUTH_ACTIVE_FROM.to_owned(), rfc3339_seconds(now))].into());
     let data = [
         ("username".to_owned(), ByteString(names::ADMIN_USER.into())),
-        ("password".to_owned(), ByteString(password.expose().clone().into_bytes())),
+        (
+            "password".to_owned(),
+            ByteString(password.expose().clone().into_bytes()),
+        ),
     ];
     Ok(Secret {
         metadata,
@@ -98,13 +113,19 @@ fn password() -> Option<Redacted<String>> {
             let mut bytes = [0_u8; 32];
             random.fill(&mut bytes).ok()?;
             // 248 is the largest multiple of 62 in a byte: beyond it, some letters come more often.
-            let fair = bytes.iter().filter(|byte| **byte < 248).map(|byte| usize::from(*byte) % 62);
+            let fair = bytes
+                .iter()
+                .filter(|byte| **byte < 248)
+                .map(|byte| usize::from(*byte) % 62);
             password.extend(
-                fair.take(PASSWORD_CHARS - password.len()).map(|at| char::from(ALPHABET[at])),
+                fair.take(PASSWORD_CHARS - password.len())
+                    .map(|at| char::from(ALPHABET[at])),
             );
         }
         let has = |kind: fn(&char) -> bool| password.chars().any(|letter| kind(&letter));
-        if has(char::is_ascii_uppercase) && has(char::is_ascii_lowercase) && has(char::is_ascii_digit)
+        if has(char::is_ascii_uppercase)
+            && has(char::is_ascii_lowercase)
+            && has(char::is_ascii_digit)
         {
             return Some(Redacted::new(password));
         }
@@ -120,7 +141,12 @@ mod tests {
     fn a_password_has_letters_of_both_cases_and_digits_and_is_never_the_same() {
         let first = password().unwrap();
         assert_eq!(first.expose().len(), PASSWORD_CHARS);
-        assert!(first.expose().chars().all(|letter| letter.is_ascii_alphanumeric()));
+        assert!(
+            first
+                .expose()
+                .chars()
+                .all(|letter| letter.is_ascii_alphanumeric())
+        );
         assert_ne!(first.expose(), password().unwrap().expose());
     }
 
@@ -130,8 +156,14 @@ mod tests {
         let made = secret(&bouncer, "billing-auth", OffsetDateTime::UNIX_EPOCH).unwrap();
         assert!(check(&bouncer, &made, false).is_ok());
         let other = testing::bouncer("orders");
-        assert!(matches!(check(&other, &made, false), Err(Blocked::ForeignAuthSecret(_))));
+        assert!(matches!(
+            check(&other, &made, false),
+            Err(Blocked::ForeignAuthSecret(_))
+        ));
         let empty = Secret { data: None, ..made };
-        assert!(matches!(check(&bouncer, &empty, false), Err(Blocked::EmptyAuthSecret(_))));
+        assert!(matches!(
+            check(&bouncer, &empty, false),
+            Err(Blocked::EmptyAuthSecret(_))
+        ));
     }
 }

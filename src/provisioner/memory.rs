@@ -28,9 +28,10 @@ struct Remembered {
 impl Memory {
     /// Whether those very objects were applied a short while ago.
     pub(super) fn is_applied(&self, uid: &str, digest: &str) -> bool {
-        self.lock().get(uid).and_then(|known| known.applied.as_ref()).is_some_and(
-            |(applied, at)| applied == digest && at.elapsed() < TRUSTED,
-        )
+        self.lock()
+            .get(uid)
+            .and_then(|known| known.applied.as_ref())
+            .is_some_and(|(applied, at)| applied == digest && at.elapsed() < TRUSTED)
     }
 
     /// Remembers that those objects were applied.
@@ -42,7 +43,11 @@ impl Memory {
     pub(super) fn looked(&self, uid: &str, is_healthy: bool) -> i32 {
         let mut objects = self.lock();
         let known = objects.entry(uid.to_owned()).or_default();
-        known.failed_looks = if is_healthy { 0 } else { known.failed_looks.saturating_add(1) };
+        known.failed_looks = if is_healthy {
+            0
+        } else {
+            known.failed_looks.saturating_add(1)
+        };
         known.failed_looks
     }
 

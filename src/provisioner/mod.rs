@@ -125,9 +125,18 @@ impl Provisioner {
         let pods = self.health(&bouncer, digest.as_deref()).await?;
         let is_ready = self.report(&bouncer, &Seen { pods, blocked }).await?;
         let health = Duration::from_secs(u64::from(
-            bouncer.spec.health_checker.period_seconds.max(1).unsigned_abs(),
+            bouncer
+                .spec
+                .health_checker
+                .period_seconds
+                .max(1)
+                .unsigned_abs(),
         ));
-        let period = if is_ready { health.min(SYNC_PERIOD) } else { UNREADY_PERIOD };
+        let period = if is_ready {
+            health.min(SYNC_PERIOD)
+        } else {
+            UNREADY_PERIOD
+        };
         Ok(Next::Again(period))
     }
 
@@ -149,7 +158,10 @@ impl Provisioner {
         let bouncer = self.ensure_auth(bouncer).await?;
         let kind = self.workload_kind().await?;
         let mut around = surroundings::read(&self.cluster, &bouncer, kind).await?;
-        if self.ensure_certificates(&bouncer, &around.load_balancer).await? {
+        if self
+            .ensure_certificates(&bouncer, &around.load_balancer)
+            .await?
+        {
             around = surroundings::read(&self.cluster, &bouncer, kind).await?;
         }
         let inputs = Inputs::new(&bouncer, &around)?;
@@ -167,7 +179,9 @@ impl Provisioner {
     }
 
     async fn event(&self, bouncer: &PgBouncer, kind: EventKind, reason: &str, message: &str) {
-        self.reporter.report(bouncer, kind, (reason, message), self.clock.now()).await;
+        self.reporter
+            .report(bouncer, kind, (reason, message), self.clock.now())
+            .await;
     }
 }
 

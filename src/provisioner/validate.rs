@@ -161,7 +161,10 @@ pub(super) fn finalizer(bouncer: &PgBouncer) -> Option<Value> {
         return None;
     }
     finalizers.push(FINALIZER.to_owned());
-    Some(compare_and_swap(bouncer, json!({ "metadata": { "finalizers": finalizers } })))
+    Some(compare_and_swap(
+        bouncer,
+        json!({ "metadata": { "finalizers": finalizers } }),
+    ))
 }
 
 /// Lets a patch succeed only on the very version that was read.
@@ -194,7 +197,9 @@ mod tests {
     #[test]
     fn a_folded_field_is_removed() {
         let mut bouncer = testing::bouncer("billing");
-        bouncer.spec.config_secret = Some(crate::api::common::LocalRef { name: "tuned".into() });
+        bouncer.spec.config_secret = Some(crate::api::common::LocalRef {
+            name: "tuned".into(),
+        });
         let completed = complete(&bouncer.spec, "billing", IssuerKind::Private);
         let patch = completion(&bouncer, &completed).unwrap();
         assert_eq!(patch["spec"]["configSecret"], Value::Null);
