@@ -1,1 +1,9 @@
-//! kube-runtime glue: who is woken by what; no logic.
+//! The glue between kube-runtime and the layers that do the work: what wakes whom, and when to try
+//! again. No logic.
+//!
+//! A reconciler takes nothing but a name (what woke it is for the log only), so the same path runs
+//! on start, on event, on timer and after a crash.
+
+mod engine;
+pub mod pgbouncers;
+mod related;

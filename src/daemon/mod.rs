@@ -1,1 +1,114 @@
-//! The controllers of one operator process, as a list.
+//! The daemon: a list of controllers, started together and stopped together.
+//!
+//! It holds a client and knows nothing of what answers it: a cluster, or the platform embedded in
+//! the same process.
+
+use std::sync::Arc;
+
+use kube::Client;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::cluster::{Cluster, ClusterError};
+use crate::controllers;
+use crate::material::Materials;
+use crate::provisioner::Provisioner;
+use crate::retry::{Retry, backoff};
+use crate::surroundings;
+
+/// How the daemon runs.
+#[derive(Clone, Debug)]
+pub struct DaemonOptions {
+    /// Namespace of the Secrets that ClusterIssuers name; cert-manager calls it the cluster
+    /// resource namespace, and its default is `cert-manager`, as here.
+    pub cluster_resource_namespace: String,
+    /// Where the time comes from.
+    pub clock: Clock,
+}
+
+impl Default for DaemonOptions {
+    fn default() -> Self {
+        Self {
+            cluster_resource_namespace: "cert-manager".to_owned(),
+            clock: Clock::System,
+        }
+    }
+}
+
+/// Why the daemon ended.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The API server refuses us.
+    #[error("cannot find out what the cluster knows")]
+    Discover(#[from] ClusterError),
+    /// A controller ended by itself, which none does.
+    #[error("a controller ended before it was told to")]
+    Ended,
+    /// A controller panicked.
+    #[error("a controller panicked")]
+    Panicked(#[from] tokio::task::JoinError),
+}
+
+/// Runs all controllers until `cancel` is cancelled; whatever they are in the middle of is finished
+/// first.
+pub async fn run(
+    client: Client,
+    options: DaemonOptions,
+    cancel: CancellationToken,
+) -> Result<(), DaemonError> {
+    let DaemonOptions {
+        cluster_resource_namespace,
+        clock,
+    } = options;
+    let cluster = Cluster::new(client);
+    let Some(kind) = discover(&cluster, &cancel).await? else {
+        return Ok(());
+    };
+    tracing::info!(workload = %kind, "started");
+    let materials = Materials::new(cluster.clone(), clock.clone(), &cluster_resource_namespace);
+    let provisioner = Arc::new(Provisioner::new(cluster.clone(), materials, clock));
+
+    // Whoever ends, for whatever reason, takes the others along.
+    let cancel = cancel.child_token();
+    let mut running = JoinSet::new();
+    running.spawn(controllers::pgbouncers::run(
+        cluster,
+        provisioner,
+        kind,
+        cancel.clone(),
+    ));
+    let mut outcome = Ok(());
+    while let Some(ended) = running.join_next().await {
+        if let Err(panic) = ended {
+            outcome = Err(DaemonError::Panicked(panic));
+        } else if !cancel.is_cancelled() {
+            outcome = Err(DaemonError::Ended);
+        }
+        cancel.cancel();
+    }
+    tracing::info!("stopped");
+    outcome
+}
+
+/// Asks the API server what makes pods here, until it answers; `None` if we are told to stop first.
+async fn discover(
+    cluster: &Cluster,
+    cancel: &CancellationToken,
+) -> Result<Option<crate::blueprint::WorkloadKind>, ClusterError> {
+    for attempt in 0.. {
+        match surroundings::workload_kind(cluster).await {
+            Ok(kind) => return Ok(Some(kind)),
+            Err(error) if error.retry() == Retry::Never => return Err(error),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "the API server does not answer; trying again");
+            }
+        }
+        tokio::select! {
+            () = cancel.cancelled() => return Ok(None),
+            () = tokio::time::sleep(backoff(attempt)) => {}
+        }
+    }
+    Ok(None)
+}

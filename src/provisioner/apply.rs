@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::{Resource, ResourceExt};
+use kube::ResourceExt;
 use serde::Serialize;
 
 use super::validate::Blocked;

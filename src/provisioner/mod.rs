@@ -48,6 +48,8 @@ pub const COMPONENT: &str = "KubeDB Operator";
 pub const PAUSED: &str = "Paused";
 /// How soon an object that is not ready yet is looked at again; changes of its pods wake us sooner.
 const UNREADY_PERIOD: Duration = Duration::from_secs(2);
+/// How soon an object is read afresh that changed while its objects were made.
+const TAKEN_OVER_PAUSE: Duration = Duration::from_millis(100);
 /// Longest time until users are synced (CONTRACT 2.6).
 const SYNC_PERIOD: Duration = Duration::from_secs(20);
 
@@ -118,8 +120,10 @@ impl Provisioner {
             return Ok(Next::Wait);
         }
         let bouncer = self.begin(bouncer).await?;
-        let (bouncer, blocked, digest) = match self.converge(bouncer.clone()).await? {
+        let (bouncer, blocked, digest) = match self.converge(bouncer.clone()).await {
             Ok((bouncer, digest)) => (bouncer, None, Some(digest)),
+            Err(Blocked::Passing(error)) => return Err(error.into()),
+            Err(Blocked::TakenOver) => return Ok(Next::Again(TAKEN_OVER_PAUSE)),
             Err(blocked) => (bouncer, Some(blocked), None),
         };
         let pods = self.health(&bouncer, digest.as_deref()).await?;
@@ -140,20 +144,8 @@ impl Provisioner {
         Ok(Next::Again(period))
     }
 
-    /// Everything between the object and its objects. The outer error passes by itself, the inner
-    /// one waits for somebody.
-    async fn converge(
-        &self,
-        bouncer: PgBouncer,
-    ) -> Result<Result<(PgBouncer, String), Blocked>, ProvisionError> {
-        match self.try_converge(bouncer).await {
-            Ok(done) => Ok(Ok(done)),
-            Err(Blocked::Passing(error)) => Err(error.into()),
-            Err(blocked) => Ok(Err(blocked)),
-        }
-    }
-
-    async fn try_converge(&self, bouncer: PgBouncer) -> Result<(PgBouncer, String), Blocked> {
+    /// Everything between the object and its objects.
+    async fn converge(&self, bouncer: PgBouncer) -> Result<(PgBouncer, String), Blocked> {
         let bouncer = self.complete(bouncer).await?;
         let bouncer = self.ensure_auth(bouncer).await?;
         let kind = self.workload_kind().await?;

@@ -1,6 +1,5 @@
 //! Conditions and phase (CONTRACT 4.1, 4.2): what was seen, in the words that KubeDB's users know.
 
-use kube::ResourceExt;
 use serde_json::json;
 use time::OffsetDateTime;
 
@@ -297,7 +296,6 @@ fn phase(conditions: &[Condition]) -> Phase {
     }
 }
 
-/// What the object's name looks like in messages; kept beside them.
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,106 @@
+//! Which PgBouncers an object of another kind concerns.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Resource, ResourceExt};
+
+use crate::api::PgBouncer;
+use crate::blueprint::names;
+
+/// Label of all objects made for a PgBouncer (CONTRACT 2.2).
+pub(super) const OURS: &str = "app.kubernetes.io/name=pgbouncers.kubedb.com";
+const INSTANCE: &str = "app.kubernetes.io/instance";
+const NAME: &str = "app.kubernetes.io/name";
+
+/// The PgBouncer whose pod this is.
+pub(super) fn by_label<K: Resource>(object: &K) -> Option<ObjectRef<PgBouncer>> {
+    let instance = object.labels().get(INSTANCE)?;
+    Some(ObjectRef::new(instance).within(&object.namespace()?))
+}
+
+/// The PgBouncers behind which the application stands.
+pub(super) fn by_application<K: Resource>(
+    object: &K,
+    known: &Store<PgBouncer>,
+) -> Vec<ObjectRef<PgBouncer>> {
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    those(known, |bouncer| {
+        let reference = &bouncer.spec.database.database_ref;
+        reference.namespace == namespace && reference.name == name
+    })
+}
+
+/// The PgBouncers of a version.
+pub(super) fn by_version<K: Resource>(
+    object: &K,
+    known: &Store<PgBouncer>,
+) -> Vec<ObjectRef<PgBouncer>> {
+    let name = object.name_any();
+    those(known, |bouncer| bouncer.spec.version == name)
+}
+
+/// The PgBouncers whose certificates an issuer signs.
+pub(super) fn by_issuer<K: Resource<DynamicType = ()>>(
+    object: &K,
+    known: &Store<PgBouncer>,
+) -> Vec<ObjectRef<PgBouncer>> {
+    let (namespace, name) = (object.namespace(), object.name_any());
+    let kind = K::kind(&());
+    those(known, |bouncer| {
+        let Some(tls) = &bouncer.spec.tls else {
+            return false;
+        };
+        let entries = tls
+            .certificates
+            .iter()
+            .filter_map(|entry| entry.issuer_ref.as_ref());
+        let is_near = namespace.is_none() || bouncer.namespace() == namespace;
+        is_near
+            && tls
+                .issuer_ref
+                .iter()
+                .chain(entries)
+                .any(|issuer| issuer.kind == kind && issuer.name == name)
+    })
+}
+
+/// The PgBouncers that read a Secret: their own ones, the user's configuration, the backend's
+/// superuser and users. Who uses an AppBinding's Secret is not known here, so all PgBouncers of a
+/// backend in that namespace look.
+pub(super) fn by_secret(secret: &Secret, known: &Store<PgBouncer>) -> Vec<ObjectRef<PgBouncer>> {
+    let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
+    if secret
+        .labels()
+        .get(NAME)
+        .is_some_and(|kind| kind == "pgbouncers.kubedb.com")
+    {
+        return by_label(secret).into_iter().collect();
+    }
+    those(known, |bouncer| {
+        let is_beside = bouncer.namespace().as_deref() == Some(namespace.as_str());
+        let is_custom = bouncer
+            .spec
+            .configuration
+            .as_ref()
+            .and_then(|custom| custom.secret_name.as_ref())
+            .is_some_and(|custom| *custom == name);
+        let is_auth = names::auth_secret(bouncer) == name;
+        // Issuers keep their keys in Secrets, too; nobody who waits for a certificate is many.
+        let waits = bouncer.spec.tls.is_some();
+        let is_backend = bouncer.spec.database.database_ref.namespace == namespace;
+        (is_beside && (is_custom || is_auth || waits)) || is_backend
+    })
+}
+
+fn those(
+    known: &Store<PgBouncer>,
+    concerns: impl Fn(&PgBouncer) -> bool,
+) -> Vec<ObjectRef<PgBouncer>> {
+    let all: Vec<Arc<PgBouncer>> = known.state();
+    all.iter()
+        .filter(|bouncer| concerns(bouncer))
+        .map(|bouncer| ObjectRef::from_obj(bouncer.as_ref()))
+        .collect()
+}
