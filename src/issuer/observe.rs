@@ -119,13 +119,13 @@ impl Issuers {
     async fn signer_of(&self, observed: &Observed) -> Result<Signer, IssuerError> {
         match observed.kind()? {
             IssuerKind::SelfSigned => Ok(Signer::self_signed(observed.name.clone())),
-            IssuerKind::Ca { secret } => {
+            IssuerKind::Ca { secret, pointers } => {
                 let content = self.cluster.get::<Secret>(&secret).await;
                 let content = content.map_err(|source| IssuerError::Lookup {
                     issuer: observed.name.clone(),
                     source: Box::new(source),
                 })?;
-                Signer::ca(observed.name.clone(), secret, content.as_ref())
+                Signer::ca(observed.name.clone(), secret, content.as_ref(), pointers)
             }
         }
     }

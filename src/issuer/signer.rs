@@ -8,6 +8,7 @@ use crate::api::certmanager::{CertManagerCondition, IssuerSpec, IssuerStatus};
 use crate::names::ObjectRef;
 use crate::pki::authority::{CertificateAuthority, Serial, SignError, self_signed_leaf};
 use crate::pki::bundle::TrustBundle;
+use crate::pki::profile::Pointers;
 
 /// How a native issuer signs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub enum IssuerKind {
     Ca {
         /// Namespace and name.
         secret: ObjectRef,
+        /// What its spec wants in every certificate.
+        pointers: Pointers,
     },
     /// Each certificate signs itself.
     SelfSigned,
@@ -67,6 +70,11 @@ impl Observed {
         if let Some(ca) = ca {
             return Ok(IssuerKind::Ca {
                 secret: ObjectRef::new(&self.secret_namespace, &ca.secret_name),
+                pointers: Pointers {
+                    crl_distribution_points: ca.crl_distribution_points.clone(),
+                    ocsp_servers: ca.ocsp_servers.clone(),
+                    issuing_certificate_urls: ca.issuing_certificate_urls.clone(),
+                },
             });
         }
         if self_signed.is_some() {
@@ -117,6 +125,7 @@ impl Signer {
         name: IssuerName,
         secret: ObjectRef,
         content: Option<&Secret>,
+        pointers: Pointers,
     ) -> Result<Self, IssuerError> {
         let Some(content) = content else {
             return Err(IssuerError::SecretNotFound {
@@ -138,7 +147,7 @@ impl Signer {
                 name,
                 method: Method::Ca {
                     secret,
-                    authority: Box::new(authority),
+                    authority: Box::new(authority.with_pointers(pointers)),
                 },
             }),
             Err(source) => Err(IssuerError::Authority {

@@ -11,7 +11,7 @@ use crate::api::certmanager::IssuerSpec;
 use crate::names::ObjectRef;
 use crate::pki::authority::CertificateAuthority;
 use crate::pki::key::KeyEncoding;
-use crate::pki::profile::CaProfile;
+use crate::pki::profile::{CaProfile, Pointers};
 use crate::pki::testing::{NOW, key, root, serial, server};
 use crate::retry::Retry;
 
@@ -48,7 +48,7 @@ fn secret_of(ca: &CertificateAuthority) -> Secret {
 }
 
 fn signer_of(content: &Secret) -> Result<Signer, IssuerError> {
-    Signer::ca(name(), secret_at(), Some(content))
+    Signer::ca(name(), secret_at(), Some(content), Pointers::default())
 }
 
 fn observed(spec: serde_json::Value) -> Observed {
@@ -111,7 +111,8 @@ fn a_secret_that_holds_no_ca_is_named_with_the_field_and_the_way_out() {
         ),
     ];
     for (content, reason, text) in cases {
-        let error = Signer::ca(name(), secret_at(), content.as_ref()).unwrap_err();
+        let error =
+            Signer::ca(name(), secret_at(), content.as_ref(), Pointers::default()).unwrap_err();
         let message = error.describe();
         assert_eq!(error.reason(), reason, "{message}");
         assert_eq!(error.retry(), Retry::WhenChanged);
@@ -165,15 +166,12 @@ fn ways_of_signing_that_are_not_supported_are_said_not_guessed() {
         assert_eq!(error.reason(), "IssuerNotSupported");
         assert!(error.to_string().contains(text), "{error}");
     }
-    let ca = observed(json!({"ca": {"secretName": "mint-ca"}}))
-        .kind()
-        .unwrap();
-    assert_eq!(
-        ca,
-        IssuerKind::Ca {
-            secret: secret_at()
-        }
-    );
+    let spec = json!({"ca": {"secretName": "mint-ca", "ocspServers": ["http://ocsp.mint"]}});
+    let IssuerKind::Ca { secret, pointers } = observed(spec).kind().unwrap() else {
+        panic!("not a ca")
+    };
+    assert_eq!(secret, secret_at());
+    assert_eq!(pointers.ocsp_servers, ["http://ocsp.mint"]);
     let own = observed(json!({"selfSigned": {}})).kind().unwrap();
     assert_eq!(own, IssuerKind::SelfSigned);
 }

@@ -9,7 +9,7 @@ use super::facts::CertificateFacts;
 use super::key::{KeyError, PrivateKey, PublicKey};
 use super::lineage::{self, Lineage};
 use super::pem::{self, PemError};
-use super::profile::{CaProfile, LeafProfile, Outliving, ProfileError};
+use super::profile::{CaProfile, LeafProfile, Outliving, Pointers, ProfileError};
 use super::tbs::{self, Statement};
 use super::text::instant;
 use super::verdict::{Expectation, Verdict};
@@ -26,6 +26,7 @@ pub struct CertificateAuthority {
     key: PrivateKey,
     lineage: Lineage,
     anchors: TrustBundle,
+    pointers: Pointers,
 }
 
 /// A certificate that was issued.
@@ -157,6 +158,12 @@ impl CertificateAuthority {
         Self::assemble(&certificates, key, &roots)
     }
 
+    /// Puts `pointers` into every leaf that it signs from now on.
+    #[must_use]
+    pub fn with_pointers(self, pointers: Pointers) -> Self {
+        Self { pointers, ..self }
+    }
+
     /// A new root CA.
     pub fn self_signed(
         profile: &CaProfile,
@@ -211,10 +218,12 @@ impl CertificateAuthority {
         now: OffsetDateTime,
     ) -> Result<Issued, SignError> {
         profile.check()?;
+        self.pointers.check()?;
         self.check_valid_at(now)?;
         let (not_after, clamped) = self.end_of_life(profile.lifetime, profile.outliving, now)?;
         let name = tbs::name(profile.common_name.as_deref(), &profile.subject);
-        let extensions = tbs::leaf_extensions(profile);
+        let mut extensions = tbs::leaf_extensions(profile);
+        extensions.extend(tbs::pointers(&self.pointers));
         let dates = (self.start_of_life(now), not_after);
         let leaf = self.issue(&name, public_key, extensions, serial, dates)?;
         let chain = self.lineage.serve(leaf);
@@ -320,6 +329,7 @@ impl CertificateAuthority {
             key,
             lineage,
             anchors,
+            pointers: Pointers::default(),
         })
     }
 

@@ -24,6 +24,7 @@ pub(super) const KEY_USAGE: &[u8] = &[0x55, 29, 15];
 pub(super) const SUBJECT_ALT_NAME: &[u8] = &[0x55, 29, 17];
 pub(super) const BASIC_CONSTRAINTS: &[u8] = &[0x55, 29, 19];
 pub(super) const NAME_CONSTRAINTS: &[u8] = &[0x55, 29, 30];
+pub(super) const CRL_DISTRIBUTION_POINTS: &[u8] = &[0x55, 29, 31];
 pub(super) const AUTHORITY_KEY_IDENTIFIER: &[u8] = &[0x55, 29, 35];
 pub(super) const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 29, 37];
 
@@ -31,3 +32,7 @@ pub(super) const SERVER_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 1];
 pub(super) const CLIENT_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 2];
 
 pub(super) const EXTENSION_REQUEST: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9, 14];
+
+pub(super) const AUTHORITY_INFO_ACCESS: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 1, 1];
+pub(super) const ACCESS_OCSP: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 48, 1];
+pub(super) const ACCESS_CA_ISSUERS: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 48, 2];

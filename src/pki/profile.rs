@@ -98,6 +98,17 @@ pub struct CaProfile {
     pub permitted_dns_domains: Vec<String>,
 }
 
+/// Where readers of a certificate find more about its issuer; a `ca` issuer's spec has them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Pointers {
+    /// URLs of the list of revoked certificates.
+    pub crl_distribution_points: Vec<String>,
+    /// URLs of the service that says whether a certificate is revoked.
+    pub ocsp_servers: Vec<String>,
+    /// URLs of the issuer's own certificate.
+    pub issuing_certificate_urls: Vec<String>,
+}
+
 /// What is wrong with a profile; each variant names the field of the manifest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProfileError {
@@ -135,6 +146,12 @@ pub enum ProfileError {
     /// Not an absolute URI in ASCII.
     #[error("uris has {value:?}, which is no absolute URI in ASCII")]
     Uri {
+        /// The value.
+        value: String,
+    },
+    /// Not an absolute URI in ASCII, in the issuer's own spec.
+    #[error("the issuer's spec.ca has the URL {value:?}, which is no absolute URI in ASCII")]
+    Pointer {
         /// The value.
         value: String,
     },
@@ -228,6 +245,30 @@ impl CaProfile {
     }
 }
 
+// === impl Pointers ===
+
+impl Pointers {
+    /// Checks every URL; the first finding wins.
+    pub fn check(&self) -> Result<(), ProfileError> {
+        let Self {
+            crl_distribution_points,
+            ocsp_servers,
+            issuing_certificate_urls,
+        } = self;
+        [
+            crl_distribution_points,
+            ocsp_servers,
+            issuing_certificate_urls,
+        ]
+        .into_iter()
+        .flatten()
+        .find(|url| !is_uri(url))
+        .map_or(Ok(()), |url| {
+            Err(ProfileError::Pointer { value: url.clone() })
+        })
+    }
+}
+
 // === impl Subject ===
 
 impl Subject {
@@ -307,23 +348,26 @@ fn check_dns_name(name: &str) -> Result<(), ProfileError> {
 }
 
 fn check_uri(uri: &str) -> Result<(), ProfileError> {
-    let is_scheme = |scheme: &str| {
-        scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-            && scheme
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
-    };
-    let is_good = uri.chars().all(|c| c.is_ascii_graphic())
-        && uri
-            .split_once(':')
-            .is_some_and(|(scheme, rest)| is_scheme(scheme) && !rest.is_empty());
-    if is_good {
+    if is_uri(uri) {
         Ok(())
     } else {
         Err(ProfileError::Uri {
             value: uri.to_owned(),
         })
     }
+}
+
+fn is_uri(text: &str) -> bool {
+    let is_scheme = |scheme: &str| {
+        scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+    };
+    text.chars().all(|c| c.is_ascii_graphic())
+        && text
+            .split_once(':')
+            .is_some_and(|(scheme, rest)| is_scheme(scheme) && !rest.is_empty())
 }
 
 fn check_email_address(address: &str) -> Result<(), ProfileError> {
@@ -395,6 +439,29 @@ mod tests {
         let mut profile = LeafProfile::new(LeafUsage::Client, "clerk");
         profile.common_name = None;
         assert_eq!(profile.check(), Err(ProfileError::NamesNobody));
+    }
+
+    #[test]
+    fn what_is_no_uri_or_address_is_refused() {
+        for (uri, is_good) in [("spiffe://a/b", true), ("a/b", false), ("x:\u{fc}", false)] {
+            let profile = LeafProfile {
+                uris: vec![uri.to_owned()],
+                ..server("ledger")
+            };
+            assert_eq!(profile.check().is_ok(), is_good, "{uri}");
+            let pointers = Pointers {
+                ocsp_servers: vec![uri.to_owned()],
+                ..Pointers::default()
+            };
+            assert_eq!(pointers.check().is_ok(), is_good, "{uri}");
+        }
+        for (address, is_good) in [("ops@x", true), ("ops", false), ("@x", false)] {
+            let profile = LeafProfile {
+                email_addresses: vec![address.to_owned()],
+                ..server("ledger")
+            };
+            assert_eq!(profile.check().is_ok(), is_good, "{address}");
+        }
     }
 
     #[test]

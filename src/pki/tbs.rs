@@ -6,7 +6,7 @@ use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
 
 use super::key::{KeyError, PrivateKey};
-use super::profile::{LeafProfile, LeafUsage, Subject};
+use super::profile::{LeafProfile, LeafUsage, Pointers, Subject};
 use super::{der, oid};
 
 /// A certificate's serial number: 20 octets, positive, never zero (RFC 5280 4.1.2.2).
@@ -133,6 +133,39 @@ pub(super) fn ca_extensions(path_length: Option<u8>, permitted: &[String]) -> Ve
         ));
     }
     extensions
+}
+
+/// `cRLDistributionPoints` and `authorityInfoAccess`, where there is something to say.
+pub(super) fn pointers(pointers: &Pointers) -> Vec<Vec<u8>> {
+    let Pointers {
+        crl_distribution_points,
+        ocsp_servers,
+        issuing_certificate_urls,
+    } = pointers;
+    let url = |url: &String| der::element(der::implicit(6), &[url.as_bytes()]);
+    let point = |location: &String| {
+        let full_name = der::element(der::explicit(0), &[&url(location)]);
+        der::sequence(&[&der::element(der::explicit(0), &[&full_name])])
+    };
+    let access = |method, location| der::sequence(&[&der::oid(method), &url(location)]);
+    let points: Vec<Vec<u8>> = crl_distribution_points.iter().map(point).collect();
+    let ocsp = ocsp_servers
+        .iter()
+        .map(|server| access(oid::ACCESS_OCSP, server));
+    let issuers = issuing_certificate_urls.iter();
+    let issuers = issuers.map(|location| access(oid::ACCESS_CA_ISSUERS, location));
+    let accesses: Vec<Vec<u8>> = ocsp.chain(issuers).collect();
+    [
+        (oid::CRL_DISTRIBUTION_POINTS, points),
+        (oid::AUTHORITY_INFO_ACCESS, accesses),
+    ]
+    .into_iter()
+    .filter(|(_, entries)| !entries.is_empty())
+    .map(|(identifier, entries)| {
+        let entries: Vec<&[u8]> = entries.iter().map(Vec::as_slice).collect();
+        extension(identifier, Criticality::Plain, &der::sequence(&entries))
+    })
+    .collect()
 }
 
 /// `subjectKeyIdentifier` and `authorityKeyIdentifier`.

@@ -8,7 +8,7 @@ use super::bundle::TrustBundle;
 use super::chain::{CertificateChain, ChainError, Expectation, KeyedChain, Verdict};
 use super::facts::read_chain;
 use super::key::{KeyAlgorithm, KeyEncoding, PrivateKey};
-use super::profile::{CaProfile, LeafProfile, Outliving};
+use super::profile::{CaProfile, LeafProfile, Outliving, Pointers};
 use super::testing::{NOW, client, key, openssl, openssl_verify, root, serial, server};
 
 fn sign(ca: &CertificateAuthority, profile: &LeafProfile, key: &PrivateKey) -> Issued {
@@ -404,4 +404,43 @@ fn who_trusts_only_the_old_ca_trusts_the_new_one_by_its_cross_certificate() {
         openssl_verify(&crossed, bundle, "sslserver", NOW).unwrap();
     }
     assert!(issued.chain.verify(old.anchors(), &wanted).is_err());
+}
+
+#[test]
+fn where_to_find_more_about_the_issuer_is_stated_where_it_is_wanted() {
+    let urls = |kind: &str| vec![format!("http://pki.treasury/{kind}")];
+    let ca = root("Treasury root").with_pointers(Pointers {
+        crl_distribution_points: urls("crl"),
+        ocsp_servers: urls("ocsp"),
+        issuing_certificate_urls: urls("ca"),
+    });
+    let issued = sign(&ca, &server(), &key());
+    assert_strangers_agree(&issued, &server());
+    let text = openssl(&["x509", "-noout", "-text"], &issued.chain.to_pem()).unwrap();
+    for line in [
+        "Full Name:\n                  URI:http://pki.treasury/crl",
+        "OCSP - URI:http://pki.treasury/ocsp",
+        "CA Issuers - URI:http://pki.treasury/ca",
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+}
+
+#[test]
+fn a_ca_made_with_openssl_as_tutorials_do_signs() {
+    let arguments =
+        "req -x509 -nodes -days 365 -newkey rsa:2048 -keyout - -subj /CN=tide/O=harbour";
+    let arguments: Vec<&str> = arguments.split(' ').collect();
+    let both = openssl(&arguments, "").unwrap();
+    let ca = CertificateAuthority::load(&both, &both, None).unwrap();
+    assert_eq!(ca.facts().subject, "O=harbour,CN=tide");
+    let now = ca.facts().not_before + Duration::seconds(1);
+    let issued = ca
+        .sign(&server(), key().public_key(), serial(2), now)
+        .unwrap();
+    let leaf = issued.chain.leaf_facts().unwrap();
+    // Dated back, but not to before its CA.
+    assert_eq!(leaf.not_before, ca.facts().not_before);
+    let wanted = Expectation::of(&server(), now);
+    issued.chain.verify(&issued.anchors, &wanted).unwrap();
 }
