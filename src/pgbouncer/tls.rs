@@ -132,7 +132,8 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, pem::Error> 
 // === impl Connector ===
 
 /// Hands a TCP stream to rustls on behalf of `tokio-postgres`; without TLS it is never asked.
-pub(super) struct Connector(pub(super) Option<ClientTls>);
+#[derive(Clone, Debug)]
+pub struct Connector(pub Option<ClientTls>);
 
 impl TlsConnect<TcpStream> for Connector {
     type Stream = Encrypted;
@@ -153,7 +154,8 @@ impl TlsConnect<TcpStream> for Connector {
 }
 
 /// An encrypted stream, as `tokio-postgres` wants it.
-pub(super) struct Encrypted(tokio_rustls::client::TlsStream<TcpStream>);
+#[derive(Debug)]
+pub struct Encrypted(tokio_rustls::client::TlsStream<TcpStream>);
 
 impl TlsStream for Encrypted {
     fn channel_binding(&self) -> ChannelBinding {
