@@ -206,7 +206,7 @@ impl Application {
         };
         let identity =
             Identity::from_pem(part("tls.crt")?, part("tls.key")?).map_err(|e| words(&e))?;
-        ClientTls::new(part("ca.crt")?, &self.server_name, Some(identity))
+        ClientTls::verify_full(&self.server_name, part("ca.crt")?, Some(identity))
             .map(Some)
             .map_err(|e| words(&e))
     }
