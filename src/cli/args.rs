@@ -1,11 +1,18 @@
 //! The arguments as they are typed.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::de::DeserializeOwned;
 
 use super::exit;
 use super::output::Format;
+use crate::api::opsrequest::ApplyPolicy;
+use crate::api::{AuthType, SslMode};
+use crate::duration::{GoDuration, ParseDurationError};
 
 /// Certificate lifecycle for PgBouncer: issues, publishes, rotates and proves TLS without cutting
 /// a transaction.
@@ -15,7 +22,7 @@ pub struct Cli {
     /// How results are written.
     #[arg(long, short, global = true, value_enum, default_value_t)]
     pub output: Format,
-    /// What is logged, such as `info` or `bouncert=debug` [env: RUST_LOG].
+    /// What is logged, such as `info` or `bouncert=debug` (`RUST_LOG` by default).
     #[arg(long, global = true, value_name = "FILTER")]
     pub log: Option<String>,
     /// How a line of the log looks.
@@ -39,9 +46,36 @@ pub enum LogFormatArg {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Print the CustomResourceDefinitions to install in a cluster.
+    /// Show the main job on this machine: TLS added, rotated, re-issued and removed under load.
+    #[command(after_help = exit::TABLE)]
+    Demo,
+    /// Run a Kubernetes-compatible API, pooler processes and the daemon on this machine.
+    #[command(after_help = exit::TABLE)]
+    Local(LocalArgs),
+    /// Run the daemon against a Kubernetes API.
+    #[command(after_help = exit::TABLE)]
+    Run(RunArgs),
+    /// Print the `CustomResourceDefinitions` to install in a cluster.
     #[command(after_help = exit::TABLE)]
     Crds(CrdsArgs),
+    /// List every certificate that is managed.
+    #[command(after_help = exit::TABLE)]
+    Certs(ListArgs),
+    /// Issue all certificates of a PgBouncer anew.
+    #[command(after_help = exit::TABLE)]
+    Rotate(RotateArgs),
+    /// Give TLS to a PgBouncer.
+    #[command(after_help = exit::TABLE)]
+    AddTls(AddTlsArgs),
+    /// Let another issuer sign the certificates of a PgBouncer.
+    #[command(after_help = exit::TABLE)]
+    ChangeIssuer(ChangeIssuerArgs),
+    /// Take TLS away from a PgBouncer.
+    #[command(after_help = exit::TABLE)]
+    RemoveTls(RemoveTlsArgs),
+    /// List the PgBouncers and what is being done to them.
+    #[command(after_help = exit::TABLE)]
+    Status(ListArgs),
     /// Show the certificates that an address serves to PostgreSQL clients.
     #[command(after_help = exit::TABLE)]
     Probe(ProbeArgs),
@@ -57,6 +91,155 @@ pub struct ClusterArgs {
     #[arg(long, value_name = "NAME")]
     pub context: Option<String>,
 }
+
+/// Which namespace of which API.
+#[derive(Args, Clone, Debug, Default)]
+pub struct NamespaceArgs {
+    /// Which API.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// Namespace; that of the kubeconfig by default.
+    #[arg(long, short, value_name = "NAME")]
+    pub namespace: Option<String>,
+}
+
+/// Arguments of `certs` and `status`.
+#[derive(Args, Clone, Debug)]
+pub struct ListArgs {
+    /// Where to look.
+    #[command(flatten)]
+    pub scope: NamespaceArgs,
+    /// Look in all namespaces.
+    #[arg(long, short = 'A', conflicts_with = "namespace")]
+    pub all_namespaces: bool,
+}
+
+/// Arguments of `run`.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// Which API.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// Namespace of the Secrets that `ClusterIssuers` name.
+    #[arg(long, value_name = "NAME", default_value = "cert-manager")]
+    pub cluster_resource_namespace: String,
+}
+
+/// Arguments of `local`.
+#[derive(Args, Clone, Debug)]
+pub struct LocalArgs {
+    /// Where everything is kept that outlives a run; made if missing.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Where the kubeconfig for kubectl is written; `kubeconfig` in the data directory by default.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Where the API listens; a free port of 127.0.0.1 by default.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    pub listen: SocketAddr,
+    /// The pgbouncer program, if not the one in the search path.
+    #[arg(long, value_name = "FILE")]
+    pub pgbouncer: Option<PathBuf>,
+    /// Namespace of the Secrets that `ClusterIssuers` name.
+    #[arg(long, value_name = "NAME", default_value = "cert-manager")]
+    pub cluster_resource_namespace: String,
+}
+
+/// What all changing verbs take.
+#[derive(Args, Clone, Debug)]
+pub struct ChangeArgs {
+    /// Name of the PgBouncer.
+    #[arg(value_name = "PGBOUNCER")]
+    pub name: String,
+    /// Where it is.
+    #[command(flatten)]
+    pub scope: NamespaceArgs,
+    /// Bound of each step, such as `5m`.
+    #[arg(long, value_name = "DURATION", value_parser = go_duration)]
+    pub timeout: Option<GoDuration>,
+    /// When to begin: once the PgBouncer is Ready, or in any phase.
+    #[arg(long, value_parser = one_of::<ApplyPolicy>(&["IfReady", "Always"]))]
+    #[arg(default_value = "IfReady")]
+    pub apply: ApplyPolicy,
+    /// Return as soon as the request is created.
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Print what would be done, and do nothing.
+    #[arg(long, conflicts_with = "no_wait")]
+    pub dry_run: bool,
+}
+
+/// Arguments of `rotate`.
+#[derive(Args, Clone, Debug)]
+pub struct RotateArgs {
+    /// What all changing verbs take.
+    #[command(flatten)]
+    pub change: ChangeArgs,
+}
+
+/// Arguments of `add-tls`.
+#[derive(Args, Clone, Debug)]
+pub struct AddTlsArgs {
+    /// What all changing verbs take.
+    #[command(flatten)]
+    pub change: ChangeArgs,
+    /// Who signs.
+    #[command(flatten)]
+    pub issuer: IssuerArgs,
+    /// What TLS asks of clients; `verify-full` by default.
+    #[arg(long, value_name = "MODE", value_parser = one_of::<SslMode>(&SSL_MODES))]
+    pub ssl_mode: Option<SslMode>,
+    /// How clients prove who they are; unchanged by default.
+    #[arg(long, value_name = "MODE", value_parser = one_of::<AuthType>(&AUTH_MODES))]
+    pub client_auth_mode: Option<AuthType>,
+}
+
+/// Arguments of `change-issuer`.
+#[derive(Args, Clone, Debug)]
+pub struct ChangeIssuerArgs {
+    /// What all changing verbs take.
+    #[command(flatten)]
+    pub change: ChangeArgs,
+    /// Who signs from now on.
+    #[command(flatten)]
+    pub issuer: IssuerArgs,
+}
+
+/// Arguments of `remove-tls`.
+#[derive(Args, Clone, Debug)]
+pub struct RemoveTlsArgs {
+    /// What all changing verbs take.
+    #[command(flatten)]
+    pub change: ChangeArgs,
+    /// How clients prove who they are; unchanged by default.
+    #[arg(long, value_name = "MODE", value_parser = one_of::<AuthType>(&AUTH_MODES))]
+    pub client_auth_mode: Option<AuthType>,
+}
+
+/// Who signs.
+#[derive(Args, Clone, Debug)]
+pub struct IssuerArgs {
+    /// Name of the issuer.
+    #[arg(long = "issuer", value_name = "NAME")]
+    pub name: String,
+    /// Kind of the issuer.
+    #[arg(long = "issuer-kind", value_name = "KIND", default_value = "Issuer")]
+    #[arg(value_parser = ["Issuer", "ClusterIssuer"])]
+    pub kind: String,
+}
+
+/// Values of `--ssl-mode`.
+const SSL_MODES: [&str; 6] = [
+    "disable",
+    "allow",
+    "prefer",
+    "require",
+    "verify-ca",
+    "verify-full",
+];
+
+/// Values of `--client-auth-mode`.
+const AUTH_MODES: [&str; 2] = ["md5", "scram-sha-256"];
 
 /// Arguments of `crds`.
 #[derive(Args, Clone, Copy, Debug)]
@@ -76,6 +259,28 @@ pub struct ProbeArgs {
     #[arg(long, value_name = "NAME")]
     pub server_name: Option<String>,
     /// How long to wait for an answer, such as `5s`.
-    #[arg(long, default_value = "5s", value_name = "DURATION", value_parser = super::duration)]
-    pub timeout: std::time::Duration,
+    #[arg(long, default_value = "5s", value_name = "DURATION", value_parser = duration)]
+    pub timeout: Duration,
+}
+
+/// Reads one of `names` as manifests write it.
+fn one_of<T>(names: &'static [&'static str]) -> impl TypedValueParser<Value = T>
+where
+    T: DeserializeOwned + Clone + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(names)
+        .try_map(|name| serde_json::from_value::<T>(serde_json::Value::String(name)))
+}
+
+/// Reads a duration as manifests write them, such as `90s` or `5m`.
+fn go_duration(text: &str) -> Result<GoDuration, ParseDurationError> {
+    text.parse()
+}
+
+/// Reads a duration that has to be positive.
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed: GoDuration = text.parse().map_err(|error| format!("{error}"))?;
+    parsed
+        .to_std()
+        .ok_or_else(|| "a duration cannot be negative here".to_owned())
 }

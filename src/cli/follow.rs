@@ -57,14 +57,19 @@ pub async fn request(
     progress: &Progress,
 ) -> anyhow::Result<PgBouncerOpsRequest> {
     let mut told = Told::default();
-    let ended = until(client, at, bound, |request: Option<&PgBouncerOpsRequest>| {
-        let Some(request) = request else { return true };
-        let status = request.status.clone().unwrap_or_default();
-        for news in told.news(&status.conditions) {
-            progress.now(&format!("{}: {news}", at.name));
-        }
-        status.phase.is_some_and(RequestPhase::is_terminal)
-    });
+    let ended = until(
+        client,
+        at,
+        bound,
+        |request: Option<&PgBouncerOpsRequest>| {
+            let Some(request) = request else { return true };
+            let status = request.status.clone().unwrap_or_default();
+            for news in told.news(&status.conditions) {
+                progress.now(&format!("{}: {news}", at.name));
+            }
+            status.phase.is_some_and(RequestPhase::is_terminal)
+        },
+    );
     ended
         .await?
         .ok_or_else(|| anyhow::anyhow!("request {at} was deleted before its end"))

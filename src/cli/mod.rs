@@ -1,22 +1,35 @@
 //! Thin verbs: arguments in, one result out, an exit code that says how it went.
 
 pub mod args;
-pub mod crds;
 pub mod exit;
 pub mod output;
+
+pub mod crds;
 mod probe;
 
+mod connect;
+mod follow;
+
+mod certs;
+mod change;
+mod plan;
+mod status;
+
+mod demo;
+mod local;
+mod run;
+mod standing;
+
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Parser;
+use ring::rand::{SecureRandom, SystemRandom};
 use time::OffsetDateTime;
 
 use self::args::{Cli, LogFormatArg, Verb};
 use self::exit::{Exit, Failure};
 use self::output::Output;
 use crate::api::common::rfc3339_seconds;
-use crate::duration::GoDuration;
 use crate::telemetry::{self, LogFormat, LogSink};
 
 /// Runs the program with the process's own arguments.
@@ -59,7 +72,16 @@ fn start(output: Output, cli: Cli) -> Result<(), Failure> {
 
 async fn run(output: Output, verb: Verb) -> Result<(), Failure> {
     match verb {
+        Verb::Demo => demo::run(output).await,
+        Verb::Local(args) => local::until_stopped(output, args).await,
+        Verb::Run(args) => run::until_stopped(output, &args).await,
         Verb::Crds(args) => crds::print(output, args),
+        Verb::Certs(args) => certs::print(output, &args).await,
+        Verb::Rotate(args) => change::carry_out(output, args).await,
+        Verb::AddTls(args) => change::carry_out(output, args).await,
+        Verb::ChangeIssuer(args) => change::carry_out(output, args).await,
+        Verb::RemoveTls(args) => change::carry_out(output, args).await,
+        Verb::Status(args) => status::print(output, &args).await,
         Verb::Probe(args) => probe::print(output, &args).await,
     }
 }
@@ -70,12 +92,13 @@ fn chain(error: &anyhow::Error) -> String {
     causes.collect::<Vec<_>>().join(": ")
 }
 
-/// Reads a duration argument as manifests write them, such as `90s` or `5m`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let parsed: GoDuration = text.parse().map_err(|error| format!("{error}"))?;
-    parsed
-        .to_std()
-        .ok_or_else(|| "a duration cannot be negative here".to_owned())
+/// Random octets from the system.
+fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
+    let mut octets = [0; N];
+    SystemRandom::new()
+        .fill(&mut octets)
+        .map_err(|_| anyhow::anyhow!("the system gives no random numbers"))?;
+    Ok(octets)
 }
 
 /// An instant as people read it.

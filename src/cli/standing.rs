@@ -1,10 +1,11 @@
 //! Platform and daemon in one process: what `local` and `demo` stand on.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -27,34 +28,31 @@ const CATALOG: [&str; 4] = [
 /// The running platform and daemon.
 pub(super) struct Standing {
     client: Client,
-    tasks: JoinSet<anyhow::Result<()>>,
-    stop_daemon: CancellationToken,
-    stop_platform: CancellationToken,
+    kubeconfig: PathBuf,
+    daemon: Part,
+    platform: Part,
 }
 
 /// Starts the platform with our kinds and catalog, then the daemon.
 pub(super) async fn start(mut options: PlatformOptions) -> Result<Standing, Failure> {
     let wanted = crds::own().into_iter().chain(crds::borrowed());
     options.definitions = wanted.map(serde_json::to_value).collect::<Result<_, _>>()?;
+    let kubeconfig = options.kubeconfig.clone();
+    let kubeconfig = kubeconfig.unwrap_or_else(|| options.data_dir.join("kubeconfig"));
     let platform = Platform::start(options)
         .await
         .map_err(|error| Failure::new(Exit::Machine, error))?;
     let client = platform.client();
     catalog(&client).await?;
-
-    let (stop_daemon, stop_platform) = (CancellationToken::new(), CancellationToken::new());
-    let mut tasks = JoinSet::new();
-    let stop = stop_platform.clone();
-    tasks.spawn(async move {
-        platform.run(stop).await;
-        Ok(())
-    });
-    tasks.spawn(super::run::daemon(client.clone(), stop_daemon.clone()));
+    let daemon = client.clone();
     Ok(Standing {
         client,
-        tasks,
-        stop_daemon,
-        stop_platform,
+        kubeconfig,
+        platform: Part::start("the platform", |stop| async move {
+            platform.run(stop).await;
+            Ok(())
+        }),
+        daemon: Part::start("the daemon", |stop| super::run::daemon(daemon, stop)),
     })
 }
 
@@ -64,29 +62,66 @@ impl Standing {
         &self.client
     }
 
+    /// Where the kubeconfig is.
+    pub(super) fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
     /// Waits until either of them ends by itself, and says how.
     pub(super) async fn ended(&mut self) -> anyhow::Error {
-        match self.tasks.join_next().await {
-            Some(Ok(Err(error))) => error,
-            Some(Err(error)) => error.into(),
-            Some(Ok(Ok(()))) | None => anyhow::anyhow!("platform or daemon ended by itself"),
+        tokio::select! {
+            error = self.daemon.ended() => error,
+            error = self.platform.ended() => error,
         }
     }
 
-    /// Ends the daemon, then the platform with everything that it has started.
-    pub(super) async fn stop(mut self) -> anyhow::Result<()> {
-        self.stop_daemon.cancel();
-        // The platform goes on until the daemon has put down what it has in hand.
-        let in_time = timeout(STOP_TIMEOUT, self.tasks.join_next()).await;
-        self.stop_platform.cancel();
-        flatten(in_time.ok().flatten())?;
-        let in_time = timeout(STOP_TIMEOUT, self.tasks.join_next()).await;
-        flatten(in_time.ok().flatten())
+    /// Ends the daemon, then the platform with everything that it has started: the platform goes
+    /// on until the daemon has put down what it has in hand.
+    pub(super) async fn stop(self) -> anyhow::Result<()> {
+        let daemon = self.daemon.stop().await;
+        self.platform.stop().await.and(daemon)
     }
 }
 
-fn flatten(ended: Option<Result<anyhow::Result<()>, JoinError>>) -> anyhow::Result<()> {
-    ended.ok_or_else(|| anyhow::anyhow!("not ended within {STOP_TIMEOUT:?}"))??
+/// Something that runs until it is stopped.
+struct Part {
+    name: &'static str,
+    task: JoinSet<anyhow::Result<()>>,
+    stop: CancellationToken,
+}
+
+impl Part {
+    fn start<F>(name: &'static str, run: impl FnOnce(CancellationToken) -> F) -> Self
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let stop = CancellationToken::new();
+        let mut task = JoinSet::new();
+        task.spawn(run(stop.clone()));
+        Self { name, task, stop }
+    }
+
+    /// Waits until it ends by itself, which it should not.
+    async fn ended(&mut self) -> anyhow::Error {
+        match self.task.join_next().await {
+            Some(Ok(Err(error))) => error.context(format!("{} failed", self.name)),
+            Some(Err(error)) => anyhow::Error::new(error).context(format!("{} failed", self.name)),
+            Some(Ok(Ok(()))) | None => anyhow::anyhow!("{} ended by itself", self.name),
+        }
+    }
+
+    async fn stop(mut self) -> anyhow::Result<()> {
+        self.stop.cancel();
+        match timeout(STOP_TIMEOUT, self.task.join_next()).await {
+            Ok(Some(ended)) => ended?,
+            // It had ended before.
+            Ok(None) => Ok(()),
+            Err(_) => Err(anyhow::anyhow!(
+                "{} did not stop within {STOP_TIMEOUT:?}",
+                self.name
+            )),
+        }
+    }
 }
 
 async fn catalog(client: &Client) -> anyhow::Result<()> {

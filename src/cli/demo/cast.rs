@@ -66,8 +66,10 @@ pub fn requests() -> anyhow::Result<Vec<PgBouncerOpsRequest>> {
 pub async fn apply(cluster: &Cluster, backend: &Backend<'_>) -> anyhow::Result<()> {
     namespace(cluster).await?;
     postgres(cluster, backend).await?;
-    for (name, organization) in [("pgbouncer-ca", "kubedb"), ("pgbouncer-new-ca", "kubedb-updated")]
-    {
+    for (name, organization) in [
+        ("pgbouncer-ca", "kubedb"),
+        ("pgbouncer-new-ca", "kubedb-updated"),
+    ] {
         create(cluster, &authority(name, organization)?).await?;
     }
     create(cluster, &manifest::<Issuer>(ISSUER)?).await?;
@@ -145,7 +147,7 @@ fn authority(name: &str, organization: &str) -> anyhow::Result<Secret> {
     };
     let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256)?;
     let key_pem = key.to_pem(KeyEncoding::Pkcs8);
-    let serial = Serial::from_random(random()?);
+    let serial = Serial::from_random(crate::cli::random()?);
     let authority = CertificateAuthority::self_signed(&profile, key, serial, Clock::System.now())?;
     Ok(secret(
         name,
@@ -184,16 +186,6 @@ fn pooler() -> anyhow::Result<PgBouncer> {
             "deletionPolicy": "WipeOut",
         },
     }))?)
-}
-
-/// Random octets from the system.
-pub fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
-    use ring::rand::{SecureRandom, SystemRandom};
-    let mut octets = [0; N];
-    SystemRandom::new()
-        .fill(&mut octets)
-        .map_err(|_| anyhow::anyhow!("the system gives no random numbers"))?;
-    Ok(octets)
 }
 
 fn secret<const N: usize>(name: &str, type_: &str, data: [(&str, &str); N]) -> Secret {

@@ -188,7 +188,14 @@ mod tests {
         assert_eq!(tallies[0].closed, 0, "before the first step nothing counts");
         assert_eq!(tallies[0].lost(&HashSet::from([41, 43, 99])), 1);
         assert_eq!(tallies[0].longest_wait, Duration::from_millis(90));
-        assert_eq!((tallies[1].failed, tallies[1].unseen.as_slice()), (1, &[77][..]));
-        assert_eq!(tallies[1].lost(&HashSet::new()), 0, "nobody was told it is there");
+        assert_eq!(
+            (tallies[1].failed, tallies[1].unseen.as_slice()),
+            (1, &[77][..])
+        );
+        assert_eq!(
+            tallies[1].lost(&HashSet::new()),
+            0,
+            "nobody was told it is there"
+        );
     }
 }

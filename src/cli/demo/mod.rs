@@ -130,7 +130,11 @@ async fn until_ready(stage: &Stage, progress: &Progress) -> anyhow::Result<()> {
         READY_TIMEOUT,
         |pooler: Option<&PgBouncer>| {
             phase = pooler.and_then(|pooler| pooler.status.as_ref()?.phase);
-            progress.now(&format!("PgBouncer {at}: {phase:?}").replace("Some(", "").replace(')', ""));
+            progress.now(
+                &format!("PgBouncer {at}: {phase:?}")
+                    .replace("Some(", "")
+                    .replace(')', ""),
+            );
             phase == Some(Phase::Ready)
         },
     );

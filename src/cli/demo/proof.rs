@@ -26,7 +26,10 @@ pub(super) struct Proof {
 
 /// Shakes hands with every pod. After a removal every pod has to answer that it has no TLS; after
 /// anything else it has to serve the leaf of the server Secret.
-pub(super) async fn look(cluster: &Cluster, request: &PgBouncerOpsRequest) -> anyhow::Result<Proof> {
+pub(super) async fn look(
+    cluster: &Cluster,
+    request: &PgBouncerOpsRequest,
+) -> anyhow::Result<Proof> {
     let removed = request.spec.tls.as_ref().and_then(|tls| tls.remove) == Some(true);
     let wanted = if removed {
         None
@@ -48,7 +51,9 @@ pub(super) async fn look(cluster: &Cluster, request: &PgBouncerOpsRequest) -> an
                 let complaint = format!("pod {name} serves {seen}, not {wanted}");
                 proof.complaints.push(complaint);
             }
-            Err(error) => proof.complaints.push(format!("{}: {error}", pod.name_any())),
+            Err(error) => proof
+                .complaints
+                .push(format!("{}: {error}", pod.name_any())),
         }
     }
     if pods.len() != REPLICAS {

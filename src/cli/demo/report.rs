@@ -111,7 +111,9 @@ impl Step {
         }
         if tally.committed.is_empty() {
             let why = tally.trouble.as_deref().unwrap_or("unknown");
-            complaints.push(format!("no client committed anything; the last trouble: {why}"));
+            complaints.push(format!(
+                "no client committed anything; the last trouble: {why}"
+            ));
         }
         Self {
             name: outcome.name,
@@ -185,7 +187,10 @@ mod tests {
         let report = Report::new(vec![outcome()], &[tally], &HashSet::from([21, 23]));
         let complaints: Vec<String> = report.complaints().collect();
         assert_eq!(report.steps[0].transactions_lost, 1);
-        assert!(complaints[0].contains("2 transactions began"), "{complaints:?}");
+        assert!(
+            complaints[0].contains("2 transactions began"),
+            "{complaints:?}"
+        );
         assert!(complaints[0].contains("(1 of them"), "{complaints:?}");
         assert!(complaints[1].contains("1 acknowledged"), "{complaints:?}");
     }

@@ -8,7 +8,6 @@ use kube::{Api, Client};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
-use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 
 use super::cast;
@@ -18,8 +17,6 @@ use crate::cli::standing::{self, Standing};
 use crate::local::platform::PlatformOptions;
 use crate::local::postgres::{PostgresOptions, ThrowAwayPostgres};
 
-/// For everything to end after it has been told to.
-const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// For a look whether an address still answers.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -35,7 +32,7 @@ impl Stage {
     /// Starts everything, in a directory that goes with it.
     pub(super) async fn start(progress: &Progress) -> Result<Self, Failure> {
         progress.now("starting a throw-away PostgreSQL");
-        let password: [u8; 12] = cast::random()?;
+        let password: [u8; 12] = crate::cli::random()?;
         let password: String = password.iter().map(|byte| format!("{byte:02x}")).collect();
         let postgres = ThrowAwayPostgres::start(&PostgresOptions::new(password))
             .await
@@ -94,5 +91,7 @@ async fn addresses(client: &Client) -> anyhow::Result<Vec<SocketAddr>> {
         .into_iter()
         .filter_map(|service| service.spec?.cluster_ip);
     let ips = pods.chain(services).filter_map(|ip| ip.parse().ok());
-    Ok(ips.map(|ip: IpAddr| SocketAddr::new(ip, cast::PORT)).collect())
+    Ok(ips
+        .map(|ip: IpAddr| SocketAddr::new(ip, cast::PORT))
+        .collect())
 }

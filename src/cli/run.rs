@@ -1,0 +1,42 @@
+//! `run`: the daemon alone, against the Kubernetes API that is there.
+
+use kube::Client;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::args::RunArgs;
+use super::connect::connect;
+use super::exit::Failure;
+use super::output::Output;
+
+/// Runs until SIGINT or SIGTERM.
+pub(super) async fn until_stopped(output: Output, args: &RunArgs) -> Result<(), Failure> {
+    let connection = connect(&args.cluster).await?;
+    let stop = CancellationToken::new();
+    let daemon = daemon(connection.client, stop.clone());
+    tokio::pin!(daemon);
+    output.note("bouncert runs; stop it with SIGINT or SIGTERM");
+    tokio::select! {
+        ended = &mut daemon => return Ok(ended?),
+        stopped = stopped() => stopped?,
+    }
+    output.note("stopping");
+    stop.cancel();
+    Ok(daemon.await?)
+}
+
+/// The daemon, until `stop`.
+pub(super) async fn daemon(client: Client, stop: CancellationToken) -> anyhow::Result<()> {
+    let _ = client;
+    stop.cancelled().await;
+    Ok(())
+}
+
+/// Waits for SIGINT or SIGTERM.
+pub(super) async fn stopped() -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted,
+        _ = terminate.recv() => Ok(()),
+    }
+}
