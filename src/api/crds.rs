@@ -1,4 +1,4 @@
-//! The CustomResourceDefinitions of the kinds that Bouncert brings along.
+//! The `CustomResourceDefinitions` of the kinds that Bouncert brings along.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,

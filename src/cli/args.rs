@@ -73,7 +73,7 @@ pub enum Verb {
     /// Take TLS away from a PgBouncer.
     #[command(after_help = exit::TABLE)]
     RemoveTls(RemoveTlsArgs),
-    /// List the PgBouncers and what is being done to them.
+    /// List the poolers and what is being done to them.
     #[command(after_help = exit::TABLE)]
     Status(ListArgs),
     /// Show the certificates that an address serves to PostgreSQL clients.

@@ -175,9 +175,7 @@ async fn follow(
 
 impl Change {
     fn request(&self, pooler: &ObjectRef) -> anyhow::Result<PgBouncerOpsRequest> {
-        let random: [u8; 3] = super::random()?;
-        let random: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        let suffix = format!("{}-{random}", self.verb);
+        let suffix = format!("{}-{}", self.verb, super::random_hex::<3>()?);
         let name = name_with_suffix(&pooler.name, &suffix);
         let mut request = PgBouncerOpsRequest::new(
             &name,

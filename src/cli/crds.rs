@@ -1,4 +1,4 @@
-//! `crds`: the CustomResourceDefinitions, to pipe into `kubectl apply -f -`.
+//! `crds`: the `CustomResourceDefinitions`, to pipe into `kubectl apply -f -`.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 

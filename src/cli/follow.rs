@@ -18,7 +18,7 @@ use crate::names::ObjectRef;
 
 /// Watches the object until `done` says so of it, and returns it as it was then. `None` is an
 /// object that is not there.
-pub async fn until<K>(
+pub(super) async fn until<K>(
     client: &Client,
     at: &ObjectRef,
     bound: Duration,
@@ -50,7 +50,7 @@ where
 }
 
 /// Follows a request to its end and shows each of its conditions once.
-pub async fn request(
+pub(super) async fn request(
     client: &Client,
     at: &ObjectRef,
     bound: Duration,
@@ -76,7 +76,7 @@ pub async fn request(
 }
 
 /// What a request says about its end: the message of the condition that decided it.
-pub fn verdict(request: &PgBouncerOpsRequest) -> String {
+pub(super) fn verdict(request: &PgBouncerOpsRequest) -> String {
     let status = request.status.clone().unwrap_or_default();
     let phase = status.phase.map_or("Pending", RequestPhase::as_str);
     let deciding = status
@@ -84,7 +84,7 @@ pub fn verdict(request: &PgBouncerOpsRequest) -> String {
         .iter()
         .rev()
         .find(|condition| condition.type_ == phase || !condition.is_true())
-        .or(status.conditions.last());
+        .or_else(|| status.conditions.last());
     match deciding.filter(|condition| !condition.message.is_empty()) {
         Some(condition) => format!("{phase}: {}", condition.message),
         None => phase.to_owned(),

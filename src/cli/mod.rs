@@ -101,6 +101,15 @@ fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
     Ok(octets)
 }
 
+/// Random text: hexadecimal digits, two per octet.
+fn random_hex<const N: usize>() -> anyhow::Result<String> {
+    let octets: [u8; N] = random()?;
+    let digits = octets.iter().flat_map(|octet| [octet >> 4, octet & 15]);
+    Ok(digits
+        .filter_map(|digit| char::from_digit(u32::from(digit), 16))
+        .collect())
+}
+
 /// An instant as people read it.
 fn instant(at: OffsetDateTime) -> String {
     rfc3339_seconds(at)

@@ -1,4 +1,4 @@
-//! `status`: the PgBouncers, and what is being done to them.
+//! `status`: the poolers, and what is being done to them.
 
 use kube::{Resource, ResourceExt};
 use serde::Serialize;
@@ -8,7 +8,7 @@ use super::connect::connect;
 use super::exit::Failure;
 use super::follow;
 use super::output::{Output, table};
-use crate::api::common::find_condition;
+use crate::api::common::{Condition, find_condition};
 use crate::api::{PgBouncer, PgBouncerOpsRequest, RequestPhase};
 use crate::cluster::{Cluster, ClusterError, Namespaced};
 
@@ -84,7 +84,7 @@ fn pooler(pooler: &PgBouncer) -> Pooler {
         replicas: pooler.spec.replicas.unwrap_or(1),
         ssl_mode: pooler.spec.ssl_mode.map_or("disable", |mode| mode.as_str()),
         issuer: issuer.map(|issuer| format!("{}/{}", issuer.kind, issuer.name)),
-        paused: paused.is_some_and(|condition| condition.is_true()),
+        paused: paused.is_some_and(Condition::is_true),
     }
 }
 

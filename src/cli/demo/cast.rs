@@ -24,15 +24,15 @@ use crate::pki::profile::{CaProfile, Subject};
 use crate::redacted::Redacted;
 
 /// Namespace of everything.
-pub const NAMESPACE: &str = "demo";
+pub(super) const NAMESPACE: &str = "demo";
 /// The PgBouncer.
-pub const POOLER: &str = "pb";
+pub(super) const POOLER: &str = "pb";
 /// The port of its pods and its Service.
-pub const PORT: u16 = 5432;
+pub(super) const PORT: u16 = 5432;
 /// Its pods.
-pub const REPLICAS: usize = 3;
+pub(super) const REPLICAS: usize = 3;
 /// The database behind it.
-pub const DATABASE: &str = "postgres";
+pub(super) const DATABASE: &str = "postgres";
 /// The AppBinding of the PostgreSQL, and its Service.
 const BACKEND: &str = "ha-postgres";
 
@@ -48,22 +48,22 @@ const REQUESTS: [&str; 4] = [
 ];
 
 /// The PostgreSQL behind the pooler.
-pub struct Backend<'a> {
+pub(super) struct Backend<'a> {
     /// Where it listens.
-    pub address: SocketAddr,
+    pub(super) address: SocketAddr,
     /// Its superuser.
-    pub user: &'a str,
+    pub(super) user: &'a str,
     /// The superuser's password.
-    pub password: &'a Redacted<String>,
+    pub(super) password: &'a Redacted<String>,
 }
 
 /// The requests, in their order.
-pub fn requests() -> anyhow::Result<Vec<PgBouncerOpsRequest>> {
+pub(super) fn requests() -> anyhow::Result<Vec<PgBouncerOpsRequest>> {
     REQUESTS.into_iter().map(manifest).collect()
 }
 
 /// Applies everything but the requests.
-pub async fn apply(cluster: &Cluster, backend: &Backend<'_>) -> anyhow::Result<()> {
+pub(super) async fn apply(cluster: &Cluster, backend: &Backend<'_>) -> anyhow::Result<()> {
     namespace(cluster).await?;
     postgres(cluster, backend).await?;
     for (name, organization) in [
@@ -213,7 +213,7 @@ async fn create<K: Namespaced>(cluster: &Cluster, object: &K) -> anyhow::Result<
 }
 
 /// The object of that name in the demo's namespace.
-pub fn named(name: impl Into<String>) -> ObjectRef {
+pub(super) fn named(name: impl Into<String>) -> ObjectRef {
     ObjectRef::new(NAMESPACE, name)
 }
 

@@ -24,7 +24,7 @@ use crate::pgbouncer::tls::{ClientTls, Connector, Identity};
 use crate::redacted::Redacted;
 
 /// Table that every transaction adds a row to.
-pub const TABLE: &str = "demo_ledger";
+pub(super) const TABLE: &str = "demo_ledger";
 
 /// Bound of a connection with its login.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,32 +41,32 @@ const SLOW: &str = "SELECT pg_sleep(0.15)";
 
 /// What an application is configured with.
 #[derive(Debug)]
-pub struct Application {
+pub(super) struct Application {
     /// The Service's address.
-    pub service: SocketAddr,
+    pub(super) service: SocketAddr,
     /// The Service's name, which the server's certificate has to carry.
-    pub server_name: String,
+    pub(super) server_name: String,
     /// Database user.
-    pub user: String,
+    pub(super) user: String,
     /// Its password.
-    pub password: Redacted<String>,
+    pub(super) password: Redacted<String>,
     /// Database.
-    pub database: String,
+    pub(super) database: String,
     /// Where the client Secret is kept.
-    pub secrets: Secrets,
+    pub(super) secrets: Secrets,
 }
 
 /// Where the client Secret is kept.
-pub struct Secrets {
+pub(super) struct Secrets {
     /// The API.
-    pub cluster: Cluster,
+    pub(super) cluster: Cluster,
     /// The Secret.
-    pub at: ObjectRef,
+    pub(super) at: ObjectRef,
 }
 
 /// How a client uses connections.
 #[derive(Clone, Copy, Debug)]
-pub enum Habit {
+pub(super) enum Habit {
     /// Keeps one for a while.
     Pooled {
         /// For how long.
@@ -78,20 +78,20 @@ pub enum Habit {
 
 /// One client.
 #[derive(Debug)]
-pub struct Client {
+pub(super) struct Client {
     /// What it is configured with.
-    pub application: Arc<Application>,
+    pub(super) application: Arc<Application>,
     /// Where it writes down what happens to it.
-    pub ledger: Arc<Ledger>,
+    pub(super) ledger: Arc<Ledger>,
     /// How it uses connections.
-    pub habit: Habit,
+    pub(super) habit: Habit,
     /// Which one it is.
-    pub number: u32,
+    pub(super) number: u32,
 }
 
 impl Client {
     /// Runs transactions until told to stop; the one in hand is finished.
-    pub async fn run(self, stop: CancellationToken) {
+    pub(super) async fn run(self, stop: CancellationToken) {
         let mut kept: Option<Connection> = None;
         for sequence in 0_u32.. {
             if stop.is_cancelled() {

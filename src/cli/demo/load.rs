@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::client::{Application, Client, Habit};
 
 /// Clients in all; the fifth and the tenth connect anew for every transaction.
-pub const CLIENTS: u32 = 10;
+pub(super) const CLIENTS: u32 = 10;
 
 /// How long a pooled connection is used before its client replaces it. Pools of applications use
 /// minutes; the demo has seconds.
@@ -18,7 +18,7 @@ const CONNECTION_LIFETIME: Duration = Duration::from_secs(2);
 
 /// What happened to one client.
 #[derive(Debug)]
-pub enum Event {
+pub(super) enum Event {
     /// A commit was acknowledged.
     Committed {
         /// Its row.
@@ -44,28 +44,28 @@ pub enum Event {
 
 /// What happened to all clients during one step.
 #[derive(Clone, Debug, Default)]
-pub struct Tally {
+pub(super) struct Tally {
     /// Rows of acknowledged commits.
-    pub committed: Vec<i64>,
+    pub(super) committed: Vec<i64>,
     /// Transactions that began and were not acknowledged.
-    pub failed: u64,
+    pub(super) failed: u64,
     /// Rows of those that had sent `COMMIT`.
-    pub unseen: Vec<i64>,
+    pub(super) unseen: Vec<i64>,
     /// Connections found closed between transactions.
-    pub closed: u64,
+    pub(super) closed: u64,
     /// Attempts to connect that did not succeed.
-    pub retried: u64,
+    pub(super) retried: u64,
     /// The longest time from wish to acknowledgement.
-    pub longest_wait: Duration,
+    pub(super) longest_wait: Duration,
     /// What the client of the latest failed transaction saw.
-    pub failure: Option<String>,
+    pub(super) failure: Option<String>,
     /// What the client of the latest failed attempt to connect saw.
-    pub trouble: Option<String>,
+    pub(super) trouble: Option<String>,
 }
 
 impl Tally {
     /// How many of the acknowledged commits are not among `rows`.
-    pub fn lost(&self, rows: &HashSet<i64>) -> u64 {
+    pub(super) fn lost(&self, rows: &HashSet<i64>) -> u64 {
         let missing = self.committed.iter().filter(|row| !rows.contains(row));
         missing.count() as u64
     }
@@ -92,30 +92,30 @@ impl Tally {
 
 /// One tally per step; an event belongs to the step during which it came to an end.
 #[derive(Debug, Default)]
-pub struct Ledger {
+pub(super) struct Ledger {
     tallies: Mutex<Vec<Tally>>,
 }
 
 impl Ledger {
     /// Opens the page of the next step.
-    pub fn next_step(&self) {
+    pub(super) fn next_step(&self) {
         self.lock().push(Tally::default());
     }
 
     /// Writes an event down. What happens before the first step is warming up.
-    pub fn record(&self, event: Event) {
+    pub(super) fn record(&self, event: Event) {
         if let Some(tally) = self.lock().last_mut() {
             tally.record(event);
         }
     }
 
     /// Commits acknowledged in the present step.
-    pub fn committed_now(&self) -> usize {
+    pub(super) fn committed_now(&self) -> usize {
         self.lock().last().map_or(0, |tally| tally.committed.len())
     }
 
     /// All pages.
-    pub fn tallies(&self) -> Vec<Tally> {
+    pub(super) fn tallies(&self) -> Vec<Tally> {
         self.lock().clone()
     }
 
@@ -126,14 +126,14 @@ impl Ledger {
 
 /// The running clients.
 #[derive(Debug)]
-pub struct Load {
+pub(super) struct Load {
     clients: JoinSet<()>,
     stop: CancellationToken,
 }
 
 impl Load {
     /// Starts all clients.
-    pub fn start(application: &Arc<Application>, ledger: &Arc<Ledger>) -> Self {
+    pub(super) fn start(application: &Arc<Application>, ledger: &Arc<Ledger>) -> Self {
         let stop = CancellationToken::new();
         let mut clients = JoinSet::new();
         for number in 0..CLIENTS {
@@ -157,7 +157,7 @@ impl Load {
 
     /// Lets every client finish its transaction, and returns when all have left. An error is a
     /// panic of one of them.
-    pub async fn stop(mut self) -> Result<(), tokio::task::JoinError> {
+    pub(super) async fn stop(mut self) -> Result<(), tokio::task::JoinError> {
         self.stop.cancel();
         while let Some(ended) = self.clients.join_next().await {
             ended?;

@@ -45,7 +45,7 @@ pub(super) async fn run(output: Output) -> Result<(), Failure> {
     let played = tokio::select! {
         played = play(&stage, &progress) => played,
         died = stage.died() => Err(died),
-        interrupted = tokio::signal::ctrl_c() => {
+        interrupted = super::run::stopped() => {
             Err(interrupted.map_or_else(anyhow::Error::from, |()| anyhow::anyhow!("interrupted")))
         }
     };

@@ -10,55 +10,55 @@ use crate::cli::output::table;
 
 /// The result.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub(super) struct Report {
     /// One entry per request, in order.
-    pub steps: Vec<Step>,
+    pub(super) steps: Vec<Step>,
 }
 
 /// How one request went.
 #[derive(Clone, Debug, Serialize)]
-pub struct Step {
+pub(super) struct Step {
     /// Name of the request.
-    pub name: String,
+    pub(super) name: String,
     /// Its phase at the end.
-    pub phase: String,
+    pub(super) phase: String,
     /// From its creation to its end.
-    pub seconds: f64,
+    pub(super) seconds: f64,
     /// Pods that were seen serving what the request asked for, by a look of our own.
-    pub pods_proved: usize,
+    pub(super) pods_proved: usize,
     /// Transactions whose commit was acknowledged.
-    pub transactions_committed: u64,
+    pub(super) transactions_committed: u64,
     /// Transactions whose `BEGIN` was acknowledged and that did not commit.
-    pub transactions_failed: u64,
+    pub(super) transactions_failed: u64,
     /// Acknowledged commits that are not in PostgreSQL.
-    pub transactions_lost: u64,
+    pub(super) transactions_lost: u64,
     /// Connections that were found closed between transactions.
-    pub connections_closed: u64,
+    pub(super) connections_closed: u64,
     /// The longest time from a client's wish for a transaction to its commit.
-    pub max_wait_ms: u64,
+    pub(super) max_wait_ms: u64,
     /// Why the step is not as it should be.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub complaints: Vec<String>,
+    pub(super) complaints: Vec<String>,
 }
 
 /// What is known of a step before the clients' ledger is read.
 #[derive(Clone, Debug)]
-pub struct Outcome {
+pub(super) struct Outcome {
     /// Name of the request.
-    pub name: String,
+    pub(super) name: String,
     /// Its phase at the end.
-    pub phase: String,
+    pub(super) phase: String,
     /// From its creation to its end.
-    pub took: Duration,
+    pub(super) took: Duration,
     /// Pods that were seen serving what the request asked for.
-    pub pods_proved: usize,
+    pub(super) pods_proved: usize,
     /// Why the step is not as it should be.
-    pub complaints: Vec<String>,
+    pub(super) complaints: Vec<String>,
 }
 
 impl Report {
     /// Reads the ledger against the rows that PostgreSQL really holds.
-    pub fn new(outcomes: Vec<Outcome>, tallies: &[Tally], rows: &HashSet<i64>) -> Self {
+    pub(super) fn new(outcomes: Vec<Outcome>, tallies: &[Tally], rows: &HashSet<i64>) -> Self {
         let steps = outcomes
             .into_iter()
             .zip(tallies)
@@ -69,7 +69,7 @@ impl Report {
     }
 
     /// Everything that is not as it should be.
-    pub fn complaints(&self) -> impl Iterator<Item = String> {
+    pub(super) fn complaints(&self) -> impl Iterator<Item = String> {
         self.steps.iter().flat_map(|step| {
             let complaints = step.complaints.iter();
             complaints.map(|complaint| format!("{}: {complaint}", step.name))
@@ -77,7 +77,7 @@ impl Report {
     }
 
     /// As people read it.
-    pub fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let header = [
             "REQUEST",
             "PHASE",

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
+use kube::api::ListParams;
 use kube::{Api, Client};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -13,6 +14,7 @@ use tokio::time::timeout;
 use super::cast;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output::Progress;
+use crate::cli::random_hex;
 use crate::cli::standing::{self, Standing};
 use crate::local::platform::PlatformOptions;
 use crate::local::postgres::{PostgresOptions, ThrowAwayPostgres};
@@ -32,8 +34,7 @@ impl Stage {
     /// Starts everything, in a directory that goes with it.
     pub(super) async fn start(progress: &Progress) -> Result<Self, Failure> {
         progress.now("starting a throw-away PostgreSQL");
-        let password: [u8; 12] = crate::cli::random()?;
-        let password: String = password.iter().map(|byte| format!("{byte:02x}")).collect();
+        let password = random_hex::<12>()?;
         let postgres = ThrowAwayPostgres::start(&PostgresOptions::new(password))
             .await
             .map_err(|error| Failure::new(Exit::Machine, error))?;
@@ -84,9 +85,9 @@ impl Stage {
 async fn addresses(client: &Client) -> anyhow::Result<Vec<SocketAddr>> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), cast::NAMESPACE);
     let services: Api<Service> = Api::namespaced(client.clone(), cast::NAMESPACE);
-    let pods = pods.list(&Default::default()).await?.items;
+    let pods = pods.list(&ListParams::default()).await?.items;
     let pods = pods.into_iter().filter_map(|pod| pod.status?.pod_ip);
-    let services = services.list(&Default::default()).await?.items;
+    let services = services.list(&ListParams::default()).await?.items;
     let services = services
         .into_iter()
         .filter_map(|service| service.spec?.cluster_ip);
