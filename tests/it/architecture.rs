@@ -27,9 +27,10 @@ const LAYERS: [&[&str]; 8] = [
 ];
 
 /// Who may name a module of the same layer.
-const SIBLINGS: [(&str, &str); 4] = [
+const SIBLINGS: [(&str, &str); 5] = [
     ("retry", "clock"),
     ("material", "issuer"),
+    ("material", "blueprint"),
     ("surroundings", "material"),
     ("surroundings", "blueprint"),
 ];
