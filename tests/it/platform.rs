@@ -46,9 +46,14 @@ impl Drop for Rig {
 
 impl Rig {
     async fn start(data: &TempDir) -> Self {
-        let platform = Platform::start(PlatformOptions::new(data.path().join("data")))
-            .await
-            .unwrap();
+        // Clients of a platform that vanished let go of its store a moment later.
+        let platform = eventually(SOON, async || {
+            let options = PlatformOptions::new(data.path().join("data"));
+            Platform::start(options)
+                .await
+                .map_err(|error| format!("{error:?}"))
+        })
+        .await;
         let client = platform.client();
         let runtime = platform.runtime_dir().to_owned();
         let stop = CancellationToken::new();
