@@ -15,6 +15,8 @@ pub mod balancer;
 pub mod runner;
 pub mod workload;
 
+pub mod datadir;
+pub mod install;
 pub mod platform;
 
 pub mod postgres;

@@ -4,30 +4,31 @@
 //! `start` leaves nothing running but the API; `run` does the work until it is told to stop. A run
 //! that is dropped instead (or killed with the daemon) leaves the poolers to the next one.
 
-use std::fs::{self, File, TryLockError};
-use std::io::{self, Write as _};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Node as NodeObject, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::addresses::Addresses;
+use super::apiserver::serve::{Listening, ServeError, ServeOptions};
 use super::apiserver::{self, ApiServer};
 use super::balancer::Balancer;
+use super::datadir::{DataDir, DataDirError};
 use super::informer::Informer;
+use super::install::{self, InstallError};
 use super::runner::dirs::Dirs;
-use super::runner::{NODE_NAME, Node, Pooler, PoolerError, Runner, find_pgbouncer};
+use super::runner::podlogs::NodeLogs;
+use super::runner::{Node, Pooler, PoolerError, Runner, find_pgbouncer};
 use super::store::{Store, StoreError};
 use super::workload::budgets::BudgetController;
 use super::workload::services::{Copies, ServiceController};
@@ -57,21 +58,12 @@ pub struct PlatformOptions {
 /// A platform cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum PlatformError {
-    /// The data directory cannot be made or read.
-    #[error("cannot use {path} as data directory")]
-    DataDir {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// Another platform runs on it.
-    #[error("another platform uses {path}; stop it first, or choose another data directory")]
-    InUse {
-        /// The directory.
-        path: PathBuf,
-    },
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The runtime directory cannot be made.
+    #[error("cannot make a directory for the files of pods")]
+    RuntimeDir(#[source] io::Error),
     /// No pooler to run.
     #[error("cannot run poolers")]
     Pooler(#[from] PoolerError),
@@ -84,27 +76,24 @@ pub enum PlatformError {
         #[source]
         source: StoreError,
     },
+    /// The API cannot be reached.
+    #[error("cannot serve the API")]
+    Serve(#[from] ServeError),
     /// A first object was refused.
-    #[error("cannot install {what}")]
-    Install {
-        /// Which.
-        what: String,
-        /// Why.
-        #[source]
-        source: Box<kube::Error>,
-    },
+    #[error(transparent)]
+    Install(#[from] InstallError),
 }
 
 /// A platform that is ready to run.
 pub struct Platform {
     client: Client,
     server: ApiServer,
-    data_dir: PathBuf,
+    listening: Option<Listening>,
+    kubeconfig: PathBuf,
+    data: DataDir,
     dirs: Dirs,
     pooler: Pooler,
     clock: Clock,
-    // Held as long as the platform; the system lets go of it whatever happens.
-    _lock: File,
 }
 
 /// The copies that controllers share.
@@ -141,20 +130,15 @@ impl Platform {
     pub async fn start(options: PlatformOptions) -> Result<Self, PlatformError> {
         let PlatformOptions {
             data_dir,
-            api_address: _,
-            kubeconfig: _,
+            api_address,
+            kubeconfig,
             pgbouncer,
             definitions,
             clock,
         } = options;
-        let unusable = |source| PlatformError::DataDir {
-            path: data_dir.clone(),
-            source,
-        };
         let pooler = find_pgbouncer(pgbouncer)?;
-        let path = private_dir(&data_dir).map_err(unusable)?;
-        let lock = lock(&path)?;
-        let dirs = Dirs::create(&path).map_err(unusable)?;
+        let data = DataDir::open(&data_dir)?;
+        let path = data.path().to_owned();
         let in_store = |source| PlatformError::Store {
             path: path.clone(),
             source,
@@ -164,19 +148,28 @@ impl Platform {
             clock: clock.clone(),
         };
         let server = ApiServer::new(store, options).map_err(in_store)?;
+        let serve = ServeOptions {
+            listen: api_address,
+            dir: path.clone(),
+            kubeconfig: kubeconfig.unwrap_or_else(|| path.join("kubeconfig")),
+        };
+        let kubeconfig = serve.kubeconfig.clone();
+        let listening = server.listen(&serve).await?;
         let client = server.client();
         for definition in definitions {
-            install(&client, definition).await?;
+            install::definition(&client, definition).await?;
         }
-        announce(&client, &pooler, &clock).await?;
+        install::node(&client, &pooler.version, &clock).await?;
+        let dirs = Dirs::create(&path).map_err(PlatformError::RuntimeDir)?;
         Ok(Self {
             client,
             server,
-            data_dir: path,
+            listening: Some(listening),
+            kubeconfig,
+            data,
             dirs,
             pooler,
             clock,
-            _lock: lock,
         })
     }
 
@@ -190,6 +183,16 @@ impl Platform {
         &self.server
     }
 
+    /// The file that tells `kubectl` how to reach the API.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// Where the API listens.
+    pub fn api_address(&self) -> Option<SocketAddr> {
+        self.listening.as_ref().map(Listening::address)
+    }
+
     /// The program that pods run.
     pub fn pooler(&self) -> &Pooler {
         &self.pooler
@@ -197,7 +200,7 @@ impl Platform {
 
     /// The data directory.
     pub fn data_dir(&self) -> &Path {
-        &self.data_dir
+        self.data.path()
     }
 
     /// Where the files of running pods are.
@@ -205,10 +208,25 @@ impl Platform {
         self.dirs.runtime()
     }
 
-    /// Runs until `stop`; then ends every pooler, connection and listener.
-    pub async fn run(self, stop: CancellationToken) {
+    /// Runs until `stop`; then ends every pooler, connection and listener, the API last.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let over = CancellationToken::new();
+        let listening = self.listening.take();
+        let serving = async {
+            if let Some(listening) = listening {
+                listening.run(over.clone()).await;
+            }
+        };
+        let working = async {
+            self.work(stop).await;
+            over.cancel();
+        };
+        tokio::join!(serving, self.server.collect_garbage(over.clone()), working);
+    }
+
+    async fn work(&self, stop: CancellationToken) {
         let informers = Informers::default();
-        let addresses = Addresses::new(self.data_dir.display().to_string());
+        let addresses = Addresses::new(self.data.path().display().to_string());
         let cluster = Cluster::new(self.client.clone());
         let mut controllers: JoinSet<()> = JoinSet::new();
         let runner = self.controllers(&informers, &cluster, &addresses, &mut controllers);
@@ -249,6 +267,11 @@ impl Platform {
             dirs: self.dirs.clone(),
             addresses: addresses.clone(),
         };
+        self.server.serve_logs_from(Arc::new(NodeLogs {
+            pods: informers.pods.clone(),
+            dirs: self.dirs.clone(),
+            clock: self.clock.clone(),
+        }));
         let runner = Runner::new(node, &informers.secrets, &informers.config_maps);
         let copies = Copies {
             services: informers.services.clone(),
@@ -287,6 +310,13 @@ impl Platform {
             );
         });
         runner
+    }
+}
+
+impl Drop for Platform {
+    /// A platform that never ran leaves no directory behind; that of running pods is not empty.
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(self.dirs.runtime());
     }
 }
 
@@ -346,108 +376,6 @@ impl Informers {
             _ => None,
         })
     }
-}
-
-/// Makes the data directory and answers its absolute path.
-fn private_dir(path: &Path) -> io::Result<PathBuf> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
-    path.canonicalize()
-}
-
-fn lock(data_dir: &Path) -> Result<File, PlatformError> {
-    let unusable = |source| PlatformError::DataDir {
-        path: data_dir.to_owned(),
-        source,
-    };
-    let mut file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(data_dir.join("lock"))
-        .map_err(unusable)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            return Err(PlatformError::InUse {
-                path: data_dir.to_owned(),
-            });
-        }
-        Err(TryLockError::Error(source)) => return Err(unusable(source)),
-    }
-    // For people who wonder who holds it.
-    file.set_len(0).map_err(unusable)?;
-    writeln!(file, "{}", std::process::id()).map_err(unusable)?;
-    Ok(file)
-}
-
-/// Creates a definition, or brings the one that is there up to date.
-async fn install(client: &Client, definition: Value) -> Result<(), PlatformError> {
-    let kind = GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
-    let name = definition["metadata"]["name"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned();
-    let refused = |source| PlatformError::Install {
-        what: format!("the definition {name}"),
-        source: Box::new(source),
-    };
-    let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::from_gvk(&kind));
-    let mut object: DynamicObject = serde_json::from_value(definition)
-        .map_err(|error| refused(kube::Error::SerdeError(error)))?;
-    let params = PostParams::default();
-    match api.get_opt(&name).await.map_err(refused)? {
-        Some(there) => {
-            object.metadata.resource_version = there.resource_version();
-            api.replace(&name, &params, &object)
-                .await
-                .map_err(refused)?;
-        }
-        None => {
-            api.create(&params, &object).await.map_err(refused)?;
-        }
-    }
-    Ok(())
-}
-
-/// Writes the only node.
-async fn announce(client: &Client, pooler: &Pooler, clock: &Clock) -> Result<(), PlatformError> {
-    let refused = |source| PlatformError::Install {
-        what: format!("the node {NODE_NAME}"),
-        source: Box::new(source),
-    };
-    let api: Api<NodeObject> = Api::all(client.clone());
-    if api.get_opt(NODE_NAME).await.map_err(refused)?.is_none() {
-        let node: NodeObject = serde_json::from_value(json!({
-            "metadata": {"name": NODE_NAME, "labels": {
-                "kubernetes.io/hostname": NODE_NAME, "kubernetes.io/os": "linux"
-            }},
-            "spec": {}
-        }))
-        .map_err(|error| refused(kube::Error::SerdeError(error)))?;
-        api.create(&PostParams::default(), &node)
-            .await
-            .map_err(refused)?;
-    }
-    let now = crate::api::common::rfc3339_seconds(clock.now());
-    let runtime = format!("pgbouncer://{}", pooler.version);
-    let status = json!({"status": {
-        "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}, {"type": "Hostname", "address": NODE_NAME}],
-        "conditions": [{"type": "Ready", "status": "True", "reason": "LocalPlatform",
-            "message": "poolers run as processes of this machine",
-            "lastHeartbeatTime": now, "lastTransitionTime": now}],
-        "nodeInfo": {"architecture": std::env::consts::ARCH, "operatingSystem": "linux",
-            "kubeletVersion": format!("bouncert-{}", env!("CARGO_PKG_VERSION")),
-            "kubeProxyVersion": "", "containerRuntimeVersion": runtime, "osImage": "",
-            "kernelVersion": "", "machineID": "", "systemUUID": "", "bootID": ""},
-    }});
-    api.patch_status(NODE_NAME, &PatchParams::default(), &Patch::Merge(status))
-        .await
-        .map_err(refused)?;
-    Ok(())
 }
 
 /// How long a stop may take: every pooler gets this long to end by itself, twice.

@@ -4,13 +4,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bouncert::local::datadir::DataDirError;
 use bouncert::local::platform::{Platform, PlatformError, PlatformOptions};
 use bouncert::local::runner::process::find_running;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Event, Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -535,6 +536,29 @@ async fn a_missing_secret_is_named_and_its_arrival_starts_the_pod() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_log_of_a_pod_is_that_of_its_pooler() {
+    let data = TempDir::new().unwrap();
+    let rig = Rig::start(&data).await;
+    rig.till(1).await;
+    rig.ready_pod("till-0").await;
+    let whole = rig
+        .api::<Pod>()
+        .logs("till-0", &LogParams::default())
+        .await
+        .unwrap();
+    assert!(whole.contains("process up"), "{whole}");
+    let last = LogParams {
+        tail_lines: Some(1),
+        timestamps: true,
+        ..LogParams::default()
+    };
+    let last = rig.api::<Pod>().logs("till-0", &last).await.unwrap();
+    assert_eq!(last.lines().count(), 1);
+    assert!(last.split(' ').next().unwrap().ends_with('Z'), "{last}");
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn scaling_changes_the_number_of_pods_and_the_budget_follows() {
     let data = TempDir::new().unwrap();
     let rig = Rig::start(&data).await;
@@ -582,7 +606,10 @@ async fn two_platforms_cannot_share_a_directory_and_a_missing_program_is_named()
     let options = PlatformOptions::new(data.path().join("data"));
     let first = Platform::start(options.clone()).await.unwrap();
     let second = Platform::start(options.clone()).await.err().unwrap();
-    assert!(matches!(second, PlatformError::InUse { .. }), "{second}");
+    assert!(
+        matches!(second, PlatformError::DataDir(DataDirError::InUse { .. })),
+        "{second}"
+    );
     drop(first);
     let without = PlatformOptions {
         pgbouncer: Some("/nonexistent/pgbouncer".into()),

@@ -8,7 +8,6 @@
 //! What differs from a kubelet: only the container named `pgbouncer` is run, without image or
 //! namespaces; its paths are translated into host paths, its names into loopback addresses.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 pub mod pod;
@@ -24,6 +23,7 @@ pub mod files;
 pub mod gather;
 pub mod identity;
 pub mod logs;
+pub mod podlogs;
 pub mod pooler;
 pub mod process;
 
@@ -46,11 +46,6 @@ pub const HOUSEKEEPING: Duration = Duration::from_secs(10);
 pub const STOP_GRACE: Duration = Duration::from_secs(3);
 
 impl Node {
-    /// The log file of a pod.
-    pub fn log_path(&self, pod: &Pod) -> PathBuf {
-        self.dirs.pod(&pod.uid().unwrap_or_default()).log
-    }
-
     /// Reads a file of the pooler's container as the process would see it; `None` if no mounted
     /// volume holds the path.
     pub fn read_pod_file(&self, pod: &Pod, path: &str) -> Option<std::io::Result<Vec<u8>>> {

@@ -65,6 +65,7 @@ impl PoolerProcess {
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("HOME", &dirs.run)
+            .env("TZ", "UTC")
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
