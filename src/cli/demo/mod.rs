@@ -30,6 +30,7 @@ use super::output::{Output, Progress};
 use crate::api::common::Phase;
 use crate::api::{PgBouncer, PgBouncerOpsRequest, RequestPhase};
 use crate::cluster::Cluster;
+use crate::local::postgres::ThrowAwayPostgres;
 
 /// For the PgBouncer to become Ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -105,7 +106,7 @@ async fn play(stage: &Stage, progress: &Progress) -> anyhow::Result<Report> {
     load.stop().await?;
 
     progress.now("comparing acknowledged commits with PostgreSQL's rows");
-    let rows = rows(stage).await?;
+    let rows = rows(postgres).await?;
     Ok(Report::new(outcomes, &ledger.tallies(), &rows))
 }
 
@@ -187,9 +188,9 @@ async fn service_address(cluster: &Cluster) -> anyhow::Result<SocketAddr> {
 }
 
 /// The rows that are really there, asked of PostgreSQL itself.
-async fn rows(stage: &Stage) -> anyhow::Result<HashSet<i64>> {
+async fn rows(postgres: &ThrowAwayPostgres) -> anyhow::Result<HashSet<i64>> {
     let query = format!("SELECT id FROM {TABLE}");
-    let rows = stage.postgres().execute(DATABASE, &query).await?;
+    let rows = postgres.execute(DATABASE, &query).await?;
     rows.iter()
         .map(|row| {
             let id = row.get("id").map(|id| id.parse());
@@ -198,3 +199,6 @@ async fn rows(stage: &Stage) -> anyhow::Result<HashSet<i64>> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;
