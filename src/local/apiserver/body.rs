@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::error::ApiError;
 use super::kinds::Resource;
+use super::protobuf;
 
 /// Largest body. Kubernetes' own limit: etcd takes 1.5 MiB and a patch may be twice its object.
 pub const BODY_MAX_BYTES: usize = 3 * 1024 * 1024;
@@ -42,11 +43,14 @@ pub fn media_type(headers: &HeaderMap) -> String {
         .to_ascii_lowercase()
 }
 
-/// An object in JSON or YAML; protobuf and anything else is refused.
+/// An object in JSON, YAML, or, for a few kinds, protobuf; anything else is refused.
 pub fn object(media_type: &str, bytes: &[u8]) -> Result<Value, ApiError> {
     match media_type {
         "" | "application/json" => json_value(bytes),
         "application/yaml" | "text/yaml" => yaml_value(bytes),
+        protobuf::MEDIA_TYPE => {
+            protobuf::decode(bytes).map_err(|error| ApiError::BadRequest(error.to_string()))
+        }
         _ => Err(ApiError::UnsupportedMediaType(
             "application/json, application/yaml",
         )),

@@ -11,9 +11,10 @@
 //! in-process client and `kubectl` go through the same router; the client merely has no socket.
 //!
 //! Guarantees: an answered write is on disk; a watch delivers every change after its revision in
-//! order or ends with 410; one object's `resourceVersion` only grows. Not offered: protobuf,
-//! admission webhooks, authorization (who holds the token may do everything), conversion between
-//! versions of a custom resource other than renaming.
+//! order or ends with 410; one object's `resourceVersion` only grows. Not offered: protobuf
+//! (but for reading what `kubectl create secret` and its like send), admission webhooks,
+//! authorization (who holds the token may do everything), conversion between versions of a custom
+//! resource other than renaming.
 
 pub mod admit;
 pub mod admit_workload;
@@ -28,6 +29,7 @@ pub mod meta;
 pub mod openapi;
 pub mod path;
 pub mod present;
+pub mod protobuf;
 pub mod query;
 pub mod schema;
 pub mod selector;
