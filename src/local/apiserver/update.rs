@@ -121,13 +121,6 @@ impl ApiServer {
             meta::set(&mut next, "generation", Some(json!(generation)));
         }
         if ownership == Ownership::Record {
-            // An empty list is how a client asks to forget who owns what.
-            let reset = next["metadata"]["managedFields"]
-                .as_array()
-                .is_some_and(Vec::is_empty);
-            if !reset {
-                meta::copy(stored, &mut next, "managedFields");
-            }
             apply::record_update(Some(stored), &mut next, &call.write(&now));
         }
         Ok((next, warnings))
