@@ -1,13 +1,12 @@
 //! What is built, from the outside.
 
 use k8s_openapi::api::core::v1::{Container, PodSpec};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::*;
 use crate::api::annotations::{DIGEST, SERVING_LABEL};
 use crate::api::{PgBouncer, SslMode};
 use crate::blueprint::defaults::{IssuerKind, complete};
-use crate::local::apiserver::schema::CompiledCrdVersion;
 use crate::pgbouncer::ini::Section;
 
 fn completed(mut bouncer: PgBouncer) -> PgBouncer {
@@ -294,49 +293,4 @@ fn several_replicas_get_a_disruption_budget_and_halting_scales_to_nothing() {
         json!(3)
     );
     assert_eq!(resources.workload.replicas(), 0);
-}
-
-/// The real CRDs, where they are at hand.
-fn real_crd(file: &str, version: &str) -> Option<CompiledCrdVersion> {
-    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
-        .ancestors()
-        .find_map(|dir| {
-            let dir = dir.join("shared/crds");
-            dir.is_dir().then_some(dir)
-        })?;
-    let text = std::fs::read_to_string(dir.join(file)).unwrap();
-    let crd: Value = serde_saphyr::from_str(&text).unwrap();
-    Some(CompiledCrdVersion::compile(&crd, version).unwrap())
-}
-
-fn is_valid(crd: &CompiledCrdVersion, object: &impl serde::Serialize) {
-    let mut object = serde_json::to_value(object).unwrap();
-    let dropped = crd.prune(&mut object);
-    assert!(dropped.is_empty(), "the CRD does not know {dropped:?}");
-    let errors: Vec<String> = crd
-        .validate(&object, None)
-        .iter()
-        .map(|error| format!("{error:?}"))
-        .collect();
-    assert!(errors.is_empty(), "{errors:#?}");
-}
-
-#[test]
-fn what_we_write_is_valid_under_the_real_definitions() {
-    let mut bouncer = testing::tls_bouncer("billing");
-    bouncer.spec.monitor = Some(json!({ "agent": "prometheus.io" }));
-    let bouncer = completed(bouncer);
-    let resources = build(&inputs(bouncer.clone())).unwrap();
-    let Workload::PetSet(set) = &resources.workload else {
-        panic!("no PetSet")
-    };
-    if let Some(crd) = real_crd("kubedb.com_pgbouncers.yaml", "v1") {
-        is_valid(&crd, &bouncer);
-    }
-    if let Some(crd) = real_crd("apps.k8s.appscode.com_petsets.yaml", "v1") {
-        is_valid(&crd, set);
-    }
-    if let Some(crd) = real_crd("appcatalog.appscode.com_appbindings.yaml", "v1alpha1") {
-        is_valid(&crd, &resources.binding);
-    }
 }

@@ -24,7 +24,7 @@ const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01
 
 impl Provisioner {
     /// Makes the auth Secret, or checks the one that is there; copies its date to the object.
-    pub(super) async fn ensure_auth(&self, bouncer: PgBouncer) -> Result<PgBouncer, Blocked> {
+    pub(super) async fn ensure_auth(&self, bouncer: &mut PgBouncer) -> Result<(), Blocked> {
         let auth = bouncer.spec.auth_secret.as_ref();
         if let Some(kind) = auth.map(|auth| &auth.kind).filter(|kind| *kind != "Secret") {
             return Err(Blocked::AuthSecretKind(kind.clone()));
@@ -32,24 +32,24 @@ impl Provisioner {
         let is_external = auth.is_some_and(|auth| auth.externally_managed == Some(true));
         let at = ObjectRef::new(
             bouncer.namespace().unwrap_or_default(),
-            names::auth_secret(&bouncer),
+            names::auth_secret(bouncer),
         );
         let secret = match self.cluster.get::<Secret>(&at).await? {
             Some(secret) => secret,
             None if is_external => return Err(Blocked::NoExternalAuthSecret(at)),
             None => {
-                let made = secret(&bouncer, &at.name, self.clock.now())?;
+                let made = secret(bouncer, &at.name, self.clock.now())?;
                 self.cluster.create_or_get(&made).await?
             }
         };
-        check(&bouncer, &secret, is_external)?;
+        check(bouncer, &secret, is_external)?;
         self.copy_date(bouncer, &secret).await
     }
 
     /// `spec.authSecret.activeFrom` follows the Secret's annotation.
-    async fn copy_date(&self, bouncer: PgBouncer, secret: &Secret) -> Result<PgBouncer, Blocked> {
+    async fn copy_date(&self, bouncer: &mut PgBouncer, secret: &Secret) -> Result<(), Blocked> {
         let Some(since) = secret.annotations().get(AUTH_ACTIVE_FROM) else {
-            return Ok(bouncer);
+            return Ok(());
         };
         let known = bouncer
             .spec
@@ -57,11 +57,12 @@ impl Provisioner {
             .as_ref()
             .and_then(|auth| auth.active_from.as_ref());
         if known == Some(since) {
-            return Ok(bouncer);
+            return Ok(());
         }
         let patch = json!({ "spec": { "authSecret": { "activeFrom": since } } });
-        let patch = compare_and_swap(&bouncer, patch);
-        Ok(self.cluster.patch(&reference(&bouncer), &patch).await?)
+        let patch = compare_and_swap(bouncer, patch);
+        *bouncer = self.cluster.patch(&reference(bouncer), &patch).await?;
+        Ok(())
     }
 }
 

@@ -119,12 +119,12 @@ impl Provisioner {
             self.memory.forget(&uid);
             return Ok(Next::Wait);
         }
-        let bouncer = self.begin(bouncer).await?;
-        let (bouncer, blocked, digest) = match self.converge(bouncer.clone()).await {
-            Ok((bouncer, digest)) => (bouncer, None, Some(digest)),
+        let mut bouncer = self.begin(bouncer).await?;
+        let (digest, blocked) = match self.converge(&mut bouncer).await {
+            Ok(digest) => (Some(digest), None),
             Err(Blocked::Passing(error)) => return Err(error.into()),
             Err(Blocked::TakenOver) => return Ok(Next::Again(TAKEN_OVER_PAUSE)),
-            Err(blocked) => (bouncer, Some(blocked), None),
+            Err(blocked) => (None, Some(blocked)),
         };
         let pods = self.health(&bouncer, digest.as_deref()).await?;
         let is_ready = self.report(&bouncer, &Seen { pods, blocked }).await?;
@@ -144,23 +144,24 @@ impl Provisioner {
         Ok(Next::Again(period))
     }
 
-    /// Everything between the object and its objects.
-    async fn converge(&self, bouncer: PgBouncer) -> Result<(PgBouncer, String), Blocked> {
-        let bouncer = self.complete(bouncer).await?;
-        let bouncer = self.ensure_auth(bouncer).await?;
+    /// Everything between the object and its objects. `bouncer` is always as it was last written,
+    /// also when this fails; the digest that its pods are to carry is returned.
+    async fn converge(&self, bouncer: &mut PgBouncer) -> Result<String, Blocked> {
+        self.complete(bouncer).await?;
+        self.ensure_auth(bouncer).await?;
         let kind = self.workload_kind().await?;
-        let mut around = surroundings::read(&self.cluster, &bouncer, kind).await?;
+        let mut around = surroundings::read(&self.cluster, bouncer, kind).await?;
         if self
-            .ensure_certificates(&bouncer, &around.load_balancer)
+            .ensure_certificates(bouncer, &around.load_balancer)
             .await?
         {
-            around = surroundings::read(&self.cluster, &bouncer, kind).await?;
+            around = surroundings::read(&self.cluster, bouncer, kind).await?;
         }
-        let inputs = Inputs::new(&bouncer, &around)?;
+        let inputs = Inputs::new(bouncer, &around)?;
         let digest = inputs.digest();
         let resources = blueprint::build(&inputs)?;
-        self.apply(&bouncer, &inputs, resources).await?;
-        Ok((bouncer, digest))
+        self.apply(bouncer, &inputs, resources).await?;
+        Ok(digest)
     }
 
     async fn workload_kind(&self) -> Result<WorkloadKind, ClusterError> {

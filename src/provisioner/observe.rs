@@ -21,14 +21,13 @@ impl Provisioner {
     }
 
     /// Writes back what the specification leaves open, as an admission webhook would (CONTRACT 3.1).
-    pub(super) async fn complete(&self, bouncer: PgBouncer) -> Result<PgBouncer, Blocked> {
-        let name = bouncer.name_any();
-        let issuer = self.issuer_kind(&bouncer).await?;
-        let completed = defaults::complete(&bouncer.spec, &name, issuer);
-        match validate::completion(&bouncer, &completed) {
-            Some(patch) => Ok(self.cluster.patch(&reference(&bouncer), &patch).await?),
-            None => Ok(bouncer),
+    pub(super) async fn complete(&self, bouncer: &mut PgBouncer) -> Result<(), Blocked> {
+        let issuer = self.issuer_kind(bouncer).await?;
+        let completed = defaults::complete(&bouncer.spec, &bouncer.name_any(), issuer);
+        if let Some(patch) = validate::completion(bouncer, &completed) {
+            *bouncer = self.cluster.patch(&reference(bouncer), &patch).await?;
         }
+        Ok(())
     }
 
     /// The common issuer's kind; it is looked up only where the list of certificates is incomplete.

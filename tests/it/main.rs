@@ -17,4 +17,5 @@ mod material;
 mod pipeline;
 mod platform;
 mod pooler;
+mod provisioning;
 mod support;

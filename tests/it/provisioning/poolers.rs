@@ -1,0 +1,165 @@
+//! With real poolers on the local platform, and the whole daemon.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use bouncert::api::common::Phase;
+use bouncert::daemon::{self, DaemonOptions};
+use bouncert::local::platform::{Platform, PlatformOptions};
+use bouncert::local::runner::process::find_running;
+use bouncert::pgbouncer::probe::{Served, fingerprint, probe};
+use bouncert::pki::pem::read_certificates;
+use k8s_openapi::api::core::v1::Pod;
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::support::eventually;
+
+/// A platform and the daemon on it.
+struct Rig {
+    client: Client,
+    tasks: JoinSet<()>,
+    stop: CancellationToken,
+    runtime: PathBuf,
+    _data: TempDir,
+}
+
+impl Drop for Rig {
+    /// A test that failed leaves no pooler behind.
+    fn drop(&mut self) {
+        for found in find_running(&self.runtime) {
+            let pid = i32::try_from(found.pid)
+                .ok()
+                .and_then(rustix::process::Pid::from_raw);
+            if let Some(pid) = pid {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+    }
+}
+
+impl Rig {
+    async fn start() -> Self {
+        let data = TempDir::new().unwrap();
+        let mut options = PlatformOptions::new(data.path().join("data"));
+        options.definitions = definitions();
+        let platform = Platform::start(options).await.unwrap();
+        let (client, runtime) = (platform.client(), platform.runtime_dir().to_owned());
+        furnish(&client).await;
+        backend(&client).await;
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(platform.run(stop.clone()));
+        let daemon = daemon::run(client.clone(), DaemonOptions::default(), stop.clone());
+        tasks.spawn(async move { daemon.await.unwrap() });
+        Self {
+            client,
+            tasks,
+            stop,
+            runtime,
+            _data: data,
+        }
+    }
+
+    async fn is_ready(&self, name: &str) -> PgBouncer {
+        eventually(SOON, async || {
+            let object: PgBouncer = get(&self.client, name).await.unwrap();
+            let phase = object.status.as_ref().and_then(|status| status.phase);
+            if phase == Some(Phase::Ready) {
+                Ok(object)
+            } else {
+                Err(conditions(&object))
+            }
+        })
+        .await
+    }
+
+    async fn address(&self, pod: &str) -> SocketAddr {
+        let pod: Pod = get(&self.client, pod).await.unwrap();
+        let ip = pod.status.unwrap().pod_ip.unwrap();
+        SocketAddr::new(ip.parse().unwrap(), 5432)
+    }
+
+    async fn stop(mut self) {
+        self.stop.cancel();
+        while let Some(ended) = tokio::time::timeout(SOON, self.tasks.join_next())
+            .await
+            .unwrap()
+        {
+            ended.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_plain_pooler_comes_up_and_loses_and_regains_its_readiness() {
+    let rig = Rig::start().await;
+    create(&rig.client, bouncer("billing", json!({ "replicas": 2 }))).await;
+    let object = rig.is_ready("billing").await;
+    let status = object.status.unwrap();
+    let types: Vec<_> = status
+        .conditions
+        .iter()
+        .map(|it| it.type_.as_str())
+        .collect();
+    assert_eq!(
+        types,
+        [
+            "ProvisioningStarted",
+            "ReplicaReady",
+            "AcceptingConnection",
+            "Ready",
+            "Provisioned"
+        ]
+    );
+    let served = probe(rig.address("billing-1").await, None, SOON)
+        .await
+        .unwrap();
+    assert_eq!(served, Served::Plaintext);
+
+    let pods: Api<Pod> = Api::namespaced(rig.client.clone(), NAMESPACE);
+    pods.delete("billing-1", &kube::api::DeleteParams::default())
+        .await
+        .unwrap();
+    eventually(SOON, async || {
+        let object: PgBouncer = get(&rig.client, "billing").await.unwrap();
+        let phase = object.status.and_then(|status| status.phase);
+        if phase == Some(Phase::Critical) {
+            Ok(())
+        } else {
+            Err(phase)
+        }
+    })
+    .await;
+    rig.is_ready("billing").await;
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_pooler_created_with_tls_serves_the_certificate_of_its_secret() {
+    let rig = Rig::start().await;
+    let spec = json!({
+        "sslMode": "verify-ca",
+        "tls": { "issuerRef": {
+            "apiGroup": "cert-manager.io", "kind": "Issuer", "name": "notary" } },
+    });
+    create(&rig.client, bouncer("billing", spec)).await;
+    // The issuer comes later: the object waits for it, and is woken by it.
+    eventually(SOON, async || {
+        let told = conditions(&get(&rig.client, "billing").await.unwrap());
+        let waits = told.iter().any(|it| it.contains("Issuer shop/notary"));
+        if waits { Ok(()) } else { Err(told) }
+    })
+    .await;
+    issuer(&rig.client, "notary").await;
+    rig.is_ready("billing").await;
+    let served = probe(rig.address("billing-0").await, None, SOON)
+        .await
+        .unwrap();
+    let pem = secret_value(&rig.client, "billing-server-cert", "tls.crt").await;
+    let leaf = read_certificates(&pem).unwrap().remove(0);
+    assert_eq!(served.fingerprint(), Some(fingerprint(&leaf)));
+    rig.stop().await;
+}
