@@ -13,6 +13,8 @@ pub mod shape;
 mod validate;
 
 #[cfg(test)]
+mod real;
+#[cfg(test)]
 mod tests;
 
 use serde_json::Value;
