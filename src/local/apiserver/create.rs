@@ -145,7 +145,7 @@ impl ApiServer {
         Err(ApiError::Forbidden {
             about: about.clone(),
             why,
-            cause: Some(cause),
+            cause: Some(Box::new(cause)),
         })
     }
 }

@@ -19,6 +19,7 @@ use rustls::ServerConfig;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::{Duration, OffsetDateTime};
 
+use super::meta;
 use crate::redacted::Redacted;
 
 const CA_CERTIFICATE: &str = "apiserver-ca.crt";
@@ -90,9 +91,10 @@ impl Credentials {
     pub fn open(dir: &Path, now: OffsetDateTime) -> Result<Self, CredentialsError> {
         let ca_path = dir.join(CA_CERTIFICATE);
         let key_path = dir.join(CA_KEY);
-        let (ca_pem, ca_key) = match (read(&ca_path)?, read(&key_path)?) {
-            (Some(certificate), Some(key)) => (certificate, Redacted::new(key)),
-            _ => {
+        let (ca_pem, ca_key) =
+            if let (Some(certificate), Some(key)) = (read(&ca_path)?, read(&key_path)?) {
+                (certificate, Redacted::new(key))
+            } else {
                 let (certificate, key) =
                     authority(now).map_err(|source| CredentialsError::Authority {
                         path: ca_path.clone(),
@@ -101,8 +103,7 @@ impl Credentials {
                 write_private(&key_path, key.expose())?;
                 write_private(&ca_path, &certificate)?;
                 (certificate, key)
-            }
-        };
+            };
         let token_path = dir.join(TOKEN);
         let token = match read(&token_path)? {
             Some(token) if !token.trim().is_empty() => Redacted::new(token.trim().to_owned()),
@@ -223,9 +224,7 @@ fn token() -> Result<Redacted<String>, CredentialsError> {
     SystemRandom::new()
         .fill(&mut bytes)
         .map_err(|_| CredentialsError::Random)?;
-    Ok(Redacted::new(
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
-    ))
+    Ok(Redacted::new(meta::hex(&bytes)))
 }
 
 fn read(path: &Path) -> Result<Option<String>, CredentialsError> {

@@ -1,4 +1,4 @@
-//! What is served: versions, groups, resources, health, and the OpenAPI documents.
+//! What is served: versions, groups, resources, health, and the `OpenAPI` documents.
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -15,7 +15,7 @@ use super::path::Path;
 /// The Kubernetes whose behaviour is followed.
 const MAJOR: &str = "1";
 /// Its minor version.
-const MINOR: &str = "34";
+const MINOR: &str = "33";
 
 const VERBS: &[&str] = &[
     "create",
@@ -30,7 +30,7 @@ const VERBS: &[&str] = &[
 
 impl ApiServer {
     /// Answers everything that is not about objects.
-    pub(super) async fn discover(
+    pub(super) fn discover(
         &self,
         path: &Path,
         method: &Method,

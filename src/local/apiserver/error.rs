@@ -97,7 +97,7 @@ pub enum ApiError {
         /// Why not.
         why: String,
         /// Machine-readable cause.
-        cause: Option<Value>,
+        cause: Option<Box<Value>>,
     },
     /// The revision is older than the kept history.
     #[error("{0}")]
@@ -120,7 +120,7 @@ pub enum ApiError {
         /// Kubernetes' sentence.
         message: String,
         /// Machine-readable cause.
-        cause: Value,
+        cause: Box<Value>,
     },
     /// The work took too long.
     #[error("the request did not complete within {0} s")]
@@ -135,7 +135,7 @@ pub enum ApiError {
     },
     /// The store failed.
     #[error("Internal error occurred: the object store failed")]
-    Store(#[source] StoreError),
+    Store(#[source] Box<StoreError>),
     /// Something of ours failed.
     #[error("Internal error occurred: {0}")]
     Internal(String),
@@ -150,7 +150,7 @@ impl From<StoreError> for ApiError {
             StoreError::Gone { asked, oldest } => {
                 Self::Expired(format!("too old resource version: {asked} ({oldest})"))
             }
-            other => Self::Store(other),
+            other => Self::Store(Box::new(other)),
         }
     }
 }

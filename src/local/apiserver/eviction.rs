@@ -212,13 +212,13 @@ fn amount(value: &Value, whole: usize) -> usize {
 fn violation(budget: &str, needed: usize, healthy: usize) -> ApiError {
     ApiError::TooManyRequests {
         message: "Cannot evict pod as it would violate the pod's disruption budget.".to_owned(),
-        cause: json!({
+        cause: Box::new(json!({
             "reason": "DisruptionBudget",
             "message": format!(
                 "The disruption budget {budget} needs {needed} healthy pods and has {healthy} \
                  currently"
             ),
-        }),
+        })),
     }
 }
 
@@ -230,7 +230,7 @@ mod tests {
         json!({"metadata": {}, "status": {"conditions": [{"type": "Ready", "status": ready}]}})
     }
 
-    fn verdict(spec: Value, evicted: &Value, pods: &[&Value], expected: usize) -> Verdict {
+    fn verdict(spec: &Value, evicted: &Value, pods: &[&Value], expected: usize) -> Verdict {
         decide(
             &json!({"metadata": {"name": "keep"}, "spec": spec}),
             evicted,
@@ -244,10 +244,10 @@ mod tests {
         let (ready, starting) = (pod("True"), pod("False"));
         let spec = || json!({"maxUnavailable": 1});
         assert_eq!(
-            verdict(spec(), &ready, &[&ready, &ready, &ready], 3),
+            verdict(&spec(), &ready, &[&ready, &ready, &ready], 3),
             Verdict::Allowed
         );
-        let refused = verdict(spec(), &ready, &[&ready, &ready, &starting], 3);
+        let refused = verdict(&spec(), &ready, &[&ready, &ready, &starting], 3);
         assert_eq!(
             refused,
             Verdict::Refused {
@@ -263,10 +263,10 @@ mod tests {
         let (ready, starting) = (pod("True"), pod("False"));
         let spec = || json!({"minAvailable": 2});
         assert_eq!(
-            verdict(spec(), &starting, &[&ready, &ready, &starting], 3),
+            verdict(&spec(), &starting, &[&ready, &ready, &starting], 3),
             Verdict::Allowed
         );
-        let few = verdict(spec(), &starting, &[&ready, &starting], 2);
+        let few = verdict(&spec(), &starting, &[&ready, &starting], 2);
         assert!(matches!(
             few,
             Verdict::Refused {

@@ -140,45 +140,56 @@ pub fn join_version(group: &str, version: &str) -> String {
 #[derive(Debug, Default)]
 pub struct Registry {
     by_path: BTreeMap<(String, String, String), Arc<Resource>>,
-    /// Definitions in order of their names, with why they are not served.
-    pub refused: BTreeMap<String, String>,
+    /// Name of each definition, what it said, and what it makes served.
+    definitions: BTreeMap<String, Definition>,
+}
+
+/// A definition, compiled. Compiling is the expensive part, so an unchanged one is taken over.
+#[derive(Clone, Debug)]
+struct Definition {
+    said: Arc<Value>,
+    served: Vec<Arc<Resource>>,
 }
 
 impl Registry {
-    /// The fixed table and the given definitions.
-    pub fn new<'a>(definitions: impl IntoIterator<Item = &'a Value>) -> Self {
+    /// The fixed table and the given definitions; `former` lends what it has compiled.
+    pub fn new(definitions: impl IntoIterator<Item = Arc<Value>>, former: &Self) -> Self {
         let mut registry = Self::default();
         for row in BUILT_IN {
-            registry.add(row.resource());
+            registry.add(Arc::new(row.resource()));
         }
-        for definition in definitions {
-            if let Err(error) = registry.add_definition(definition) {
-                let name = definition.pointer("/metadata/name").and_then(Value::as_str);
-                registry
-                    .refused
-                    .insert(name.unwrap_or_default().to_owned(), error.to_string());
+        for said in definitions {
+            let name = said
+                .pointer("/metadata/name")
+                .and_then(Value::as_str)
+                .unwrap_or_default();
+            let known = former
+                .definitions
+                .get(name)
+                .filter(|known| known.said["spec"] == said["spec"]);
+            let served = match known {
+                Some(known) => known.served.clone(),
+                None => compiled(name, &said),
+            };
+            for resource in &served {
+                registry.add(Arc::clone(resource));
             }
+            let name = name.to_owned();
+            registry
+                .definitions
+                .insert(name, Definition { said, served });
         }
         registry
     }
 
-    fn add_definition(&mut self, definition: &Value) -> Result<(), super::schema::CompileError> {
-        for resource in super::definitions::served(definition)? {
-            self.add(resource);
-        }
-        Ok(())
-    }
-
-    fn add(&mut self, resource: Resource) {
+    fn add(&mut self, resource: Arc<Resource>) {
         let path = (
             resource.group.clone(),
             resource.version.clone(),
             resource.plural.clone(),
         );
         // A definition never takes the place of something that is served already.
-        self.by_path
-            .entry(path)
-            .or_insert_with(|| Arc::new(resource));
+        self.by_path.entry(path).or_insert(resource);
     }
 
     /// The resource at `/apis/{group}/{version}/…/{plural}`.
@@ -225,6 +236,19 @@ impl Registry {
     }
 }
 
+/// What a definition makes served. Only definitions that compile are stored, so a refusal means
+/// that the data directory is from a program that was more lenient.
+fn compiled(name: &str, said: &Value) -> Vec<Arc<Resource>> {
+    match super::definitions::served(said) {
+        Ok(resources) => resources.into_iter().map(Arc::new).collect(),
+        Err(error) => {
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(error, definition = name, "a definition is not served");
+            Vec::new()
+        }
+    }
+}
+
 /// Kubernetes' order of version names: `v2` before `v1` before `v1beta2` before `v1alpha1`.
 fn priority(version: &str) -> (u32, u32, u32) {
     let digits = |text: &str| text.parse::<u32>().unwrap_or(0);
@@ -253,7 +277,7 @@ mod tests {
 
     #[test]
     fn both_faces_of_an_event_are_stored_in_one_place() {
-        let registry = Registry::new([]);
+        let registry = Registry::new([], &Registry::default());
         let old = registry.find("", "v1", "events").unwrap();
         let new = registry.find("events.k8s.io", "v1", "events").unwrap();
         assert_eq!(old.key("books", "e"), new.key("books", "e"));

@@ -71,7 +71,7 @@ pub fn remove_finalizer(object: &mut Value, finalizer: &str) {
     set(
         object,
         "finalizers",
-        (!left.is_empty()).then(|| Value::Array(left)),
+        (!left.is_empty()).then_some(Value::Array(left)),
     );
 }
 
@@ -89,7 +89,7 @@ pub fn uid(random: &SystemRandom) -> String {
     let _ = random.fill(&mut bytes);
     bytes[6] = (bytes[6] & 0x0f) | 0x40;
     bytes[8] = (bytes[8] & 0x3f) | 0x80;
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = hex(&bytes);
     format!(
         "{}-{}-{}-{}-{}",
         &hex[..8],
@@ -98,6 +98,16 @@ pub fn uid(random: &SystemRandom) -> String {
         &hex[16..20],
         &hex[20..]
     )
+}
+
+/// Bytes as lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        for digit in [byte >> 4, byte & 0x0f] {
+            text.extend(char::from_digit(u32::from(digit), 16));
+        }
+        text
+    })
 }
 
 /// `prefix` with a random ending.

@@ -31,6 +31,7 @@ pub mod path;
 pub mod present;
 pub mod protobuf;
 pub mod query;
+pub mod reviews;
 pub mod schema;
 pub mod selector;
 pub mod strategic;
@@ -157,10 +158,8 @@ impl ApiServer {
             namespace: None,
         };
         let listing = self.inner.store.list(&scope);
-        let fresh = Registry::new(listing.objects.iter().map(|(_, object)| object.as_ref()));
-        for (definition, reason) in &fresh.refused {
-            tracing::warn!(definition, reason, "a definition is not served");
-        }
+        let definitions = listing.objects.into_iter().map(|(_, object)| object);
+        let fresh = Registry::new(definitions, &registry);
         *registry = Arc::new(fresh);
     }
 

@@ -102,7 +102,8 @@ impl ApiServer {
             if call.subresource.is_some() || !meta::text(&config, "uid").is_empty() {
                 return Err(ApiError::NotFound(call.about()));
             }
-            let object = apply(None, &config, &call.write(&now), on_conflict).map_err(refused)?;
+            let object = apply(None, &config, &call.write(&now), on_conflict)
+                .map_err(|error| refused(&error))?;
             match self.create_object(call, object, Ownership::Applied) {
                 // Somebody created it a moment ago: apply to theirs.
                 Err(ApiError::AlreadyExists(_)) => {}
@@ -113,8 +114,8 @@ impl ApiServer {
             let mut live = super::present::served(&call.resource, stored);
             let revision = config["metadata"].get("resourceVersion").cloned();
             meta::set(&mut live, "resourceVersion", None);
-            let mut next =
-                apply(Some(&live), &config, &call.write(&now), on_conflict).map_err(refused)?;
+            let mut next = apply(Some(&live), &config, &call.write(&now), on_conflict)
+                .map_err(|error| refused(&error))?;
             meta::set(&mut next, "resourceVersion", revision);
             Ok(if call.resource.is(EVENTS_GROUP, "events") {
                 events::to_stored(&next)
@@ -164,9 +165,9 @@ fn own_part(call: &Call, config: &mut Value) {
     }
 }
 
-fn refused(error: ApplyError) -> ApiError {
+fn refused(error: &ApplyError) -> ApiError {
     let message = error.to_string();
-    match &error {
+    match error {
         ApplyError::Conflicts(_) => ApiError::ApplyConflict {
             message,
             causes: error.causes(),

@@ -100,7 +100,7 @@ impl Call {
         let mut fields = self.query.field_selector.clone().unwrap_or_default();
         if let Some(name) = &self.name {
             let separator = if fields.is_empty() { "" } else { "," };
-            fields.push_str(&format!("{separator}metadata.name={name}"));
+            fields.extend([separator, "metadata.name=", name]);
         }
         let labels = self.query.label_selector.as_deref();
         Selector::parse(&self.resource.kind, labels, Some(&fields))

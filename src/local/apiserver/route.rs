@@ -16,6 +16,7 @@ use super::error::ApiError;
 use super::path::{self, Path};
 use super::present::Form;
 use super::query::Query;
+use super::reviews;
 
 /// Longest time for anything but a watch or a followed log: a write takes one disk sync, so this is
 /// reached only where the disk hangs.
@@ -33,8 +34,13 @@ async fn handle(server: ApiServer, request: Request) -> Result<Response, ApiErro
     let (parts, body) = request.into_parts();
     let path = path::parse(parts.uri.path()).ok_or(ApiError::NoSuchPath)?;
     let Path::Objects(target) = path else {
-        return server.discover(&path, &parts.method, &parts.headers).await;
+        return server.discover(&path, &parts.method, &parts.headers);
     };
+    if parts.method == Method::POST
+        && let Some(answer) = reviews::answer(&target.group, &target.version, &target.resource)
+    {
+        return Ok((StatusCode::CREATED, Json(answer)).into_response());
+    }
     let query = Query::parse(&parts.uri)?;
     let resource = server
         .registry()

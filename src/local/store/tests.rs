@@ -152,29 +152,43 @@ async fn a_follower_sees_every_change_in_order() {
         )
         .unwrap();
     store.delete(&key("a"), revision_of(&changed)).unwrap();
-    let changes = follower.next().await.unwrap();
-    let kinds: Vec<_> = changes.iter().map(|change| change.kind).collect();
+    let seen = follower.next().await.unwrap();
+    let kinds: Vec<_> = seen.iter().map(|change| change.kind).collect();
     assert_eq!(
         kinds,
         [ChangeKind::Added, ChangeKind::Modified, ChangeKind::Deleted]
     );
-    assert_eq!(changes[1].before.as_ref().unwrap()["note"], "1");
+    assert_eq!(seen[1].before.as_ref().unwrap()["note"], "1");
     assert_eq!(follower.revision(), store.revision());
 }
 
-#[tokio::test]
-async fn a_follower_that_the_history_has_passed_is_told() {
-    let store = Arc::new(Store::in_memory().unwrap());
-    let from = store.revision();
-    let mut slow = store.subscribe(from).unwrap();
-    let mut last = revision_of(&store.put(&key("a"), object("0"), Expect::Absent).unwrap());
-    for _ in 0..=WATCH_HISTORY_MAX {
-        last = revision_of(
-            &store
-                .put(&key("a"), object("n"), Expect::Revision(last))
-                .unwrap(),
-        );
+#[test]
+fn the_history_forgets_its_oldest_change_and_says_so() {
+    let mut history = History::starting_at(5);
+    let kept = WATCH_HISTORY_MAX as u64;
+    for revision in 6..=kept + 6 {
+        history.push(Change {
+            revision,
+            kind: ChangeKind::Modified,
+            key: key("a"),
+            object: Arc::new(object("n")),
+            before: None,
+        });
     }
-    assert!(matches!(slow.next().await, Err(StoreError::Gone { .. })));
-    assert!(matches!(store.subscribe(from), Err(StoreError::Gone { asked, .. }) if asked == from));
+    assert!(matches!(
+        history.after(5, 1),
+        Err(StoreError::Gone {
+            asked: 5,
+            oldest: 6
+        })
+    ));
+    let first = history.after(6, 3).unwrap();
+    assert_eq!(
+        first
+            .iter()
+            .map(|change| change.revision)
+            .collect::<Vec<_>>(),
+        [7, 8, 9]
+    );
+    assert!(history.after(kept + 6, 3).unwrap().is_empty());
 }

@@ -5,7 +5,7 @@ use std::process::Output;
 
 use bouncert::local::apiserver::serve::{ServeError, ServeOptions};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -147,62 +147,110 @@ async fn kubectl(served: &Served, arguments: &[&str], input: Option<&Value>) -> 
     format!("{out}{err}")
 }
 
-#[tokio::test]
-async fn kubectl_works_where_it_is_installed() {
+/// `kubectl` works against a server that knows ledgers and has a namespace `books`; `None` where
+/// it is not installed.
+async fn with_kubectl() -> Option<Served> {
     let served = served().await;
     if run(&served, &["version"], None).await.is_none() {
-        return served.end().await;
+        served.end().await;
+        return None;
     }
     kubectl(&served, &["apply"], Some(&ledgers())).await;
+    let established = [
+        "wait",
+        "--for=condition=Established",
+        "crd/ledgers.books.example",
+    ];
+    kubectl(&served, &established, None).await;
+    kubectl(&served, &["create", "namespace", "books"], None).await;
+    Some(served)
+}
+
+fn ledger(name: &str, spec: &Value) -> Value {
+    json!({
+        "apiVersion": "books.example/v1", "kind": "Ledger",
+        "metadata": {"name": name, "namespace": "books"}, "spec": spec,
+    })
+}
+
+const PAGES: &[&str] = &[
+    "get",
+    "ledger/main",
+    "-n",
+    "books",
+    "-o",
+    "jsonpath={.spec.pages}",
+];
+
+#[tokio::test]
+async fn kubectl_creates_applies_and_shows_columns() {
+    let Some(served) = with_kubectl().await else {
+        return;
+    };
     kubectl(
         &served,
-        &[
-            "wait",
-            "--for=condition=Established",
-            "crd/ledgers.books.example",
-        ],
-        None,
+        &["create"],
+        Some(&ledger("main", &json!({"pages": 7, "colour": "red"}))),
     )
     .await;
-    let namespace = serde_json::json!({
-        "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "books"},
-    });
-    kubectl(&served, &["create"], Some(&namespace)).await;
-    let mut ledger = serde_json::json!({
-        "apiVersion": "books.example/v1", "kind": "Ledger",
-        "metadata": {"name": "main", "namespace": "books"}, "spec": {"pages": 7, "colour": "red"},
-    });
-    kubectl(&served, &["create"], Some(&ledger)).await;
     let table = kubectl(&served, &["get", "lg", "-n", "books"], None).await;
     assert!(table.contains("COLOUR") && table.contains("red"), "{table}");
 
-    ledger["spec"]["pages"] = 8.into();
-    kubectl(&served, &["apply"], Some(&ledger)).await;
+    let more = ledger("main", &json!({"pages": 8, "colour": "red"}));
+    kubectl(&served, &["apply"], Some(&more)).await;
     kubectl(
         &served,
         &["apply", "--server-side", "--force-conflicts"],
-        Some(&ledger),
+        Some(&more),
     )
     .await;
-    let pages = [
-        "get",
-        "ledger/main",
-        "-n",
-        "books",
-        "-o",
-        "jsonpath={.spec.pages}",
-    ];
-    assert_eq!(kubectl(&served, &pages, None).await, "8");
+    assert_eq!(kubectl(&served, PAGES, None).await, "8");
+    kubectl(
+        &served,
+        &["scale", "ledger/main", "-n", "books", "--replicas=3"],
+        None,
+    )
+    .await;
+    assert_eq!(kubectl(&served, PAGES, None).await, "3");
+
+    let wrong = ledger("wrong", &json!({"pages": 1, "colour": "green"}));
+    let output = run(&served, &["create"], Some(&wrong)).await.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && said.contains("spec.colour"),
+        "{said}"
+    );
+    let misspelt = ledger("misspelt", &json!({"pages": 1, "color": "red"}));
+    let output = run(&served, &["create"], Some(&misspelt)).await.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && said.contains("unknown field \"spec.color\""),
+        "{said}"
+    );
+    served.end().await;
+}
+
+#[tokio::test]
+async fn kubectl_waits_describes_and_deletes() {
+    let Some(served) = with_kubectl().await else {
+        return;
+    };
+    kubectl(
+        &served,
+        &["create"],
+        Some(&ledger("main", &json!({"pages": 7}))),
+    )
+    .await;
+    let status = r#"{"status":{"phase":"Open"}}"#;
     let patch = [
         "patch",
         "ledger/main",
         "-n",
         "books",
-        "--type=merge",
         "--subresource=status",
+        "--type=merge",
     ];
-    let patch = [&patch[..], &["-p", r#"{"status":{"phase":"Open"}}"#]].concat();
-    kubectl(&served, &patch, None).await;
+    kubectl(&served, &[&patch[..], &["-p", status]].concat(), None).await;
     let wait = [
         "wait",
         "--for=jsonpath={.status.phase}=Open",
@@ -233,23 +281,11 @@ async fn kubectl_works_where_it_is_installed() {
         listed.contains("Opaque") && listed.contains("ledger.books.example/main"),
         "{listed}"
     );
-    kubectl(
-        &served,
-        &["scale", "ledger/main", "-n", "books", "--replicas=3"],
-        None,
-    )
-    .await;
-    assert_eq!(kubectl(&served, &pages, None).await, "3");
-
-    let wrong = serde_json::json!({
-        "apiVersion": "books.example/v1", "kind": "Ledger",
-        "metadata": {"name": "wrong", "namespace": "books"}, "spec": {"pages": 1, "colour": "green"},
-    });
-    let output = run(&served, &["create"], Some(&wrong)).await.unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        !output.status.success() && said.contains("spec.colour"),
-        "{said}"
+    assert_eq!(
+        kubectl(&served, &["auth", "can-i", "delete", "secrets"], None)
+            .await
+            .trim(),
+        "yes"
     );
     kubectl(
         &served,

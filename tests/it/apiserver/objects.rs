@@ -1,5 +1,9 @@
 //! Objects: create, read, change, list, watch, delete, through `kube::Client`.
 
+use std::sync::Arc;
+
+use bouncert::local::apiserver::{ApiServer, Options};
+use bouncert::local::store::Store;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::ResourceExt;
@@ -8,7 +12,7 @@ use kube::api::{
 };
 use serde_json::json;
 
-use super::{SOON, config, namespaced, parsed, refused, server};
+use super::{SOON, config, eventually, namespaced, parsed, refused, server};
 
 #[tokio::test]
 async fn an_object_is_created_read_changed_and_deleted() {
@@ -131,32 +135,45 @@ async fn plain_text_of_a_secret_becomes_data() {
 
 #[tokio::test]
 async fn a_watch_from_before_the_history_is_told_to_list_again() {
-    let client = server().client();
-    let api: Api<ConfigMap> = Api::namespaced(client, "default");
-    let params = WatchParams::default().timeout(5);
-    let mut changed = api
-        .create(&PostParams::default(), &config("ledger", "0"))
+    let directory = tempfile::tempdir().unwrap();
+    let open = || {
+        let store = Store::open(directory.path()).unwrap();
+        ApiServer::new(store, Options::default()).unwrap()
+    };
+    let server = open();
+    let api: Api<ConfigMap> = Api::namespaced(server.client(), "default");
+    let made = api
+        .create(&PostParams::default(), &config("ledger", "a"))
         .await
         .unwrap();
-    let from = changed.resource_version().unwrap();
-    for round in 1..=8_200 {
-        changed
-            .data
-            .as_mut()
-            .unwrap()
-            .insert("text".into(), round.to_string());
-        changed = api
-            .replace("ledger", &PostParams::default(), &changed)
-            .await
-            .unwrap();
-    }
-    let gone = api
-        .watch(&params, &from)
+    let from = made.resource_version().unwrap();
+    api.create(&PostParams::default(), &config("journal", "a"))
         .await
-        .err()
-        .expect("the watch was refused");
-    let gone = refused(gone);
+        .unwrap();
+    let store = Arc::downgrade(server.store());
+    drop((api, server));
+    eventually("the store to close", async || {
+        store.upgrade().is_none().then_some(())
+    })
+    .await;
+
+    // The history is kept in memory only, so after a restart it begins with the newest revision.
+    let api: Api<ConfigMap> = Api::namespaced(open().client(), "default");
+    let params = WatchParams::default().timeout(5);
+    let gone = refused(
+        api.watch(&params, &from)
+            .await
+            .err()
+            .expect("the watch is refused"),
+    );
     assert_eq!((gone.code, gone.reason.as_str()), (410, "Expired"));
+    let newest = api
+        .list(&ListParams::default())
+        .await
+        .unwrap()
+        .metadata
+        .resource_version;
+    assert!(api.watch(&params, &newest.unwrap()).await.is_ok());
 }
 
 #[tokio::test]
