@@ -18,4 +18,5 @@ mod pipeline;
 mod platform;
 mod pooler;
 mod provisioning;
+mod stage;
 mod support;

@@ -227,3 +227,9 @@ pub(crate) fn pgbouncer_program() -> PathBuf {
     let found = known.into_iter().find(|path| path.is_file());
     found.unwrap_or_else(|| PathBuf::from("pgbouncer"))
 }
+
+/// Writes a file that only its owner may read, as `psql` wants its keys.
+pub(crate) fn write_private(path: &Path, content: &str) {
+    fs::write(path, content).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}

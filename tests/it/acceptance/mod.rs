@@ -1,0 +1,6 @@
+//! The acceptance list of the KubeDB-compatible surface (CONTRACT appendix A), on real poolers.
+
+mod creation;
+mod deletion;
+mod queue;
+mod walkthrough;
