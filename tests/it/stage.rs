@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bouncert::api::common::find_condition;
-use bouncert::api::{Phase, PgBouncer, PgBouncerOpsRequest, RequestPhase, crds};
+use bouncert::api::{PgBouncer, PgBouncerOpsRequest, Phase, RequestPhase, crds};
 use bouncert::daemon::{self, DaemonOptions};
 use bouncert::local::platform::{Platform, PlatformOptions};
 use bouncert::local::postgres::{PostgresOptions, ThrowAwayPostgres};
@@ -48,11 +48,15 @@ pub(crate) struct Stage {
 impl Stage {
     /// Starts PostgreSQL, platform and daemon, and makes the PostgreSQL known as `ha-postgres`.
     pub(crate) async fn start() -> Self {
-        let postgres = ThrowAwayPostgres::start(&PostgresOptions::new(PASSWORD)).await.unwrap();
+        let postgres = ThrowAwayPostgres::start(&PostgresOptions::new(PASSWORD))
+            .await
+            .unwrap();
         let directory = TempDir::with_prefix("bouncert-it-").unwrap();
         let mut options = PlatformOptions::new(directory.path().join("data"));
         let definitions = crds::own().into_iter().chain(crds::borrowed());
-        options.definitions = definitions.map(|crd| serde_json::to_value(crd).unwrap()).collect();
+        options.definitions = definitions
+            .map(|crd| serde_json::to_value(crd).unwrap())
+            .collect();
         let platform = Platform::start(options).await.unwrap();
         let (client, runtime) = (platform.client(), platform.runtime_dir().to_owned());
         let stop_platform = CancellationToken::new();
@@ -78,7 +82,9 @@ impl Stage {
         self.stop_daemon = CancellationToken::new();
         let (client, stop) = (self.client.clone(), self.stop_daemon.clone());
         self.daemon.spawn(async move {
-            daemon::run(client, DaemonOptions::default(), stop).await.unwrap();
+            daemon::run(client, DaemonOptions::default(), stop)
+                .await
+                .unwrap();
         });
     }
 
@@ -91,22 +97,29 @@ impl Stage {
     pub(crate) async fn stop(mut self) {
         self.stop_daemon.cancel();
         let daemon = async { while self.daemon.join_next().await.is_some() {} };
-        tokio::time::timeout(LONG, daemon).await.expect("the daemon stops");
+        tokio::time::timeout(LONG, daemon)
+            .await
+            .expect("the daemon stops");
         self.stop_platform.cancel();
         let platform = async { while self.platform.join_next().await.is_some() {} };
-        tokio::time::timeout(LONG, platform).await.expect("the platform stops");
+        tokio::time::timeout(LONG, platform)
+            .await
+            .expect("the platform stops");
         assert_eq!(find_running(&self.runtime).len(), 0, "poolers left running");
-        self.postgres.stop();
     }
 
     async fn furnish(&self) {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         for name in [NS, "cert-manager"] {
             let namespace = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
-            namespaces.create(&PostParams::default(), &namespace).await.unwrap();
+            namespaces
+                .create(&PostParams::default(), &namespace)
+                .await
+                .unwrap();
         }
         for version in ["1.17.0", "1.18.0", "1.23.1", "1.24.0"] {
-            self.apply(&repository_file(&format!("deploy/catalog/{version}.yaml"))).await;
+            self.apply(&repository_file(&format!("deploy/catalog/{version}.yaml")))
+                .await;
         }
         let address: SocketAddr = self.postgres.address();
         let port = address.port();
@@ -157,20 +170,26 @@ impl Stage {
 
     /// Creates an example of the repository.
     pub(crate) async fn example(&self, name: &str) {
-        self.apply(&repository_file(&format!("deploy/examples/{name}.yaml"))).await;
+        self.apply(&repository_file(&format!("deploy/examples/{name}.yaml")))
+            .await;
     }
 
     /// Creates an object; without a namespace it goes to the tutorial's.
     pub(crate) async fn create(&self, object: Value) {
         let name = object["metadata"]["name"].clone();
-        self.try_create(object).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        self.try_create(object)
+            .await
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
     }
 
     /// Creates an object, or says why not.
     pub(crate) async fn try_create(&self, object: Value) -> kube::Result<DynamicObject> {
         let object: DynamicObject = serde_json::from_value(object).unwrap();
         let types = object.types.clone().unwrap();
-        let (group, version) = types.api_version.split_once('/').unwrap_or(("", &types.api_version));
+        let (group, version) = types
+            .api_version
+            .split_once('/')
+            .unwrap_or(("", &types.api_version));
         let kind = GroupVersionKind::gvk(group, version, &types.kind);
         let resource = ApiResource::from_gvk(&kind);
         let is_global = ["PgBouncerVersion", "ClusterIssuer"].contains(&types.kind.as_str());
@@ -194,12 +213,21 @@ impl Stage {
         let path = |suffix: &str| self.directory.path().join(format!("{name}{suffix}"));
         let (key, crt) = (path(".key"), path(".crt"));
         let made = std::process::Command::new("openssl")
-            .args(["req", "-x509", "-nodes", "-days", "365", "-newkey", "rsa:2048", "-subj", subject])
+            .args([
+                "req", "-x509", "-nodes", "-days", "365", "-newkey", "rsa:2048", "-subj", subject,
+            ])
             .args([Path::new("-keyout"), &key, Path::new("-out"), &crt])
             .output()
             .unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        (std::fs::read_to_string(crt).unwrap(), std::fs::read_to_string(key).unwrap())
+        assert!(
+            made.status.success(),
+            "{}",
+            String::from_utf8_lossy(&made.stderr)
+        );
+        (
+            std::fs::read_to_string(crt).unwrap(),
+            std::fs::read_to_string(key).unwrap(),
+        )
     }
 
     /// A Secret with a CA.
@@ -245,7 +273,11 @@ impl Stage {
         eventually(LONG, async || {
             let bouncer = self.bouncer(name).await;
             let phase = bouncer.status.as_ref().and_then(|status| status.phase);
-            if phase == Some(Phase::Ready) { Ok(bouncer) } else { Err(bouncer.status) }
+            if phase == Some(Phase::Ready) {
+                Ok(bouncer)
+            } else {
+                Err(bouncer.status)
+            }
         })
         .await
     }
@@ -268,10 +300,17 @@ impl Stage {
     pub(crate) async fn successful(&self, name: &str) -> PgBouncerOpsRequest {
         let request = self.ended(name).await;
         let status = request.status.as_ref().unwrap();
-        assert_eq!(status.phase, Some(RequestPhase::Successful), "{name}: {status:#?}");
+        assert_eq!(
+            status.phase,
+            Some(RequestPhase::Successful),
+            "{name}: {status:#?}"
+        );
         let pause = self.bouncer(&request.spec.database_ref.name).await;
         let conditions = pause.status.unwrap_or_default().conditions;
-        assert!(find_condition(&conditions, "Paused").is_none(), "{name}: still paused");
+        assert!(
+            find_condition(&conditions, "Paused").is_none(),
+            "{name}: still paused"
+        );
         request
     }
 
@@ -279,25 +318,46 @@ impl Stage {
     pub(crate) async fn failed(&self, name: &str) -> String {
         let request = self.ended(name).await;
         let status = request.status.as_ref().unwrap();
-        assert_eq!(status.phase, Some(RequestPhase::Failed), "{name}: {status:#?}");
-        find_condition(&status.conditions, "Failed").expect("a Failed condition").message.clone()
+        assert_eq!(
+            status.phase,
+            Some(RequestPhase::Failed),
+            "{name}: {status:#?}"
+        );
+        find_condition(&status.conditions, "Failed")
+            .expect("a Failed condition")
+            .message
+            .clone()
     }
 
     /// One key of a Secret, as text.
     pub(crate) async fn secret(&self, name: &str, key: &str) -> String {
-        let secret: Secret =
-            self.get(name).await.unwrap_or_else(|| panic!("Secret {name} is missing"));
+        let secret: Secret = self
+            .get(name)
+            .await
+            .unwrap_or_else(|| panic!("Secret {name} is missing"));
         let data = secret.data.unwrap_or_default();
-        let value = data.get(key).unwrap_or_else(|| panic!("Secret {name} has no {key}"));
+        let value = data
+            .get(key)
+            .unwrap_or_else(|| panic!("Secret {name} has no {key}"));
         String::from_utf8(value.0.clone()).unwrap()
     }
 
     /// The rendered configuration of a PgBouncer, as a table of its `[pgbouncer]` section.
     pub(crate) async fn ini(&self, name: &str) -> std::collections::BTreeMap<String, String> {
         let uid = self.bouncer(name).await.uid().unwrap();
-        let text = self.secret(&format!("{name}-{}", &uid[uid.len() - 6..]), "pgbouncer.ini").await;
-        let section = text.split("[pgbouncer]").nth(1).expect("a [pgbouncer] section");
-        let lines = section.lines().take_while(|line| !line.trim_start().starts_with('['));
+        let text = self
+            .secret(
+                &format!("{name}-{}", &uid[uid.len() - 6..]),
+                "pgbouncer.ini",
+            )
+            .await;
+        let section = text
+            .split("[pgbouncer]")
+            .nth(1)
+            .expect("a [pgbouncer] section");
+        let lines = section
+            .lines()
+            .take_while(|line| !line.trim_start().starts_with('['));
         lines
             .filter_map(|line| line.split_once('='))
             .map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()))
@@ -314,7 +374,11 @@ impl Stage {
     /// The pods of a PgBouncer that are there, with their addresses.
     pub(crate) async fn pods(&self, name: &str) -> Vec<(String, SocketAddr)> {
         let labels = format!("app.kubernetes.io/instance={name}");
-        let pods = self.api::<Pod>().list(&ListParams::default().labels(&labels)).await.unwrap();
+        let pods = self
+            .api::<Pod>()
+            .list(&ListParams::default().labels(&labels))
+            .await
+            .unwrap();
         pods.items
             .into_iter()
             .filter_map(|pod| {
@@ -383,7 +447,10 @@ impl Drop for Stage {
                 }
             }
             self.directory.disable_cleanup(true);
-            eprintln!("the files of this test are in {}", self.directory.path().display());
+            eprintln!(
+                "the files of this test are in {}",
+                self.directory.path().display()
+            );
         }
     }
 }

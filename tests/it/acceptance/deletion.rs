@@ -25,7 +25,11 @@ fn bouncer(name: &str, policy: &str) -> Value {
 
 /// The Secrets that are left of a PgBouncer.
 async fn secrets_of(stage: &Stage, name: &str) -> Vec<String> {
-    let secrets = stage.api::<Secret>().list(&ListParams::default()).await.unwrap();
+    let secrets = stage
+        .api::<Secret>()
+        .list(&ListParams::default())
+        .await
+        .unwrap();
     secrets
         .iter()
         .map(ResourceExt::name_any)
@@ -39,13 +43,20 @@ async fn delete(stage: &Stage, name: &str) {
     api.delete(name, &DeleteParams::default()).await.unwrap();
     eventually(LONG, async || {
         let left = (
-            stage.get::<PgBouncer>(name).await.map(|found| found.metadata.finalizers),
+            stage
+                .get::<PgBouncer>(name)
+                .await
+                .map(|found| found.metadata.finalizers),
             stage.get::<PetSet>(name).await.is_some(),
             stage.get::<Service>(name).await.is_some(),
             stage.get::<AppBinding>(name).await.is_some(),
             stage.get::<Pod>(&format!("{name}-0")).await.is_some(),
         );
-        if left == (None, false, false, false, false) { Ok(()) } else { Err(left) }
+        if left == (None, false, false, false, false) {
+            Ok(())
+        } else {
+            Err(left)
+        }
     })
     .await;
 }
@@ -53,14 +64,21 @@ async fn delete(stage: &Stage, name: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_deletion_policy_decides_about_the_secrets() {
     let stage = Stage::start().await;
-    for (name, policy) in
-        [("tidy", "WipeOut"), ("usual", "Delete"), ("halting", "Halt"), ("kept", "DoNotTerminate")]
-    {
+    for (name, policy) in [
+        ("tidy", "WipeOut"),
+        ("usual", "Delete"),
+        ("halting", "Halt"),
+        ("kept", "DoNotTerminate"),
+    ] {
         stage.create(bouncer(name, policy)).await;
     }
     for name in ["tidy", "usual", "halting", "kept"] {
         stage.ready(name).await;
-        assert_eq!(secrets_of(&stage, name).await.len(), 3, "{name}: auth, backend, config");
+        assert_eq!(
+            secrets_of(&stage, name).await.len(),
+            3,
+            "{name}: auth, backend, config"
+        );
     }
 
     delete(&stage, "tidy").await;
@@ -75,7 +93,11 @@ async fn the_deletion_policy_decides_about_the_secrets() {
         assert_eq!(left.len(), 3, "{name}: {left:?}");
         for secret in left {
             let secret: Secret = stage.get(&secret).await.unwrap();
-            assert_eq!(secret.owner_references(), [], "{name}: nobody will collect it");
+            assert_eq!(
+                secret.owner_references(),
+                [],
+                "{name}: nobody will collect it"
+            );
         }
     }
 
@@ -86,14 +108,26 @@ async fn the_deletion_policy_decides_about_the_secrets() {
         let events = events.list(&ListParams::default()).await.unwrap();
         let told = events.iter().any(|event| {
             event.involved_object.name.as_deref() == Some("kept")
-                && event.message.as_deref().is_some_and(|text| text.contains("can't be terminated"))
+                && event
+                    .message
+                    .as_deref()
+                    .is_some_and(|text| text.contains("can't be terminated"))
         });
-        if told { Ok(()) } else { Err(events.items.len()) }
+        if told {
+            Ok(())
+        } else {
+            Err(events.items.len())
+        }
     })
     .await;
-    assert!(stage.get::<PetSet>("kept").await.is_some(), "it goes on serving");
+    assert!(
+        stage.get::<PetSet>("kept").await.is_some(),
+        "it goes on serving"
+    );
     let patch = Patch::Merge(json!({"spec": {"deletionPolicy": "WipeOut"}}));
-    api.patch("kept", &PatchParams::default(), &patch).await.unwrap();
+    api.patch("kept", &PatchParams::default(), &patch)
+        .await
+        .unwrap();
     eventually(LONG, async || match stage.get::<PgBouncer>("kept").await {
         None => Ok(()),
         Some(found) => Err(found.status),

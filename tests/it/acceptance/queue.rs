@@ -14,7 +14,9 @@ const A_WHILE: std::time::Duration = std::time::Duration::from_secs(3);
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn requests_queue_and_the_superseded_is_skipped() {
     let mut stage = Stage::start().await;
-    stage.openssl_ca("pgbouncer-ca", "/CN=pgbouncer/O=kubedb").await;
+    stage
+        .openssl_ca("pgbouncer-ca", "/CN=pgbouncer/O=kubedb")
+        .await;
     stage.example("pb-issuer").await;
     stage.example("pb").await;
     stage.ready("pb").await;
@@ -34,7 +36,11 @@ async fn requests_queue_and_the_superseded_is_skipped() {
         if newer.metadata.creation_timestamp > older.metadata.creation_timestamp {
             return Ok(());
         }
-        stage.api::<PgBouncerOpsRequest>().delete(name, &Default::default()).await.unwrap();
+        stage
+            .api::<PgBouncerOpsRequest>()
+            .delete(name, &Default::default())
+            .await
+            .unwrap();
         Err(newer.metadata.creation_timestamp)
     })
     .await;
@@ -42,7 +48,11 @@ async fn requests_queue_and_the_superseded_is_skipped() {
     let skipped = stage.ended("b-older").await.status.unwrap();
     assert_eq!(skipped.phase, Some(RequestPhase::Skipped));
     let condition = find_condition(&skipped.conditions, "Skipped").unwrap();
-    assert!(condition.message.contains("a-newer"), "{}", condition.message);
+    assert!(
+        condition.message.contains("a-newer"),
+        "{}",
+        condition.message
+    );
     stage.successful("a-newer").await;
 
     // A16: what a Supervisor would create.
@@ -61,7 +71,9 @@ async fn requests_queue_and_the_superseded_is_skipped() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn if_ready_waits_for_a_pgbouncer_and_always_does_not() {
     let stage = Stage::start().await;
-    stage.openssl_ca("pgbouncer-ca", "/CN=pgbouncer/O=kubedb").await;
+    stage
+        .openssl_ca("pgbouncer-ca", "/CN=pgbouncer/O=kubedb")
+        .await;
     stage.example("pb-issuer").await;
     // Its issuer does not exist, so it stays in Provisioning.
     stage.example("pgbouncer-ssl").await;
@@ -76,10 +88,17 @@ async fn if_ready_waits_for_a_pgbouncer_and_always_does_not() {
     let until = std::time::Instant::now() + A_WHILE;
     while std::time::Instant::now() < until {
         let phase = phase("patient").await;
-        assert!(matches!(phase, None | Some(RequestPhase::Pending)), "{phase:?}");
+        assert!(
+            matches!(phase, None | Some(RequestPhase::Pending)),
+            "{phase:?}"
+        );
         tokio::task::yield_now().await;
     }
-    assert_eq!(phase("patient").await, Some(RequestPhase::Pending), "it is told that it waits");
+    assert_eq!(
+        phase("patient").await,
+        Some(RequestPhase::Pending),
+        "it is told that it waits"
+    );
     stage.create(request("restless", "pb-tls", change)).await;
     eventually(LONG, async || match phase("restless").await {
         None | Some(RequestPhase::Pending) => Err("not started"),
@@ -102,10 +121,23 @@ async fn refusals(stage: &Stage) {
         .try_create(request("typo", "pb", json!({"sslMode": "disabled"})))
         .await
         .unwrap_err();
-    assert!(refused.to_string().contains("Unsupported value: \"disabled\""), "{refused}");
-    stage.create(request("lost", "nobody", json!({"rotateCertificates": true}))).await;
+    assert!(
+        refused
+            .to_string()
+            .contains("Unsupported value: \"disabled\""),
+        "{refused}"
+    );
+    stage
+        .create(request(
+            "lost",
+            "nobody",
+            json!({"rotateCertificates": true}),
+        ))
+        .await;
     let failed = stage.ended("lost").await.status.unwrap();
     assert_eq!(failed.phase, Some(RequestPhase::Failed));
-    let message = &find_condition(&failed.conditions, "Failed").unwrap().message;
+    let message = &find_condition(&failed.conditions, "Failed")
+        .unwrap()
+        .message;
     assert!(message.contains("demo/nobody"), "{message}");
 }

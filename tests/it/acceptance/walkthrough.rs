@@ -17,9 +17,17 @@ use tokio::task::JoinSet;
 
 use crate::stage::{NS, Stage, request};
 
-const TLS_KEYS: [&str; 4] =
-    ["client_tls_sslmode", "client_tls_ca_file", "client_tls_cert_file", "client_tls_key_file"];
-const CERTIFICATES: [&str; 3] = ["pb-server-cert", "pb-client-cert", "pb-metrics-exporter-cert"];
+const TLS_KEYS: [&str; 4] = [
+    "client_tls_sslmode",
+    "client_tls_ca_file",
+    "client_tls_cert_file",
+    "client_tls_key_file",
+];
+const CERTIFICATES: [&str; 3] = [
+    "pb-server-cert",
+    "pb-client-cert",
+    "pb-metrics-exporter-cert",
+];
 
 /// What somebody who keeps looking has seen.
 #[derive(Default)]
@@ -44,11 +52,18 @@ impl Watcher {
             loop {
                 let bouncer = bouncers.get("pb").await.unwrap();
                 let labels = ListParams::default().labels("app.kubernetes.io/instance=pb");
-                let ready = pods.list(&labels).await.unwrap().iter().filter(|pod| is_ready(pod)).count();
+                let ready = pods
+                    .list(&labels)
+                    .await
+                    .unwrap()
+                    .iter()
+                    .filter(|pod| is_ready(pod))
+                    .count();
                 {
                     let mut seen = shared.lock().unwrap();
                     let conditions = bouncer.status.unwrap_or_default().conditions;
-                    seen.conditions.extend(conditions.into_iter().map(|condition| condition.type_));
+                    seen.conditions
+                        .extend(conditions.into_iter().map(|condition| condition.type_));
                     seen.fewest_ready = Some(seen.fewest_ready.map_or(ready, |few| few.min(ready)));
                 }
                 tokio::time::sleep(Duration::from_millis(15)).await;
@@ -60,21 +75,34 @@ impl Watcher {
     /// Row A12 and invariant I3: paused meanwhile, and never without a ready pod.
     fn check(self, request: &str) {
         let seen = self.seen.lock().unwrap();
-        assert!(seen.conditions.contains("Paused"), "{request}: Paused was never seen");
-        assert!(seen.fewest_ready > Some(0), "{request}: there was a moment without a ready pod");
+        assert!(
+            seen.conditions.contains("Paused"),
+            "{request}: Paused was never seen"
+        );
+        assert!(
+            seen.fewest_ready > Some(0),
+            "{request}: there was a moment without a ready pod"
+        );
     }
 }
 
 fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let conditions = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref());
     conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_tutorial_runs_from_creation_to_removal() {
     let stage = Stage::start().await;
-    stage.openssl_ca("pgbouncer-ca", "/CN=pgbouncer/O=kubedb").await;
-    stage.openssl_ca("pgbouncer-new-ca", "/CN=pgbouncer/O=kubedb-updated").await;
+    stage
+        .openssl_ca("pgbouncer-ca", "/CN=pgbouncer/O=kubedb")
+        .await;
+    stage
+        .openssl_ca("pgbouncer-new-ca", "/CN=pgbouncer/O=kubedb-updated")
+        .await;
     stage.example("pb-issuer").await;
     created(&stage).await;
 
@@ -114,7 +142,11 @@ async fn created(stage: &Stage) {
     assert_eq!(bouncer.spec.ssl_mode, Some(SslMode::Disable));
     assert_eq!(bouncer.finalizers(), ["kubedb.com"]);
     let uid = bouncer.uid().unwrap();
-    for secret in ["pb-auth", "pb-backend", &format!("pb-{}", &uid[uid.len() - 6..])] {
+    for secret in [
+        "pb-auth",
+        "pb-backend",
+        &format!("pb-{}", &uid[uid.len() - 6..]),
+    ] {
         assert!(stage.get::<Secret>(secret).await.is_some(), "{secret}");
     }
     for service in ["pb", "pb-pods"] {
@@ -124,9 +156,17 @@ async fn created(stage: &Stage) {
     assert!(stage.get::<Pod>("pb-0").await.is_some());
     assert!(stage.get::<AppBinding>("pb").await.is_some());
     let conditions = bouncer.status.unwrap().conditions;
-    let types: Vec<_> = conditions.iter().map(|condition| condition.type_.as_str()).collect();
-    let wanted =
-        ["ProvisioningStarted", "ReplicaReady", "AcceptingConnection", "Ready", "Provisioned"];
+    let types: Vec<_> = conditions
+        .iter()
+        .map(|condition| condition.type_.as_str())
+        .collect();
+    let wanted = [
+        "ProvisioningStarted",
+        "ReplicaReady",
+        "AcceptingConnection",
+        "Ready",
+        "Provisioned",
+    ];
     assert_eq!(types, wanted);
     let provisioned = find_condition(&conditions, "Provisioned").unwrap();
     assert_eq!(provisioned.reason, "DatabaseSuccessfullyProvisioned");
@@ -189,24 +229,42 @@ async fn added(stage: &Stage) -> Vec<CertificateFacts> {
     for (name, leaf) in CERTIFICATES.iter().zip(&leaves) {
         let secret: Secret = stage.get(name).await.unwrap();
         assert_eq!(secret.type_.as_deref(), Some("kubernetes.io/tls"));
-        assert_eq!(secret.labels()["app.kubernetes.io/component"], "connection-pooler");
+        assert_eq!(
+            secret.labels()["app.kubernetes.io/component"],
+            "connection-pooler"
+        );
         assert_eq!(secret.labels()["app.kubernetes.io/instance"], "pb");
         assert_eq!(secret.labels()["controller.cert-manager.io/fao"], "true");
         let days = (leaf.not_after - leaf.not_before).whole_days();
         assert_eq!(days, 90, "{name}");
     }
-    let [server, client, _] = leaves.as_slice() else { panic!("three leaves") };
+    let [server, client, _] = leaves.as_slice() else {
+        panic!("three leaves")
+    };
     assert_eq!(client.common_name.as_deref(), Some("pgbouncer"));
     assert!(client.subject.contains("O=pgbouncer") && client.subject.contains("OU=client"));
     for name in ["pb.demo.svc", "localhost", "*.pb-pods.demo.svc"] {
-        assert!(server.dns_names.iter().any(|has| has == name), "{name}: {:?}", server.dns_names);
+        assert!(
+            server.dns_names.iter().any(|has| has == name),
+            "{name}: {:?}",
+            server.dns_names
+        );
     }
     serves(stage, server.fingerprint).await;
 
     let files = stage.client_files("pb-client-cert").await;
-    assert_eq!(stage.psql("pb", &format!("sslmode=verify-full {files}")).await.unwrap(), "42");
+    assert_eq!(
+        stage
+            .psql("pb", &format!("sslmode=verify-full {files}"))
+            .await
+            .unwrap(),
+        "42"
+    );
     let ca_only = files.split(' ').next().unwrap();
-    let refused = stage.psql("pb", &format!("sslmode=verify-full {ca_only}")).await.unwrap_err();
+    let refused = stage
+        .psql("pb", &format!("sslmode=verify-full {ca_only}"))
+        .await
+        .unwrap_err();
     assert!(refused.contains("certificate required"), "{refused}");
     let refused = stage.psql("pb", "sslmode=disable").await.unwrap_err();
     assert!(refused.contains("SSL required"), "{refused}");
@@ -228,27 +286,49 @@ async fn rotated(stage: &Stage, before: &[CertificateFacts]) {
     let after = leaves(stage).await;
     for (old, new) in before.iter().zip(&after) {
         assert_ne!(old.serial, new.serial);
-        assert_ne!(old.spki_sha256, new.spki_sha256, "a rotation makes new keys");
+        assert_ne!(
+            old.spki_sha256, new.spki_sha256,
+            "a rotation makes new keys"
+        );
         assert_eq!(old.issuer, new.issuer);
     }
     serves(stage, after[0].fingerprint).await;
     let ca = read_chain(&stage.secret("pb-server-cert", "ca.crt").await).unwrap();
     assert_eq!(ca.len(), 1, "one issuer, one anchor");
     let files = stage.client_files("pb-client-cert").await;
-    assert_eq!(stage.psql("pb", &format!("sslmode=verify-full {files}")).await.unwrap(), "42");
+    assert_eq!(
+        stage
+            .psql("pb", &format!("sslmode=verify-full {files}"))
+            .await
+            .unwrap(),
+        "42"
+    );
 }
 
 /// Row A10; and whoever still holds the former client certificate is not locked out.
 async fn issuer_changed(stage: &Stage, old_client: &str) {
     for name in ["pb-client-cert", "pb-server-cert"] {
         let ca = read_chain(&stage.secret(name, "ca.crt").await).unwrap();
-        assert!(ca[0].subject.contains("O=kubedb-updated"), "{name}: {}", ca[0].subject);
+        assert!(
+            ca[0].subject.contains("O=kubedb-updated"),
+            "{name}: {}",
+            ca[0].subject
+        );
     }
     let bouncer = stage.bouncer("pb").await;
-    assert_eq!(bouncer.spec.tls.unwrap().issuer_ref.unwrap().name, "pb-new-issuer");
+    assert_eq!(
+        bouncer.spec.tls.unwrap().issuer_ref.unwrap().name,
+        "pb-new-issuer"
+    );
     serves(stage, leaves(stage).await[0].fingerprint).await;
     let files = stage.client_files("pb-client-cert").await;
-    assert_eq!(stage.psql("pb", &format!("sslmode=verify-full {files}")).await.unwrap(), "42");
+    assert_eq!(
+        stage
+            .psql("pb", &format!("sslmode=verify-full {files}"))
+            .await
+            .unwrap(),
+        "42"
+    );
     // The former certificate with the present trust.
     let old_certificate: Vec<_> = old_client.split(' ').skip(1).collect();
     let trust = files.split(' ').next().unwrap();
@@ -265,16 +345,29 @@ async fn removed(stage: &Stage) {
     for key in TLS_KEYS {
         assert!(!ini.contains_key(key), "{key}");
     }
-    let secrets = stage.api::<Secret>().list(&ListParams::default()).await.unwrap();
-    let left: Vec<_> =
-        secrets.iter().map(ResourceExt::name_any).filter(|name| name.contains("-cert")).collect();
-    assert_eq!(left, Vec::<String>::new(), "certificate Secrets are gone, revisions too");
+    let secrets = stage
+        .api::<Secret>()
+        .list(&ListParams::default())
+        .await
+        .unwrap();
+    let left: Vec<_> = secrets
+        .iter()
+        .map(ResourceExt::name_any)
+        .filter(|name| name.contains("-cert"))
+        .collect();
+    assert_eq!(
+        left,
+        Vec::<String>::new(),
+        "certificate Secrets are gone, revisions too"
+    );
     for served in stage.served("pb").await {
         assert!(matches!(served, Served::Plaintext), "{served:?}");
     }
     assert_eq!(stage.psql("pb", "sslmode=disable").await.unwrap(), "42");
     // Removing what is not there is no trouble (S10).
-    stage.create(request("remove-again", "pb", json!({"remove": true}))).await;
+    stage
+        .create(request("remove-again", "pb", json!({"remove": true})))
+        .await;
     stage.successful("remove-again").await;
 }
 
@@ -288,7 +381,8 @@ async fn conditions_tell_the_story(stage: &Stage) {
     ] {
         let request = stage.successful(name).await;
         let status = request.status.unwrap();
-        let has = |type_: &str| find_condition(&status.conditions, type_).is_some_and(|c| c.is_true());
+        let has =
+            |type_: &str| find_condition(&status.conditions, type_).is_some_and(|c| c.is_true());
         for type_ in [
             "ReconfigureTLS",
             "DatabasePauseSucceeded",
@@ -300,7 +394,11 @@ async fn conditions_tell_the_story(stage: &Stage) {
             assert!(has(type_), "{name} has no {type_}: {:?}", status.conditions);
         }
         assert_eq!(has("CertificateSynced"), issues, "{name}");
-        assert_eq!(has("IssueCertificatesSucceeded"), name == "rotate-tls", "{name}");
+        assert_eq!(
+            has("IssueCertificatesSucceeded"),
+            name == "rotate-tls",
+            "{name}"
+        );
         assert!(!has("Failed"), "{name}");
     }
 }
@@ -320,7 +418,9 @@ async fn serves(stage: &Stage, leaf: Fingerprint) {
     let served = stage.served("pb").await;
     assert_eq!(served.len(), 1, "the surge pod is gone again");
     for served in served {
-        let Served::Tls(handshake) = served else { panic!("a pod of {NS}/pb serves no TLS") };
+        let Served::Tls(handshake) = served else {
+            panic!("a pod of {NS}/pb serves no TLS")
+        };
         assert_eq!(fingerprint(&handshake.chain[0]), leaf);
     }
 }
