@@ -1,6 +1,6 @@
 //! How the parts of an object merge: which lists are sets or maps, which maps are one value.
 //!
-//! Custom resources say it in their schema. For the kinds Kubernetes brings itself [`builtin`]
+//! Custom resources say it in their schema. For the kinds Kubernetes brings itself `builtin`
 //! holds what matters of it.
 
 use serde_json::Value;
