@@ -5,6 +5,7 @@ use super::args::LocalArgs;
 use super::exit::Failure;
 use super::output::Output;
 use super::{run, standing};
+use crate::daemon::DaemonOptions;
 use crate::local::platform::PlatformOptions;
 
 /// Runs until SIGINT or SIGTERM.
@@ -13,7 +14,11 @@ pub(super) async fn until_stopped(output: Output, args: LocalArgs) -> Result<(),
     options.api_address = args.listen;
     options.kubeconfig = args.kubeconfig;
     options.pgbouncer = args.pgbouncer;
-    let mut standing = standing::start(options).await?;
+    let daemon = DaemonOptions {
+        cluster_resource_namespace: args.cluster_resource_namespace,
+        ..DaemonOptions::default()
+    };
+    let mut standing = standing::start(options, daemon).await?;
     output.note(&format!(
         "bouncert local runs on {}\n  export KUBECONFIG={}\nstop it with SIGINT or SIGTERM",
         args.data.display(),

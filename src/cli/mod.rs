@@ -24,6 +24,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use ring::rand::{SecureRandom, SystemRandom};
+use tempfile::NamedTempFile;
 use time::OffsetDateTime;
 
 use self::args::{Cli, LogFormatArg, Verb};
@@ -62,12 +63,29 @@ fn start(output: Output, cli: Cli) -> Result<(), Failure> {
         LogFormatArg::Text => LogFormat::Text,
         LogFormatArg::Json => LogFormat::Json,
     };
-    telemetry::init_logs(format, LogSink::Stderr, cli.log.as_deref(), "warn")
+    let mut kept = None;
+    let (sink, fallback) = match &cli.verb {
+        // The demo talks to people; its log is for whoever has to find out what went wrong.
+        Verb::Demo if cli.log.is_none() => {
+            let log = NamedTempFile::with_prefix("bouncert-demo-log-")?;
+            let file = log.reopen()?;
+            kept = Some(log);
+            (LogSink::File(file), "bouncert=debug,warn")
+        }
+        Verb::Local(_) | Verb::Run(_) => (LogSink::Stderr, "info"),
+        _ => (LogSink::Stderr, "warn"),
+    };
+    telemetry::init_logs(format, sink, cli.log.as_deref(), fallback)
         .map_err(|error| Failure::new(Exit::Usage, error))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(run(output, cli.verb))
+    let ended = runtime.block_on(run(output, cli.verb));
+    if let (Err(_), Some(log)) = (&ended, kept) {
+        let (_, path) = log.keep()?;
+        output.note(&format!("the log is in {}", path.display()));
+    }
+    ended
 }
 
 async fn run(output: Output, verb: Verb) -> Result<(), Failure> {

@@ -1,6 +1,5 @@
 //! `run`: the daemon alone, against the Kubernetes API that is there.
 
-use kube::Client;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -8,12 +7,17 @@ use super::args::RunArgs;
 use super::connect::connect;
 use super::exit::Failure;
 use super::output::Output;
+use crate::daemon::{self, DaemonOptions};
 
 /// Runs until SIGINT or SIGTERM.
 pub(super) async fn until_stopped(output: Output, args: &RunArgs) -> Result<(), Failure> {
     let connection = connect(&args.cluster).await?;
     let stop = CancellationToken::new();
-    let daemon = daemon(connection.client, stop.clone());
+    let options = DaemonOptions {
+        cluster_resource_namespace: args.cluster_resource_namespace.clone(),
+        ..DaemonOptions::default()
+    };
+    let daemon = daemon::run(connection.client, options, stop.clone());
     tokio::pin!(daemon);
     output.note("bouncert runs; stop it with SIGINT or SIGTERM");
     tokio::select! {
@@ -23,13 +27,6 @@ pub(super) async fn until_stopped(output: Output, args: &RunArgs) -> Result<(), 
     output.note("stopping");
     stop.cancel();
     Ok(daemon.await?)
-}
-
-/// The daemon, until `stop`.
-pub(super) async fn daemon(client: Client, stop: CancellationToken) -> anyhow::Result<()> {
-    let _ = client;
-    stop.cancelled().await;
-    Ok(())
 }
 
 /// Waits for SIGINT or SIGTERM.

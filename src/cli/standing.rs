@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::exit::{Exit, Failure};
 use crate::api::{PgBouncerVersion, crds};
 use crate::cluster::FIELD_MANAGER;
+use crate::daemon::{self, DaemonOptions};
 use crate::local::platform::{Platform, PlatformOptions};
 
 /// For everything to end after it has been told to.
@@ -34,17 +35,19 @@ pub(super) struct Standing {
 }
 
 /// Starts the platform with our kinds and catalog, then the daemon.
-pub(super) async fn start(mut options: PlatformOptions) -> Result<Standing, Failure> {
+pub(super) async fn start(
+    mut options: PlatformOptions,
+    daemon_options: DaemonOptions,
+) -> Result<Standing, Failure> {
     let wanted = crds::own().into_iter().chain(crds::borrowed());
     options.definitions = wanted.map(serde_json::to_value).collect::<Result<_, _>>()?;
-    let kubeconfig = options.kubeconfig.clone();
-    let kubeconfig = kubeconfig.unwrap_or_else(|| options.data_dir.join("kubeconfig"));
     let platform = Platform::start(options)
         .await
         .map_err(|error| Failure::new(Exit::Machine, error))?;
     let client = platform.client();
     catalog(&client).await?;
-    let daemon = client.clone();
+    let kubeconfig = platform.kubeconfig().to_path_buf();
+    let daemon_client = client.clone();
     Ok(Standing {
         client,
         kubeconfig,
@@ -52,7 +55,9 @@ pub(super) async fn start(mut options: PlatformOptions) -> Result<Standing, Fail
             platform.run(stop).await;
             Ok(())
         }),
-        daemon: Part::start("the daemon", |stop| super::run::daemon(daemon, stop)),
+        daemon: Part::start("the daemon", |stop| async move {
+            Ok(daemon::run(daemon_client, daemon_options, stop).await?)
+        }),
     })
 }
 

@@ -16,6 +16,7 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::output::Progress;
 use crate::cli::random_hex;
 use crate::cli::standing::{self, Standing};
+use crate::daemon::DaemonOptions;
 use crate::local::platform::PlatformOptions;
 use crate::local::postgres::{PostgresOptions, ThrowAwayPostgres};
 
@@ -41,7 +42,7 @@ impl Stage {
         progress.now("starting the local platform and the daemon");
         let directory = TempDir::with_prefix("bouncert-demo-")?;
         let options = PlatformOptions::new(directory.path().join("data"));
-        let standing = standing::start(options).await?;
+        let standing = standing::start(options, DaemonOptions::default()).await?;
         Ok(Self {
             postgres,
             client: standing.client().clone(),
