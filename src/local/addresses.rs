@@ -77,7 +77,7 @@ impl Addresses {
                 }
             }
         }
-        Err(refused.unwrap_or(NoAddress {
+        Err(refused.unwrap_or_else(|| NoAddress {
             port: 0,
             last: Ipv4Addr::from(BLOCK_FIRST),
             cause: "all are taken".to_owned(),

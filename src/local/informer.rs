@@ -9,8 +9,9 @@ use std::fmt::Debug;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use futures::StreamExt as _;
+use kube::api::{ApiResource, DynamicObject};
 use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Api, Resource, ResourceExt as _};
+use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
@@ -92,14 +93,19 @@ where
         let _ = self.synced.subscribe().wait_for(|synced| *synced).await;
     }
 
-    /// Follows the API until dropped. A broken watch is taken up again after a pause.
-    pub async fn run(&self, api: Api<K>) {
+    /// Follows the API until dropped. A broken watch is taken up again after a pause; an object
+    /// that is not of its kind's form is passed over, so that it cannot hold up the others.
+    pub async fn run(&self, client: Client) {
+        let api: Api<DynamicObject> = Api::all_with(client, &ApiResource::erase::<K>(&()));
         let mut events = Box::pin(watcher(api, watcher::Config::default()).default_backoff());
         let mut listed: HashMap<String, Namespace<K>> = HashMap::new();
         while let Some(event) = events.next().await {
             match event {
                 Ok(watcher::Event::Init) => listed.clear(),
                 Ok(watcher::Event::InitApply(object)) => {
+                    let Some(object) = typed::<K>(object) else {
+                        continue;
+                    };
                     let key = key_of(&object);
                     listed
                         .entry(key.namespace)
@@ -107,11 +113,18 @@ where
                         .insert(key.name, Arc::new(object));
                 }
                 Ok(watcher::Event::InitDone) => {
-                    self.replace(std::mem::take(&mut listed));
+                    self.replace(&std::mem::take(&mut listed));
                     self.synced.send_replace(true);
                 }
-                Ok(watcher::Event::Apply(object)) => self.apply(object),
-                Ok(watcher::Event::Delete(object)) => self.remove(&object),
+                Ok(watcher::Event::Apply(object)) => {
+                    if let Some(object) = typed(object) {
+                        self.apply(object);
+                    }
+                }
+                Ok(watcher::Event::Delete(object)) => {
+                    let namespace = object.namespace().unwrap_or_default();
+                    self.remove(&ObjectRef::new(namespace, object.name_any()));
+                }
                 Err(error) => {
                     tracing::debug!(kind = %K::kind(&()), %error, "watch interrupted");
                 }
@@ -119,9 +132,9 @@ where
         }
     }
 
-    fn replace(&self, listed: HashMap<String, Namespace<K>>) {
+    fn replace(&self, listed: &HashMap<String, Namespace<K>>) {
         let before = std::mem::replace(&mut *write(&self.objects), listed.clone());
-        for (namespace, names) in &listed {
+        for (namespace, names) in listed {
             for (name, after) in names {
                 let before = before.get(namespace).and_then(|names| names.get(name));
                 self.tell(&Change {
@@ -155,8 +168,7 @@ where
         });
     }
 
-    fn remove(&self, object: &K) {
-        let key = key_of(object);
+    fn remove(&self, key: &ObjectRef) {
         let before = write(&self.objects)
             .get_mut(&key.namespace)
             .and_then(|names| names.remove(&key.name));
@@ -169,6 +181,18 @@ where
     fn tell(&self, change: &Change<'_, K>) {
         for handler in read(&self.handlers).iter() {
             handler(change);
+        }
+    }
+}
+
+fn typed<K: Resource<DynamicType = ()> + DeserializeOwned>(object: DynamicObject) -> Option<K> {
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    match object.try_parse() {
+        Ok(object) => Some(object),
+        Err(error) => {
+            let kind = K::kind(&());
+            tracing::warn!(%kind, namespace, name, %error, "object passed over");
+            None
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod store;
 pub mod apiserver;
 
 pub mod addresses;
+pub mod hash;
 pub mod informer;
 pub mod queue;
 

@@ -14,7 +14,8 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Client, ResourceExt as _};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -30,13 +31,12 @@ use super::runner::dirs::Dirs;
 use super::runner::podlogs::NodeLogs;
 use super::runner::{Node, Pooler, PoolerError, Runner, find_pgbouncer};
 use super::store::{Store, StoreError};
-use super::workload::budgets::BudgetController;
+use super::workload::budgets::{BudgetController, Replicas};
 use super::workload::services::{Copies, ServiceController};
 use super::workload::sets::{Set as _, SetController};
 use crate::api::petset::PetSet;
 use crate::clock::Clock;
 use crate::cluster::{Cluster, Reporter};
-use crate::names::ObjectRef;
 
 /// What a platform is given.
 #[derive(Clone, Debug)]
@@ -49,7 +49,7 @@ pub struct PlatformOptions {
     pub kubeconfig: Option<PathBuf>,
     /// The pgbouncer program, if not the one in the search path.
     pub pgbouncer: Option<PathBuf>,
-    /// CustomResourceDefinitions to install.
+    /// Definitions of custom resources to install.
     pub definitions: Vec<Value>,
     /// Time.
     pub clock: Clock,
@@ -137,6 +137,7 @@ impl Platform {
             clock,
         } = options;
         let pooler = find_pgbouncer(pgbouncer)?;
+        raise_descriptor_limit();
         let data = DataDir::open(&data_dir)?;
         let path = data.path().to_owned();
         let in_store = |source| PlatformError::Store {
@@ -326,8 +327,8 @@ impl Informers {
     fn run(&self, client: &Client, tasks: &mut JoinSet<()>) {
         macro_rules! follow {
             ($($field:ident),*) => {$({
-                let (informer, api) = (self.$field.clone(), Api::all(client.clone()));
-                tasks.spawn(async move { informer.run(api).await });
+                let (informer, client) = (self.$field.clone(), client.clone());
+                tasks.spawn(async move { informer.run(client).await });
             })*};
         }
         follow!(
@@ -346,7 +347,7 @@ impl Informers {
         self.synced_later().await;
     }
 
-    /// Ends once all copies but that of PetSets are complete: that kind may not be installed.
+    /// Ends once all copies but that of kind PetSet are complete: that kind may not be installed.
     fn synced_later(&self) -> impl Future<Output = ()> + Send + use<> {
         let (pods, services, slices) = (
             self.pods.clone(),
@@ -368,13 +369,26 @@ impl Informers {
         }
     }
 
-    fn replicas(&self) -> Box<dyn Fn(&ObjectRef, &str) -> Option<i32> + Send + Sync> {
+    fn replicas(&self) -> Replicas {
         let (pet_sets, stateful_sets) = (self.pet_sets.clone(), self.stateful_sets.clone());
         Box::new(move |at, kind| match kind {
             "PetSet" => pet_sets.get(at).map(|set| set.view().replicas),
             "StatefulSet" => stateful_sets.get(at).map(|set| set.view().replicas),
             _ => None,
         })
+    }
+}
+
+/// Lets this process and its poolers open as many files as the system allows: the balancer holds
+/// two per connection, and the usual soft limit is 1,024.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "limit of open files not raised");
     }
 }
 

@@ -1,6 +1,7 @@
 //! The local platform with real poolers.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -162,7 +163,11 @@ impl Rig {
             .list(&ListParams::default().labels(&label))
             .await
             .unwrap();
-        let endpoints = slices.items.into_iter().flat_map(|s| s.endpoints).flatten();
+        let endpoints = slices
+            .items
+            .into_iter()
+            .filter_map(|s| s.endpoints)
+            .flatten();
         let mut ready: Vec<String> = endpoints
             .filter(|e| e.conditions.as_ref().and_then(|c| c.ready) == Some(true))
             .filter_map(|e| e.target_ref.and_then(|r| r.name))
@@ -451,7 +456,9 @@ async fn a_pooler_that_is_killed_starts_again_with_growing_pauses() {
     ));
     eventually(SOON, async || {
         let pod = rig.ready_pod("till-0").await;
-        (restarts(&pod) == 2).then_some(()).ok_or(restarts(&pod))
+        (restarts(&pod) == 2)
+            .then_some(())
+            .ok_or_else(|| restarts(&pod))
     })
     .await;
     rig.stop().await;
@@ -502,6 +509,7 @@ async fn a_missing_secret_is_named_and_its_arrival_starts_the_pod() {
     let data = TempDir::new().unwrap();
     let rig = Rig::start(&data).await;
     let mut pod = json!({"metadata": {"name": "lone"}, "spec": template()["spec"]});
+    pod["spec"]["securityContext"] = json!({"runAsUser": 7070, "fsGroup": 7071});
     pod["spec"]["containers"]
         .as_array_mut()
         .unwrap()
@@ -527,6 +535,12 @@ async fn a_missing_secret_is_named_and_its_arrival_starts_the_pod() {
     .await;
     rig.secret("").await;
     let pod = rig.ready_pod("lone").await;
+    let process = std::fs::metadata(format!("/proc/{}", process_id(&pod))).unwrap();
+    if rustix::process::geteuid().is_root() {
+        assert_eq!(process.uid(), 7070, "as the security context says");
+    } else {
+        assert_eq!(process.uid(), rustix::process::geteuid().as_raw());
+    }
     let exporter = &pod.status.unwrap().container_statuses.unwrap()[1];
     let waiting = exporter.state.clone().unwrap().waiting.unwrap();
     assert_eq!(waiting.reason.as_deref(), Some("NotRunOnLocalPlatform"));

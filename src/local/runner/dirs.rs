@@ -44,12 +44,7 @@ impl Dirs {
         } else {
             0o700
         };
-        let digest =
-            ring::digest::digest(&ring::digest::SHA256, data.as_os_str().as_encoded_bytes());
-        let hash: String = digest.as_ref()[..4]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let hash = crate::local::hash::short(data.as_os_str().as_encoded_bytes(), 4);
         let mut refused = None;
         for base in bases() {
             let runtime = base.join(&hash);

@@ -99,7 +99,7 @@ mod tests {
         names(host, "till").remove(0)
     }
 
-    fn service(spec: serde_json::Value) -> Service {
+    fn service(spec: &serde_json::Value) -> Service {
         serde_json::from_value(json!({"metadata": {"name": "ledger"}, "spec": spec})).unwrap()
     }
 
@@ -133,7 +133,7 @@ mod tests {
             ]
         }))
         .unwrap();
-        let headless = service(json!({"clusterIP": "None"}));
+        let headless = service(&json!({"clusterIP": "None"}));
         let slices = [slice];
         assert_eq!(
             answer(&name("ledger"), &headless, &slices),
@@ -145,18 +145,18 @@ mod tests {
 
     #[test]
     fn cluster_addresses_and_external_names_are_passed_on() {
-        let cluster = service(json!({"clusterIP": "127.80.1.2"}));
+        let cluster = service(&json!({"clusterIP": "127.80.1.2"}));
         assert_eq!(
             answer(&name("ledger"), &cluster, &[]),
             Answer::Is("127.80.1.2".into())
         );
-        let external = service(json!({"type": "ExternalName", "externalName": "db.example.com"}));
+        let external = service(&json!({"type": "ExternalName", "externalName": "db.example.com"}));
         assert_eq!(
             answer(&name("ledger"), &external, &[]),
             Answer::Is("db.example.com".into())
         );
         assert_eq!(
-            answer(&name("ledger"), &service(json!({})), &[]),
+            answer(&name("ledger"), &service(&json!({})), &[]),
             Answer::NotYet
         );
     }

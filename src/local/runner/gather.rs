@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
+use std::path::Path;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, Volume};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -151,13 +152,14 @@ impl Task<'_> {
     /// Path of the ini in the container: the argument that names one, or else the usual place.
     fn ini_path(&self) -> String {
         let container = self.container();
-        let words = container
+        let mut words = container
             .iter()
             .flat_map(|c| c.command.iter().chain(c.args.iter()))
             .flatten();
         words
-            .filter(|word| word.starts_with('/') && word.ends_with(".ini"))
-            .next_back()
+            .rfind(|word| {
+                word.starts_with('/') && Path::new(word).extension() == Some("ini".as_ref())
+            })
             .map_or_else(|| DEFAULT_INI.to_owned(), Clone::clone)
     }
 

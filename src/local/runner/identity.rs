@@ -23,11 +23,10 @@ pub fn identity(spec: &PodSpec, container: &str) -> Option<Identity> {
     if !Uid::effective().is_root() {
         return None;
     }
-    let (fallback_uid, fallback_gid) = unprivileged();
-    Some(choose(spec, container, fallback_uid, fallback_gid))
+    Some(choose(spec, container, unprivileged()))
 }
 
-fn choose(spec: &PodSpec, container: &str, fallback_uid: u32, fallback_gid: u32) -> Identity {
+fn choose(spec: &PodSpec, container: &str, fallback: (u32, u32)) -> Identity {
     let pod = spec.security_context.as_ref();
     let own = spec
         .containers
@@ -40,8 +39,8 @@ fn choose(spec: &PodSpec, container: &str, fallback_uid: u32, fallback_gid: u32)
         .filter(|uid| *uid != 0);
     let group =
         id(own.and_then(|c| c.run_as_group)).or_else(|| id(pod.and_then(|p| p.run_as_group)));
-    let uid = user.unwrap_or(fallback_uid);
-    let gid = group.unwrap_or(if user.is_some() { uid } else { fallback_gid });
+    let uid = user.unwrap_or(fallback.0);
+    let gid = group.unwrap_or_else(|| user.unwrap_or(fallback.1));
     let fs_group = id(pod.and_then(|p| p.fs_group)).unwrap_or(gid);
     Identity { uid, gid, fs_group }
 }
@@ -60,7 +59,7 @@ mod tests {
 
     use super::*;
 
-    fn spec(pod: serde_json::Value, container: serde_json::Value) -> PodSpec {
+    fn spec(pod: &serde_json::Value, container: &serde_json::Value) -> PodSpec {
         serde_json::from_value(json!({
             "securityContext": pod,
             "containers": [{"name": "pgbouncer", "securityContext": container}]
@@ -71,15 +70,15 @@ mod tests {
     #[test]
     fn the_container_overrules_the_pod_and_the_group_follows_the_user() {
         let given = spec(
-            json!({"runAsUser": 71, "fsGroup": 72}),
-            json!({"runAsUser": 70}),
+            &json!({"runAsUser": 71, "fsGroup": 72}),
+            &json!({"runAsUser": 70}),
         );
         let expected = Identity {
             uid: 70,
             gid: 70,
             fs_group: 72,
         };
-        assert_eq!(choose(&given, "pgbouncer", 9, 8), expected);
+        assert_eq!(choose(&given, "pgbouncer", (9, 8)), expected);
     }
 
     #[test]
@@ -89,10 +88,10 @@ mod tests {
             gid: 8,
             fs_group: 8,
         };
-        let root = spec(json!({"runAsUser": 0}), json!(null));
-        assert_eq!(choose(&root, "pgbouncer", 9, 8), expected);
+        let root = spec(&json!({"runAsUser": 0}), &json!(null));
+        assert_eq!(choose(&root, "pgbouncer", (9, 8)), expected);
         assert_eq!(
-            choose(&spec(json!(null), json!(null)), "pgbouncer", 9, 8),
+            choose(&spec(&json!(null), &json!(null)), "pgbouncer", (9, 8)),
             expected
         );
     }

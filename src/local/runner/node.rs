@@ -62,7 +62,7 @@ pub struct Runner {
 // === impl Runner ===
 
 impl Runner {
-    /// Subscribes to pods, Secrets and ConfigMaps; to be called before the informers run.
+    /// Subscribes to pods, Secrets and `ConfigMap`s; to be called before the informers run.
     pub fn new(node: Node, secrets: &Informer<Secret>, config_maps: &Informer<ConfigMap>) -> Self {
         let roster = Roster::default();
         // Bounded by the number of pods: each uid is sent once.

@@ -24,7 +24,7 @@ pub type Files = BTreeMap<String, File>;
 pub struct Sources {
     /// Secrets by name.
     pub secrets: BTreeMap<String, Secret>,
-    /// ConfigMaps by name.
+    /// `ConfigMap`s by name.
     pub config_maps: BTreeMap<String, ConfigMap>,
 }
 
@@ -80,7 +80,7 @@ pub enum VolumeError {
     },
 }
 
-/// The names of the Secrets and ConfigMaps that `volumes` refer to.
+/// The names of the Secrets and `ConfigMap`s that `volumes` refer to.
 pub fn references(volumes: &[Volume]) -> (Vec<String>, Vec<String>) {
     let (mut secrets, mut maps) = (Vec::new(), Vec::new());
     for volume in volumes {

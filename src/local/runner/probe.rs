@@ -103,8 +103,7 @@ pub fn resolve(container: &Container, port: &IntOrString) -> Option<u16> {
 pub async fn ask(plan: &Plan) -> bool {
     let answer = async {
         match &plan.ask {
-            Ask::Nothing => true,
-            Ask::Unsupported(_) => true,
+            Ask::Nothing | Ask::Unsupported(_) => true,
             Ask::Tcp(address) => TcpStream::connect(address).await.is_ok(),
             Ask::Http(address, path) => http(*address, path).await.unwrap_or(false),
         }
@@ -193,7 +192,7 @@ mod tests {
 
     use super::*;
 
-    fn container(probe: serde_json::Value) -> Container {
+    fn container(probe: &serde_json::Value) -> Container {
         serde_json::from_value(json!({
             "name": "pgbouncer",
             "ports": [{"name": "db", "containerPort": 6544}],
@@ -205,9 +204,9 @@ mod tests {
     #[test]
     fn a_port_may_be_named_and_an_exec_probe_says_that_it_is_not_made() {
         let address = Ipv4Addr::new(127, 70, 0, 1);
-        let tcp = plan(&container(json!({"tcpSocket": {"port": "db"}})), address);
+        let tcp = plan(&container(&json!({"tcpSocket": {"port": "db"}})), address);
         assert_eq!(tcp.ask, Ask::Tcp("127.70.0.1:6544".parse().unwrap()));
-        let exec = plan(&container(json!({"exec": {"command": ["true"]}})), address);
+        let exec = plan(&container(&json!({"exec": {"command": ["true"]}})), address);
         assert!(matches!(exec.ask, Ask::Unsupported(_)));
     }
 
@@ -215,7 +214,7 @@ mod tests {
     fn probes_are_frequent_until_the_first_success_and_then_follow_the_period() {
         let plan = plan(
             &container(
-                json!({"tcpSocket": {"port": 1}, "periodSeconds": 7, "failureThreshold": 2}),
+                &json!({"tcpSocket": {"port": 1}, "periodSeconds": 7, "failureThreshold": 2}),
             ),
             Ipv4Addr::LOCALHOST,
         );
@@ -236,7 +235,7 @@ mod tests {
     #[test]
     fn a_container_that_never_answers_is_probed_less_often_in_the_end() {
         let plan = plan(
-            &container(json!({"tcpSocket": {"port": 1}})),
+            &container(&json!({"tcpSocket": {"port": 1}})),
             Ipv4Addr::LOCALHOST,
         );
         let start = Instant::now();

@@ -65,12 +65,11 @@ fn with_overrides(mut ini: String, overrides: &Overrides) -> String {
     if !ini.ends_with('\n') {
         ini.push('\n');
     }
-    match section_end(&ini) {
-        Some(at) => ini.insert_str(at, &settings),
-        None => {
-            ini.push_str("[pgbouncer]\n");
-            ini.push_str(&settings);
-        }
+    if let Some(at) = section_end(&ini) {
+        ini.insert_str(at, &settings);
+    } else {
+        ini.push_str("[pgbouncer]\n");
+        ini.push_str(&settings);
     }
     ini
 }

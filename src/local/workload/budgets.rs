@@ -1,4 +1,4 @@
-//! The status of PodDisruptionBudgets: how many pods may go now.
+//! The status of disruption budgets: how many pods may go now.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

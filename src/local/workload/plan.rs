@@ -102,7 +102,9 @@ pub fn plan(set: &SetView, pods: &[Arc<Pod>]) -> Plan {
     let mut surplus: Vec<_> = owned.iter().filter(|(n, _)| !wanted.contains(n)).collect();
     surplus.sort_by_key(|(n, _)| std::cmp::Reverse(*n));
     if set.parallel {
-        surplus.iter().for_each(|(_, pod)| plan.remove(pod));
+        for (_, pod) in &surplus {
+            plan.remove(pod);
+        }
     } else if let Some((_, pod)) = surplus.first() {
         plan.remove(pod);
     }
@@ -141,11 +143,7 @@ pub fn build(set: &SetView, ordinal: i32) -> Pod {
 /// Name of the revision of the set's present template.
 pub fn revision(set: &SetView) -> String {
     let template = serde_json::to_vec(&set.template).unwrap_or_default();
-    let digest = ring::digest::digest(&ring::digest::SHA256, &template);
-    let hash: String = digest.as_ref()[..5]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hash = crate::local::hash::short(&template, 5);
     crate::names::name_with_suffix(&set.key.name, &hash)
 }
 

@@ -1,4 +1,4 @@
-//! The controller of Services: gives each its address and keeps its EndpointSlices.
+//! The controller of Services: gives each its address and keeps the EndpointSlice of its pods.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::Ipv4Addr;

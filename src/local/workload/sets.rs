@@ -1,4 +1,4 @@
-//! The controller of PetSets and of StatefulSets: one implementation, two kinds.
+//! The controller of both kinds of set, PetSet and StatefulSet: one implementation, two kinds.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -100,11 +100,7 @@ fn number(port: &ServicePort, pod: &Pod) -> Option<u16> {
 fn metadata(service: &Service, n: usize) -> ObjectMeta {
     let name = service.name_any();
     let uid = service.uid().unwrap_or_default();
-    let digest = ring::digest::digest(&ring::digest::SHA256, format!("{uid}/{n}").as_bytes());
-    let hash: String = digest.as_ref()[..3]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hash = crate::local::hash::short(format!("{uid}/{n}").as_bytes(), 3);
     let mut labels = service.labels().clone();
     labels.insert(SERVICE_NAME.to_owned(), name.clone());
     labels.insert(MANAGED_BY.to_owned(), MANAGER.to_owned());
@@ -134,7 +130,7 @@ mod tests {
 
     use super::*;
 
-    fn service(extra: Value) -> Service {
+    fn service(extra: &Value) -> Service {
         let mut spec = json!({
             "selector": {"app": "till"},
             "ports": [{"name": "primary", "port": 5432, "targetPort": "db"}]
@@ -148,7 +144,7 @@ mod tests {
         .unwrap()
     }
 
-    fn pod(ready: bool, port: i32, metadata: Value) -> Arc<Pod> {
+    fn pod(ready: bool, port: i32, metadata: &Value) -> Arc<Pod> {
         let mut pod: Pod = serde_json::from_value(json!({
             "metadata": {"name": "till-0", "namespace": "shop", "labels": {"app": "till"}},
             "spec": {"hostname": "till-0", "subdomain": "till",
@@ -170,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_ready_pod_is_an_endpoint_on_its_named_port() {
-        let found = slices(&service(json!({})), &[pod(true, 6544, json!({}))]);
+        let found = slices(&service(&json!({})), &[pod(true, 6544, &json!({}))]);
         assert_eq!(found.len(), 1);
         let port = &found[0].ports.as_ref().unwrap()[0];
         assert_eq!(
@@ -188,9 +184,9 @@ mod tests {
         let going = pod(
             true,
             6544,
-            json!({"deletionTimestamp": "2031-05-04T12:00:00Z"}),
+            &json!({"deletionTimestamp": "2031-05-04T12:00:00Z"}),
         );
-        let found = conditions(&slices(&service(json!({})), &[going]));
+        let found = conditions(&slices(&service(&json!({})), &[going]));
         assert_eq!(
             (found.ready, found.serving, found.terminating),
             (Some(false), Some(true), Some(true))
@@ -199,19 +195,19 @@ mod tests {
 
     #[test]
     fn unready_addresses_are_published_where_the_service_asks_for_it() {
-        let pods = [pod(false, 6544, json!({}))];
+        let pods = [pod(false, 6544, &json!({}))];
         assert_eq!(
-            conditions(&slices(&service(json!({})), &pods)).ready,
+            conditions(&slices(&service(&json!({})), &pods)).ready,
             Some(false)
         );
-        let governing = service(json!({"publishNotReadyAddresses": true}));
+        let governing = service(&json!({"publishNotReadyAddresses": true}));
         assert_eq!(conditions(&slices(&governing, &pods)).ready, Some(true));
     }
 
     #[test]
     fn pods_whose_port_differs_get_a_slice_of_their_own() {
-        let pods = [pod(true, 6544, json!({})), pod(true, 6545, json!({}))];
-        let found = slices(&service(json!({})), &pods);
+        let pods = [pod(true, 6544, &json!({})), pod(true, 6545, &json!({}))];
+        let found = slices(&service(&json!({})), &pods);
         assert_eq!(found.len(), 2);
         assert_ne!(found[0].name_any(), found[1].name_any());
     }
@@ -219,8 +215,8 @@ mod tests {
     #[test]
     fn a_service_without_pods_has_one_empty_slice() {
         let found = slices(
-            &service(json!({"selector": {"app": "other"}})),
-            &[pod(true, 1, json!({}))],
+            &service(&json!({"selector": {"app": "other"}})),
+            &[pod(true, 1, &json!({}))],
         );
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].endpoints.as_ref().map(Vec::len), Some(0));

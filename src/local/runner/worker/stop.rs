@@ -52,12 +52,18 @@ impl Worker {
 
     /// The process is gone: gives everything back and removes the object.
     pub(super) async fn remove(&mut self, stop: &CancellationToken) {
-        if !self.removed {
-            if !self.events.is_empty() {
-                self.report(self.node.clock.now()).await;
+        if self.removed && !self.gone {
+            // A finalizer holds the object back: whoever removes it wakes us.
+            tokio::select! {
+                () = self.wake.notify.notified() => {}
+                () = stop.cancelled() => {}
             }
-            self.give_back();
+            return;
         }
+        if !self.events.is_empty() {
+            self.report(self.node.clock.now()).await;
+        }
+        self.give_back();
         if self.gone {
             self.removed = true;
             return;
