@@ -49,6 +49,7 @@ pub use self::pod_template::PodTemplateError;
 pub use self::services::ServiceTemplateError;
 pub use self::workload::Workload;
 use crate::api::{AppBinding, PgBouncer};
+use crate::names::Fingerprint;
 
 /// All objects that a PgBouncer stands for, but for the Secrets of credentials and of material.
 #[derive(Clone, Debug)]
@@ -105,12 +106,9 @@ pub fn digest(ini: &str, material: Option<&MaterialFacts>) -> String {
         part(material.server.to_string().as_bytes());
         part(material.ca_bundle.as_bytes());
     }
-    context
-        .finish()
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    let mut sum = [0; 32];
+    sum.copy_from_slice(context.finish().as_ref());
+    Fingerprint::from_sha256(sum).to_string()
 }
 
 fn config_secret(inputs: &Inputs) -> Secret {

@@ -27,6 +27,14 @@ pub enum Workload {
 // === impl Workload ===
 
 impl Workload {
+    /// Which of the two it is.
+    pub const fn kind(&self) -> WorkloadKind {
+        match self {
+            Self::PetSet(_) => WorkloadKind::PetSet,
+            Self::StatefulSet(_) => WorkloadKind::StatefulSet,
+        }
+    }
+
     /// How many pods it asks for.
     pub fn replicas(&self) -> i32 {
         let replicas = match self {

@@ -100,9 +100,8 @@ pub(super) async fn run<K, F, Fut, E>(
     looks
         .for_each(|look| async move {
             match look {
-                Ok(_) => {}
                 // An event of a child may come after its owner has gone.
-                Err(kube::runtime::controller::Error::ObjectNotFound(_)) => {}
+                Ok(_) | Err(kube::runtime::controller::Error::ObjectNotFound(_)) => {}
                 Err(error) => {
                     tracing::debug!(
                         controller = name,

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::validate::Blocked;
 use super::{Provisioner, is_paused};
 use crate::api::{PetSet, PgBouncer};
-use crate::blueprint::{Inputs, Resources, Workload, names, throttling_defaults};
+use crate::blueprint::{Inputs, Resources, Workload, WorkloadKind, names, throttling_defaults};
 use crate::cluster::{Cluster, ClusterError, EventKind, reference};
 use crate::names::ObjectRef;
 
@@ -28,10 +28,11 @@ impl Provisioner {
         }
         self.check_still_ours(bouncer).await?;
         let is_first = !workload_exists(&self.cluster, bouncer, &resources.workload).await?;
-        apply_all(&self.cluster, bouncer, resources).await?;
+        let kind = resources.workload.kind();
+        Box::pin(apply_all(&self.cluster, bouncer, resources)).await?;
         self.memory.applied(&uid, digest);
         if is_first {
-            self.tell_created(bouncer, inputs).await;
+            self.tell_created(bouncer, inputs, kind).await;
         }
         Ok(())
     }
@@ -52,8 +53,9 @@ impl Provisioner {
         }
     }
 
-    async fn tell_created(&self, bouncer: &PgBouncer, inputs: &Inputs) {
-        for what in ["governing service", "Service", "AppBinding", "PetSet"] {
+    async fn tell_created(&self, bouncer: &PgBouncer, inputs: &Inputs, kind: WorkloadKind) {
+        let kind = kind.to_string();
+        for what in ["governing service", "Service", "AppBinding", &kind] {
             let message = format!("Successfully created {what}");
             self.event(bouncer, EventKind::Normal, "Successful", &message)
                 .await;
@@ -95,23 +97,20 @@ async fn apply_all(
     cluster.apply(&service_account).await?;
     cluster.apply(&governing).await?;
     cluster.apply(&primary).await?;
-    match stats {
-        Some(stats) => drop(cluster.apply(&stats).await?),
-        None => {
-            cluster
-                .delete::<Service>(&here(names::stats_service(&name)), None)
-                .await?
-        }
+    if let Some(stats) = stats {
+        cluster.apply(&stats).await?;
+    } else {
+        let at = here(names::stats_service(&name));
+        cluster.delete::<Service>(&at, None).await?;
     }
     let backend = cluster.apply(&backend).await?;
     cluster.apply(&config).await?;
-    match disruption_budget {
-        Some(budget) => drop(cluster.apply(&budget).await?),
-        None => {
-            cluster
-                .delete::<PodDisruptionBudget>(&here(name), None)
-                .await?
-        }
+    if let Some(budget) = disruption_budget {
+        cluster.apply(&budget).await?;
+    } else {
+        cluster
+            .delete::<PodDisruptionBudget>(&here(name), None)
+            .await?;
     }
     cluster.apply(&binding).await?;
     if let Some(version) = backend.resource_version() {
@@ -140,7 +139,7 @@ async fn workload_exists(
 }
 
 /// Stands for the whole of `resources`.
-fn digest(resources: &Resources) -> String {
+fn digest(resources: &Resources) -> Vec<u8> {
     let Resources {
         service_account,
         governing,
@@ -166,12 +165,7 @@ fn digest(resources: &Resources) -> String {
         Workload::PetSet(set) => part(set.as_ref()),
         Workload::StatefulSet(set) => part(set.as_ref()),
     }
-    context
-        .finish()
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    context.finish().as_ref().to_vec()
 }
 
 /// Serialising objects of different types in one closure.

@@ -27,6 +27,8 @@ pub(super) struct PodSeen {
     pub(super) name: String,
     /// Whether the kubelet calls it ready.
     pub(super) is_ready: bool,
+    /// Whether it was started with an earlier configuration or material.
+    pub(super) is_stale: bool,
     /// Why it does not answer as it should; `None` if it does.
     pub(super) trouble: Option<String>,
 }
@@ -52,20 +54,24 @@ impl Provisioner {
 
 async fn look(bouncer: &PgBouncer, pod: &Pod, digest: Option<&str>) -> PodSeen {
     let (name, is_ready) = (pod.name_any(), is_ready(pod));
+    // A pod with an earlier configuration answers by that configuration.
+    let is_stale = digest.is_some() && pod.annotations().get(DIGEST).map(String::as_str) != digest;
     let trouble = if is_ready {
-        look_closer(bouncer, pod, digest).await.err()
+        let is_current = digest.is_some() && !is_stale;
+        look_closer(bouncer, pod, is_current).await.err()
     } else {
         None
     };
     PodSeen {
         name,
         is_ready,
+        is_stale,
         trouble,
     }
 }
 
 /// Connects to a ready pod; the error is a sentence for people.
-async fn look_closer(bouncer: &PgBouncer, pod: &Pod, digest: Option<&str>) -> Result<(), String> {
+async fn look_closer(bouncer: &PgBouncer, pod: &Pod, is_current: bool) -> Result<(), String> {
     let ip = pod
         .status
         .as_ref()
@@ -89,9 +95,6 @@ async fn look_closer(bouncer: &PgBouncer, pod: &Pod, digest: Option<&str>) -> Re
     let served = probe::probe(SocketAddr::new(ip, port), Some(&host), bound)
         .await
         .map_err(|error| super::validate::with_causes(&error))?;
-    // A pod with an earlier configuration answers by that configuration.
-    let is_current =
-        digest.is_some() && pod.annotations().get(DIGEST).map(String::as_str) == digest;
     match served {
         Served::Plaintext if is_current && serves_tls(bouncer) => {
             Err("it answers without TLS although its configuration asks for TLS".to_owned())

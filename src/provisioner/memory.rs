@@ -19,7 +19,7 @@ pub(super) struct Memory {
 
 #[derive(Debug, Default)]
 struct Remembered {
-    applied: Option<(String, Instant)>,
+    applied: Option<(Vec<u8>, Instant)>,
     failed_looks: i32,
 }
 
@@ -27,7 +27,7 @@ struct Remembered {
 
 impl Memory {
     /// Whether those very objects were applied a short while ago.
-    pub(super) fn is_applied(&self, uid: &str, digest: &str) -> bool {
+    pub(super) fn is_applied(&self, uid: &str, digest: &[u8]) -> bool {
         self.lock()
             .get(uid)
             .and_then(|known| known.applied.as_ref())
@@ -35,7 +35,7 @@ impl Memory {
     }
 
     /// Remembers that those objects were applied.
-    pub(super) fn applied(&self, uid: &str, digest: String) {
+    pub(super) fn applied(&self, uid: &str, digest: Vec<u8>) {
         self.lock().entry(uid.to_owned()).or_default().applied = Some((digest, Instant::now()));
     }
 

@@ -120,7 +120,7 @@ impl Provisioner {
             return Ok(Next::Wait);
         }
         let mut bouncer = self.begin(bouncer).await?;
-        let (digest, blocked) = match self.converge(&mut bouncer).await {
+        let (digest, blocked) = match Box::pin(self.converge(&mut bouncer)).await {
             Ok(digest) => (Some(digest), None),
             Err(Blocked::Passing(error)) => return Err(error.into()),
             Err(Blocked::TakenOver) => return Ok(Next::Again(TAKEN_OVER_PAUSE)),
@@ -148,6 +148,7 @@ impl Provisioner {
     /// also when this fails; the digest that its pods are to carry is returned.
     async fn converge(&self, bouncer: &mut PgBouncer) -> Result<String, Blocked> {
         self.complete(bouncer).await?;
+        self.check_tls_is_as_before(bouncer).await?;
         self.ensure_auth(bouncer).await?;
         let kind = self.workload_kind().await?;
         let mut around = surroundings::read(&self.cluster, bouncer, kind).await?;
@@ -160,7 +161,7 @@ impl Provisioner {
         let inputs = Inputs::new(bouncer, &around)?;
         let digest = inputs.digest();
         let resources = blueprint::build(&inputs)?;
-        self.apply(bouncer, &inputs, resources).await?;
+        Box::pin(self.apply(bouncer, &inputs, resources)).await?;
         Ok(digest)
     }
 

@@ -1,12 +1,18 @@
-//! The first look: finalizer, stored defaults, the first condition.
+//! The first look: finalizer, stored defaults, the first condition, and whether the specification
+//! asks for something that only a request may do.
 
+use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 
+use super::report::is_provisioned;
 use super::validate::{self, Blocked};
 use super::{ProvisionError, Provisioner};
 use crate::api::PgBouncer;
 use crate::blueprint::defaults::{self, IssuerKind};
+use crate::blueprint::{names, serves_tls};
 use crate::cluster::reference;
+use crate::names::{Alias, ObjectRef};
+use crate::pgbouncer::ini::{Ini, Section};
 use crate::surroundings;
 
 impl Provisioner {
@@ -43,6 +49,35 @@ impl Provisioner {
                 Ok(surroundings::issuer_kind(&self.cluster, &namespace, issuer).await?)
             }
             _ => Ok(IssuerKind::Private),
+        }
+    }
+
+    /// TLS does not come or go by an edit of the live object: pods that run have no key mounted, and
+    /// would not start again under a configuration that names one. Whoever edits it is told to make
+    /// a request, which carries the change into the pods. A request writes the configuration before
+    /// it commits the specification, so what it has done never ends here.
+    pub(super) async fn check_tls_is_as_before(&self, bouncer: &PgBouncer) -> Result<(), Blocked> {
+        let status = bouncer.status.as_ref();
+        if !status.is_some_and(|status| is_provisioned(&status.conditions)) {
+            return Ok(());
+        }
+        let at = ObjectRef::new(
+            bouncer.namespace().unwrap_or_default(),
+            names::config_secret(bouncer),
+        );
+        let former: Option<Secret> = self.cluster.get(&at).await?;
+        let former = former.and_then(|secret| secret.data?.remove(names::INI_KEY));
+        let former = former.and_then(|text| String::from_utf8(text.0).ok());
+        let Some(Ok(former)) = former.map(|text| Ini::parse(&text)) else {
+            return Ok(());
+        };
+        // Only a key of our own tells: users may bring TLS of theirs in the configuration.
+        let key = format!("{}/tls.key", names::tls_dir(Alias::Server));
+        let did = former.get(Section::Pgbouncer, "client_tls_key_file") == Some(key.as_str());
+        match (did, serves_tls(bouncer)) {
+            (false, true) => Err(Blocked::TlsEdited { what: "added" }),
+            (true, false) => Err(Blocked::TlsEdited { what: "removed" }),
+            _ => Ok(()),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Conditions and phase (CONTRACT 4.1, 4.2): what was seen, in the words that KubeDB's users know.
 
+use std::fmt::Write as _;
+
 use serde_json::json;
 use time::OffsetDateTime;
 
@@ -17,7 +19,7 @@ const ACCEPTING_CONNECTION: &str = "AcceptingConnection";
 const READY: &str = "Ready";
 const PROVISIONED: &str = "Provisioned";
 const HALTED: &str = "Halted";
-/// Said only while something keeps the objects from being made.
+/// Said only while something is left to be done by somebody else.
 const RECONCILED: &str = "Reconciled";
 
 /// What a look at an object brought.
@@ -162,12 +164,14 @@ fn status(bouncer: &PgBouncer, seen: &Seen, now: OffsetDateTime) -> PgBouncerSta
             now,
         ));
     }
-    if let Some(blocked) = &seen.blocked {
+    let open = open(seen);
+    let is_open = open.is_some();
+    if let Some((reason, message)) = open {
         set(Condition::new(
             RECONCILED,
             ConditionStatus::False,
-            blocked.reason(),
-            blocked.message(),
+            reason,
+            message,
             now,
         ));
     }
@@ -184,7 +188,7 @@ fn status(bouncer: &PgBouncer, seen: &Seen, now: OffsetDateTime) -> PgBouncerSta
     status
         .conditions
         .retain(|condition| match condition.type_.as_str() {
-            RECONCILED => seen.blocked.is_some(),
+            RECONCILED => is_open,
             HALTED => is_halted,
             _ => true,
         });
@@ -269,10 +273,30 @@ fn troubles(seen: &Seen) -> String {
     let mut text = String::new();
     for pod in &seen.pods {
         if let Some(trouble) = &pod.trouble {
-            text.push_str(&format!("; {}: {trouble}", pod.name));
+            // Writing to a String cannot fail.
+            let _ = write!(text, "; {}: {trouble}", pod.name);
         }
     }
     text
+}
+
+/// What is still to be done by somebody else, as reason and message.
+fn open(seen: &Seen) -> Option<(&'static str, String)> {
+    if let Some(blocked) = &seen.blocked {
+        return Some((blocked.reason(), blocked.message()));
+    }
+    let stale = seen.pods.iter().filter(|pod| pod.is_stale);
+    let stale: Vec<&str> = stale.map(|pod| pod.name.as_str()).collect();
+    let message = format!(
+        "{} run with an earlier configuration until they are deleted or a request restarts them",
+        stale.join(", ")
+    );
+    (!stale.is_empty()).then_some(("RestartPending", message))
+}
+
+/// Whether the object has ever been ready.
+pub(super) fn is_provisioned(conditions: &[Condition]) -> bool {
+    find_condition(conditions, PROVISIONED).is_some_and(Condition::is_true)
 }
 
 /// The phase that conditions stand for; the first match wins (CONTRACT 4.1).
@@ -280,7 +304,7 @@ fn phase(conditions: &[Condition]) -> Phase {
     let is = |type_: &str, status: &str| {
         find_condition(conditions, type_).is_some_and(|condition| condition.status == status)
     };
-    let is_provisioned = is(PROVISIONED, "True");
+    let is_provisioned = is_provisioned(conditions);
     if is("HealthCheckPaused", "True") {
         Phase::Unknown
     } else if is(HALTED, "True") {
@@ -309,6 +333,7 @@ mod tests {
         PodSeen {
             name: name.into(),
             is_ready,
+            is_stale: false,
             trouble: trouble.map(Into::into),
         }
     }

@@ -68,6 +68,15 @@ pub enum Blocked {
         /// The error, with all its causes.
         reason: String,
     },
+    /// TLS was switched by an edit of the live object.
+    #[error(
+        "TLS was {what} by an edit of spec; nothing is changed: take the edit back and make a \
+         PgBouncerOpsRequest of type ReconfigureTLS, which carries the change into the pods"
+    )]
+    TlsEdited {
+        /// What was done to it.
+        what: &'static str,
+    },
     /// A request took the object over while we were at it.
     #[error("a request holds the object")]
     TakenOver,
@@ -92,6 +101,7 @@ impl Blocked {
             Self::Inputs(_) | Self::Certificates(_) | Self::PodTemplate(_) => {
                 "SpecificationUnusable"
             }
+            Self::TlsEdited { .. } => "ReconfigureTLSRequired",
             Self::Passing(_) | Self::Refused(_) | Self::TakenOver => "ApplyFailed",
         }
     }

@@ -124,12 +124,13 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn of(client_config: serde_json::Value) -> Option<BackendAddress> {
+    fn of(client_config: &serde_json::Value) -> Option<BackendAddress> {
         let spec: AppBindingSpec =
             serde_json::from_value(json!({ "clientConfig": client_config })).unwrap();
         address(&spec, "vault")
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "what is compared with")]
     fn host(host: &str, port: u16) -> Option<BackendAddress> {
         Some(BackendAddress::Host {
             host: host.to_owned(),
@@ -141,7 +142,7 @@ mod tests {
     fn a_service_becomes_its_name_in_the_cluster() {
         let service = json!({ "scheme": "postgresql", "name": "books", "port": 5433 });
         assert_eq!(
-            of(json!({ "service": service })),
+            of(&json!({ "service": service })),
             host("books.vault.svc", 5433)
         );
     }
@@ -162,8 +163,8 @@ mod tests {
             ),
             ("nonsense", None),
         ] {
-            assert_eq!(of(json!({ "url": url })), expected, "{url}");
+            assert_eq!(of(&json!({ "url": url })), expected, "{url}");
         }
-        assert_eq!(of(json!({})), None);
+        assert_eq!(of(&json!({})), None);
     }
 }

@@ -21,10 +21,10 @@ pub(super) async fn read(
         names::certificate_secret(bouncer, Alias::Server),
     );
     let secret: Option<Secret> = cluster.get(&at).await?;
-    secret.map(|secret| facts(&secret, at)).transpose()
+    secret.map(|secret| facts(&secret, &at)).transpose()
 }
 
-fn facts(secret: &Secret, at: ObjectRef) -> Result<MaterialFacts, SurroundingsError> {
+fn facts(secret: &Secret, at: &ObjectRef) -> Result<MaterialFacts, SurroundingsError> {
     let unusable = |what: &str| SurroundingsError::Unusable {
         kind: "Secret",
         at: at.clone(),

@@ -41,7 +41,7 @@ async fn create(client: &Client, object: Value) {
     };
     let (group, version) = text("/apiVersion")
         .split_once('/')
-        .unwrap_or(("", text("/apiVersion")));
+        .unwrap_or_else(|| ("", text("/apiVersion")));
     let kind = kube::api::GroupVersionKind::gvk(group, version, text("/kind"));
     let resource = kube::api::ApiResource::from_gvk(&kind);
     let namespace = text("/metadata/namespace");
@@ -105,6 +105,7 @@ async fn backend(client: &Client) {
     .await;
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "json! at the call")]
 fn bouncer(name: &str, spec: Value) -> Value {
     let mut object = json!({
         "apiVersion": "kubedb.com/v1", "kind": "PgBouncer",

@@ -158,6 +158,13 @@ async fn a_plain_object_becomes_the_objects_that_kubedb_makes() {
     );
     let binding: AppBinding = get(&scene.client, "billing").await.unwrap();
     assert_eq!(binding.owner_references()[0].uid, uid);
+}
+
+#[tokio::test]
+async fn what_was_made_and_what_throttles_is_told_in_events() {
+    let scene = Scene::new().await;
+    create(&scene.client, bouncer("billing", json!({}))).await;
+    scene.reconcile("billing").await;
     let events = scene.events().await;
     assert!(
         events

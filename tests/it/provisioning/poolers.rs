@@ -10,6 +10,7 @@ use bouncert::local::runner::process::find_running;
 use bouncert::pgbouncer::probe::{Served, fingerprint, probe};
 use bouncert::pki::pem::read_certificates;
 use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Patch, PatchParams};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -30,9 +31,7 @@ impl Drop for Rig {
     /// A test that failed leaves no pooler behind.
     fn drop(&mut self) {
         for found in find_running(&self.runtime) {
-            let pid = i32::try_from(found.pid)
-                .ok()
-                .and_then(rustix::process::Pid::from_raw);
+            let pid = rustix::process::Pid::from_raw(found.pid);
             if let Some(pid) = pid {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
@@ -134,6 +133,41 @@ async fn a_plain_pooler_comes_up_and_loses_and_regains_its_readiness() {
     })
     .await;
     rig.is_ready("billing").await;
+
+    // An edit is written, and the pods that do not have it yet are named.
+    let api: Api<PgBouncer> = Api::namespaced(rig.client.clone(), NAMESPACE);
+    let edit = async |spec: Value| {
+        let patch = Patch::Merge(json!({ "spec": spec }));
+        api.patch("billing", &PatchParams::default(), &patch)
+            .await
+            .unwrap();
+    };
+    let told = async |words: &str| {
+        eventually(SOON, async || {
+            let told = conditions(&get(&rig.client, "billing").await.unwrap());
+            if told.iter().any(|it| it.contains(words)) {
+                Ok(())
+            } else {
+                Err(told)
+            }
+        })
+        .await;
+    };
+    edit(json!({ "connectionPool": { "poolMode": "transaction" } })).await;
+    told("RestartPending: billing-0, billing-1 run with an earlier configuration").await;
+    rig.is_ready("billing").await;
+
+    // TLS is a request's business.
+    edit(json!({ "sslMode": "require", "tls": {
+        "issuerRef": { "kind": "Issuer", "name": "notary" } } }))
+    .await;
+    issuer(&rig.client, "notary").await;
+    told("ReconfigureTLSRequired: TLS was added").await;
+    assert!(
+        get::<Secret>(&rig.client, "billing-server-cert")
+            .await
+            .is_none()
+    );
     rig.stop().await;
 }
 
