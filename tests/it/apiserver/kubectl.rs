@@ -4,13 +4,18 @@ use std::path::Path;
 use std::process::Output;
 
 use bouncert::local::apiserver::serve::{ServeError, ServeOptions};
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::ResourceExt;
+use kube::api::{Api, PostParams, WatchEvent, WatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{ledgers, refused, server};
+use super::{SOON, config, ledgers, refused, server};
 
 /// A served API server; it stops with the value.
 struct Served {
@@ -91,6 +96,29 @@ async fn the_kubeconfig_lets_in_and_a_wrong_token_does_not() {
     let status = refused(client(&wrong).await.apiserver_version().await.unwrap_err());
     assert_eq!((status.code, status.reason.as_str()), (401, "Unauthorized"));
     served.end().await;
+}
+
+#[tokio::test]
+async fn a_watch_over_the_socket_streams_and_ends_with_the_server() {
+    let served = served().await;
+    let client = client(&served.kubeconfig()).await;
+    let api: Api<ConfigMap> = Api::namespaced(client, "default");
+    let params = WatchParams::default().timeout(60);
+    let mut events = api.watch(&params, "0").await.unwrap().boxed();
+    api.create(&PostParams::default(), &config("ledger", "a"))
+        .await
+        .unwrap();
+    let event = timeout(SOON, events.next())
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
+    assert!(matches!(event, WatchEvent::Added(object) if object.name_any() == "ledger"));
+    timeout(SOON, served.end())
+        .await
+        .expect("the server ends although somebody watches");
+    let rest = timeout(SOON, events.collect::<Vec<_>>()).await;
+    assert!(rest.is_ok(), "the watch ends with the server");
 }
 
 #[tokio::test]

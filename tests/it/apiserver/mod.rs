@@ -1,6 +1,7 @@
 //! The embedded API server: what controllers and `kubectl` rely on.
 
 mod durability;
+mod edges;
 mod kubectl;
 mod lifecycle;
 mod objects;
