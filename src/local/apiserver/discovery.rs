@@ -56,6 +56,13 @@ impl ApiServer {
             Path::Groups => groups(&registry),
             Path::Group(name) => group(&registry, name).ok_or(ApiError::NoSuchPath)?,
             Path::Resources { group, version } => resources(&registry, group, version)?,
+            Path::OpenApiV2 if accepts(headers, openapi::V2_PROTOBUF) => {
+                let media_type = [(
+                    CONTENT_TYPE,
+                    HeaderValue::from_static(openapi::V2_PROTOBUF_ANSWER),
+                )];
+                return Ok((media_type, openapi::document_v2_protobuf()).into_response());
+            }
             Path::OpenApiV2 => openapi::document_v2(),
             Path::OpenApiIndex => openapi_index(&registry),
             Path::OpenApi { group, version } => openapi_document(&registry, group, version)?,
@@ -168,12 +175,21 @@ fn part<'a>(resource: &'a Resource, subresource: &str) -> Part<'a> {
     }
 }
 
-fn accepts_aggregated(headers: &HeaderMap) -> bool {
-    let accept = headers
+fn accept(headers: &HeaderMap) -> &str {
+    headers
         .get(ACCEPT)
         .and_then(|value| value.to_str().ok())
-        .unwrap_or("");
-    accept.split(',').any(|offer| {
+        .unwrap_or("")
+}
+
+fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
+    accept(headers)
+        .split(',')
+        .any(|offer| offer.trim() == media_type)
+}
+
+fn accepts_aggregated(headers: &HeaderMap) -> bool {
+    accept(headers).split(',').any(|offer| {
         ["g=apidiscovery.k8s.io", "v=v2", "as=APIGroupDiscoveryList"]
             .iter()
             .all(|wanted| {

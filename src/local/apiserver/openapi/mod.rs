@@ -98,6 +98,18 @@ pub fn document_v2() -> Value {
     })
 }
 
+/// The media type in which `kubectl` asks for version 2, to check a `List` before it sends the parts.
+pub const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+
+/// How that type is written in an answer, where the `@` would not be allowed.
+pub const V2_PROTOBUF_ANSWER: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
+/// [`document_v2`] in protobuf: the `swagger` field (1) alone. A kind it does not describe is not
+/// checked by the client but by the server.
+pub fn document_v2_protobuf() -> &'static [u8] {
+    b"\x0a\x032.0"
+}
+
 fn root(group: &str, version: &str) -> String {
     if group.is_empty() {
         format!("api/{version}")

@@ -115,7 +115,7 @@ impl Type {
         object: &mut Map<String, Value>,
     ) -> Result<(), ProtobufError> {
         let value = match (self, wire) {
-            (Self::Text, Wire::Bytes(text)) if text.is_empty() => return Ok(()),
+            (Self::Text, Wire::Bytes([])) => return Ok(()),
             (Self::Text, Wire::Bytes(text)) => json!(utf8(text)?),
             (Self::Integer, Wire::Number(number)) => json!(number.cast_signed()),
             (Self::Boolean, Wire::Number(number)) => json!(number != 0),
