@@ -220,10 +220,15 @@ pub struct RemoveTlsArgs {
 #[derive(Args, Clone, Debug)]
 pub struct IssuerArgs {
     /// Name of the issuer.
-    #[arg(long = "issuer", value_name = "NAME")]
+    #[arg(id = "issuer", long, value_name = "NAME")]
     pub name: String,
     /// Kind of the issuer.
-    #[arg(long = "issuer-kind", value_name = "KIND", default_value = "Issuer")]
+    #[arg(
+        id = "issuer-kind",
+        long,
+        value_name = "KIND",
+        default_value = "Issuer"
+    )]
     #[arg(value_parser = ["Issuer", "ClusterIssuer"])]
     pub kind: String,
 }
@@ -283,4 +288,35 @@ fn duration(text: &str) -> Result<Duration, String> {
     parsed
         .to_std()
         .ok_or_else(|| "a duration cannot be negative here".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_of_every_verb_fit_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn modes_are_written_as_in_manifests() {
+        let parse = |mode| {
+            let verb = [
+                "bouncert",
+                "add-tls",
+                "billing",
+                "--issuer",
+                "x",
+                "--ssl-mode",
+            ];
+            Cli::try_parse_from(verb.into_iter().chain([mode]))
+        };
+        let Verb::AddTls(args) = parse("verify-ca").unwrap().verb else {
+            panic!("another verb");
+        };
+        assert_eq!(args.ssl_mode, Some(SslMode::VerifyCa));
+        assert!(parse("disabled").is_err());
+    }
 }

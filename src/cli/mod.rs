@@ -73,7 +73,8 @@ fn start(output: Output, cli: Cli) -> Result<(), Failure> {
             (LogSink::File(file), "bouncert=debug,warn")
         }
         Verb::Local(_) | Verb::Run(_) => (LogSink::Stderr, "info"),
-        _ => (LogSink::Stderr, "warn"),
+        // What the client library complains about is in the error that the verb ends with.
+        _ => (LogSink::Stderr, "warn,kube_client=off"),
     };
     telemetry::init_logs(format, sink, cli.log.as_deref(), fallback)
         .map_err(|error| Failure::new(Exit::Usage, error))?;
@@ -106,8 +107,16 @@ async fn run(output: Output, verb: Verb) -> Result<(), Failure> {
 
 /// An error with all its causes, in one line.
 fn chain(error: &anyhow::Error) -> String {
-    let causes = error.chain().map(ToString::to_string);
-    causes.collect::<Vec<_>>().join(": ")
+    let mut words = String::new();
+    // Some libraries repeat the cause in their own words; once is enough.
+    for cause in error.chain().map(ToString::to_string) {
+        if words.is_empty() {
+            words = cause;
+        } else if !words.contains(&cause) {
+            words = format!("{words}: {cause}");
+        }
+    }
+    words
 }
 
 /// Random octets from the system.

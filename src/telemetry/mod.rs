@@ -1,7 +1,7 @@
 //! Logs: structured, on standard error or in a file, never on standard output.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::sync::Mutex;
 
 use tracing_subscriber::EnvFilter;
@@ -56,6 +56,7 @@ pub fn init_logs(
     let filter = EnvFilter::try_new(&wanted).map_err(|_| LogError::BadFilter(wanted))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
         .with_span_events(FmtSpan::NONE);
     let done = match (format, sink) {
         (LogFormat::Text, LogSink::Stderr) => builder.with_writer(io::stderr).try_init(),
