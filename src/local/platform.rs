@@ -28,6 +28,7 @@ use super::datadir::{DataDir, DataDirError};
 use super::informer::Informer;
 use super::install::{self, InstallError};
 use super::runner::dirs::Dirs;
+use super::runner::node::Mounted;
 use super::runner::podlogs::NodeLogs;
 use super::runner::{Node, Pooler, PoolerError, Runner, find_pgbouncer};
 use super::store::{Store, StoreError};
@@ -273,7 +274,15 @@ impl Platform {
             dirs: self.dirs.clone(),
             clock: self.clock.clone(),
         }));
-        let runner = Runner::new(node, &informers.secrets, &informers.config_maps);
+        let runner = Runner::new(
+            node,
+            &Mounted {
+                secrets: &informers.secrets,
+                config_maps: &informers.config_maps,
+                services: &informers.services,
+                slices: &informers.slices,
+            },
+        );
         let copies = Copies {
             services: informers.services.clone(),
             slices: informers.slices.clone(),

@@ -3,7 +3,7 @@
 //! Everything is read again for every start: a watch may lag behind, and a pooler that started with
 //! the former certificate would serve it until its next restart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -67,13 +67,24 @@ pub struct Task<'a> {
     pub address: Ipv4Addr,
 }
 
+/// What names of `[databases]` mean now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resolved {
+    /// Addresses by name.
+    pub addresses: BTreeMap<String, String>,
+    /// Services that a name may mean, whether they exist or not.
+    pub services: BTreeSet<ObjectRef>,
+}
+
 /// What changed by writing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
     /// Whether any volume did.
     pub volumes: bool,
     /// Whether the translated ini did.
     pub ini: bool,
+    /// What it says about names.
+    pub resolved: Resolved,
 }
 
 // === impl Task ===
@@ -104,10 +115,11 @@ impl Task<'_> {
                 Payload::Host(_) => {}
             }
         }
-        let ini = self.write_ini(&payloads).await?;
+        let (ini, resolved) = self.write_ini(&payloads).await?;
         Ok(Written {
             volumes: changed,
             ini,
+            resolved,
         })
     }
 
@@ -118,7 +130,10 @@ impl Task<'_> {
         (found != path).then(|| found.into())
     }
 
-    async fn write_ini(&self, payloads: &[(&Volume, Payload)]) -> Result<bool, GatherError> {
+    async fn write_ini(
+        &self,
+        payloads: &[(&Volume, Payload)],
+    ) -> Result<(bool, Resolved), GatherError> {
         let host_of = |name: &str| {
             let found = payloads.iter().find(|(volume, _)| volume.name == name);
             found.and_then(|(_, payload)| match payload {
@@ -131,22 +146,22 @@ impl Task<'_> {
         let source = host_paths(&path, &mounts);
         let ini = std::fs::read(&source).map_err(|_| GatherError::NoIni { path })?;
         let ini = String::from_utf8_lossy(&ini);
-        let addresses = self.addresses(&ini).await?;
+        let resolved = self.resolve(&ini).await?;
         let overrides = Overrides {
             listen_addr: self.address.to_string(),
             socket_dir: self.dirs.run.display().to_string(),
             pidfile: self.dirs.run.join("pgbouncer.pid").display().to_string(),
         };
-        let contents = translate(&ini, &mounts, &addresses, &overrides).into_bytes();
+        let contents = translate(&ini, &mounts, &resolved.addresses, &overrides).into_bytes();
         if std::fs::read(&self.dirs.ini).is_ok_and(|there| there == contents) {
-            return Ok(false);
+            return Ok((false, resolved));
         }
         let file = File {
             mode: 0o600,
             contents,
         };
         replace_file(&self.dirs.ini, &file, self.identity)?;
-        Ok(true)
+        Ok((true, resolved))
     }
 
     /// Path of the ini in the container: the argument that names one, or else the usual place.
@@ -205,12 +220,13 @@ impl Task<'_> {
     }
 
     /// The addresses of the names in `[databases]`, as far as they are ours.
-    async fn addresses(&self, ini: &str) -> Result<BTreeMap<String, String>, GatherError> {
+    async fn resolve(&self, ini: &str) -> Result<Resolved, GatherError> {
         let namespace = self.pod.metadata.namespace.clone().unwrap_or_default();
-        let mut addresses = BTreeMap::new();
+        let mut resolved = Resolved::default();
         for host in hosts(ini) {
             for name in dns::names(&host, &namespace) {
                 let at = ObjectRef::new(&*name.namespace, &*name.service);
+                resolved.services.insert(at.clone());
                 let Some(service) = self.cluster.get::<Service>(&at).await? else {
                     continue;
                 };
@@ -221,7 +237,7 @@ impl Task<'_> {
                     .await?;
                 match dns::answer(&name, &service, &slices) {
                     Answer::Is(address) => {
-                        addresses.insert(host.clone(), address);
+                        resolved.addresses.insert(host.clone(), address);
                     }
                     Answer::Nobody => {}
                     Answer::NotYet => return Err(GatherError::NoAddressYet { service: at }),
@@ -229,6 +245,6 @@ impl Task<'_> {
                 break;
             }
         }
-        Ok(addresses)
+        Ok(resolved)
     }
 }

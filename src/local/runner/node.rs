@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt as _;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -12,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::NODE_NAME;
 use super::dirs::Dirs;
+use super::dns::SERVICE_NAME;
 use super::payload::references;
 use super::pooler::Pooler;
 use super::process::{self, Found};
@@ -21,6 +23,7 @@ use crate::cluster::Cluster;
 use crate::cluster::Reporter;
 use crate::local::addresses::Addresses;
 use crate::local::informer::{Informer, key_of};
+use crate::names::ObjectRef;
 
 /// What all workers share.
 pub struct Node {
@@ -38,6 +41,18 @@ pub struct Node {
     pub dirs: Dirs,
     /// Loopback addresses.
     pub addresses: Addresses,
+}
+
+/// The copies of what the files of pods are made of.
+pub struct Mounted<'a> {
+    /// Secrets.
+    pub secrets: &'a Informer<Secret>,
+    /// `ConfigMap`s.
+    pub config_maps: &'a Informer<ConfigMap>,
+    /// Services, whose addresses go into the ini.
+    pub services: &'a Informer<Service>,
+    /// Their endpoints.
+    pub slices: &'a Informer<EndpointSlice>,
 }
 
 /// What a pod mounts, and how to wake its worker.
@@ -62,8 +77,8 @@ pub struct Runner {
 // === impl Runner ===
 
 impl Runner {
-    /// Subscribes to pods, Secrets and `ConfigMap`s; to be called before the informers run.
-    pub fn new(node: Node, secrets: &Informer<Secret>, config_maps: &Informer<ConfigMap>) -> Self {
+    /// Subscribes to pods and to what they mount; to be called before the informers run.
+    pub fn new(node: Node, mounted: &Mounted<'_>) -> Self {
         let roster = Roster::default();
         // Bounded by the number of pods: each uid is sent once.
         let (sender, arrivals) = mpsc::unbounded_channel();
@@ -81,7 +96,7 @@ impl Runner {
             }
         });
         let known = roster.clone();
-        secrets.on_change(move |change| {
+        mounted.secrets.on_change(move |change| {
             let same =
                 matches!((change.before, change.after), (Some(a), Some(b)) if a.data == b.data);
             if let Some(newest) = change.newest().filter(|_| !same) {
@@ -89,10 +104,29 @@ impl Runner {
             }
         });
         let known = roster.clone();
-        config_maps.on_change(move |change| {
+        mounted.config_maps.on_change(move |change| {
             let same = matches!((change.before, change.after), (Some(a), Some(b)) if a.data == b.data && a.binary_data == b.binary_data);
             if let Some(newest) = change.newest().filter(|_| !same) {
                 known.wake_mounting(&key_of(&**newest), |hosted| &hosted.config_maps);
+            }
+        });
+        let known = roster.clone();
+        mounted.services.on_change(move |change| {
+            let same =
+                matches!((change.before, change.after), (Some(a), Some(b)) if a.spec == b.spec);
+            if let Some(newest) = change.newest().filter(|_| !same) {
+                known.wake_naming(&key_of(&**newest));
+            }
+        });
+        let known = roster.clone();
+        mounted.slices.on_change(move |change| {
+            let same = matches!((change.before, change.after), (Some(a), Some(b)) if a.endpoints == b.endpoints);
+            let Some(newest) = change.newest().filter(|_| !same) else {
+                return;
+            };
+            if let Some(service) = newest.labels().get(SERVICE_NAME) {
+                let namespace = newest.namespace().unwrap_or_default();
+                known.wake_naming(&ObjectRef::new(namespace, &**service));
             }
         });
         Self {
@@ -190,15 +224,17 @@ impl Roster {
         true
     }
 
-    fn wake_mounting(
-        &self,
-        changed: &crate::names::ObjectRef,
-        names: impl Fn(&Hosted) -> &Vec<String>,
-    ) {
+    fn wake_mounting(&self, changed: &ObjectRef, names: impl Fn(&Hosted) -> &Vec<String>) {
         for hosted in self.lock().values() {
             if hosted.namespace == changed.namespace && names(hosted).contains(&changed.name) {
                 hosted.wake.files();
             }
+        }
+    }
+
+    fn wake_naming(&self, service: &ObjectRef) {
+        for hosted in self.lock().values() {
+            hosted.wake.service(service);
         }
     }
 

@@ -8,9 +8,10 @@ mod report;
 mod start;
 mod stop;
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
@@ -21,6 +22,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::dirs::PodDirs;
+use super::gather::Resolved;
 use super::logs;
 use super::node::Node;
 use super::pod::{self, Action, Material, Observed, Process, Restart, Stopping};
@@ -35,6 +37,7 @@ use crate::names::ObjectRef;
 pub struct Wake {
     notify: Notify,
     files: AtomicBool,
+    services: Mutex<BTreeSet<ObjectRef>>,
 }
 
 /// One pod's worker.
@@ -59,6 +62,7 @@ pub struct Worker {
     last: Option<Ended>,
     address: Option<Ipv4Addr>,
     probe: Option<(Plan, Readiness)>,
+    resolved: Resolved,
     reported: Value,
     events: Vec<(EventKind, &'static str, String)>,
 }
@@ -69,6 +73,26 @@ impl Wake {
     /// The pod object changed.
     pub fn pod(&self) {
         self.notify.notify_one();
+    }
+
+    fn watch(&self, services: &BTreeSet<ObjectRef>) {
+        let mut watched = self.services.lock().unwrap_or_else(PoisonError::into_inner);
+        if *watched != *services {
+            watched.clone_from(services);
+            // One of them may have changed after it was read and before it was watched.
+            self.files();
+        }
+    }
+
+    /// A Service, or its endpoints, changed: of concern where the pod's ini names it.
+    pub fn service(&self, changed: &ObjectRef) {
+        let services = self.services.lock();
+        if services
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(changed)
+        {
+            self.files();
+        }
     }
 
     /// An object that the pod mounts changed.
@@ -112,6 +136,7 @@ impl Worker {
             last: None,
             address: None,
             probe: None,
+            resolved: Resolved::default(),
             reported: before,
             events: Vec::new(),
         };

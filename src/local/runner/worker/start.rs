@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
@@ -62,7 +63,9 @@ impl Worker {
     async fn try_prepare(&mut self) -> Result<(), Trouble> {
         let address = self.choose_address()?;
         self.address = Some(address);
-        self.task(address).write().await.map_err(Trouble::from)?;
+        let written = self.task(address).write().await.map_err(Trouble::from)?;
+        self.resolved = written.resolved;
+        self.wake.watch(&self.resolved.services);
         Ok(())
     }
 
@@ -100,17 +103,26 @@ impl Worker {
         }
     }
 
-    /// Brings the files of a running process into step; the process is told nothing.
+    /// Brings the files of a running process into step. The process is told nothing, with one
+    /// exception: where only addresses moved it is made to read its ini again, as it would have
+    /// asked DNS again in a cluster.
     pub(super) async fn sync_files(&mut self) {
         let Some(address) = self.address.filter(|_| self.phase == Process::Running) else {
             self.material = Material::Stale;
             return;
         };
         match self.task(address).write().await {
-            Ok(written) if written.volumes || written.ini => {
-                tracing::debug!(pod = %self.key, "volumes written");
+            Ok(written) => {
+                let known = std::mem::replace(&mut self.resolved, written.resolved);
+                self.wake.watch(&self.resolved.services);
+                let moved = known.addresses != self.resolved.addresses;
+                tracing::debug!(
+                    pod = %self.key, volumes = written.volumes, ini = written.ini, moved, "files synced"
+                );
+                if moved && written.ini && !written.volumes {
+                    self.signal(Signal::HUP);
+                }
             }
-            Ok(_) => {}
             Err(error) => {
                 let trouble = Trouble::from(error);
                 if self.waiting.1 != trouble.message {
