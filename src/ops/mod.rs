@@ -28,3 +28,17 @@ pub mod decide;
 pub mod admit;
 
 pub mod view;
+
+pub mod steps;
+
+pub mod planner;
+
+mod error;
+mod executor;
+mod ledger;
+mod operator;
+mod status;
+
+pub use error::{LedgerError, OpsError, PlanError};
+pub use executor::ABORT;
+pub use operator::{Next, Operator, OperatorOptions};

@@ -5,7 +5,8 @@
 //! numbers and specs, and no key material. What was there before is in it too, because undoing
 //! needs it.
 //!
-//! Order of the pods: highest ordinal first, as a StatefulSet would. The first pod is the canary: it
+//! Order of the pods: those that do not serve, then the highest ordinal first, as a StatefulSet
+//! would. The first pod is the canary: it
 //! is proved, including a login through it, before the second is touched. A single replica first
 //! gets a surge pod, which is then the canary.
 //!
@@ -22,7 +23,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use self::step::Step;
-use super::request::{Change, Settings, TlsState};
+use super::request::{Change, Drain, Pools, Settings, TlsState};
 use crate::api::IssuerRef;
 use crate::names::{Alias, ObjectRef, Revision};
 
@@ -65,6 +66,17 @@ pub struct PlannedPod {
     pub name: String,
     /// UID when the plan was made; `None` if there was no such pod.
     pub uid: Option<String>,
+    /// Whether it was ready then. One that was not is not waited for when the change is undone.
+    pub ready: bool,
+}
+
+/// What is known of a pod when the plan is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodFact {
+    /// Its UID.
+    pub uid: String,
+    /// Whether it is ready.
+    pub ready: bool,
 }
 
 /// What is known when the plan is made.
@@ -88,8 +100,10 @@ pub struct Facts {
     pub next: BTreeMap<Alias, Revision>,
     /// Number of replicas.
     pub replicas: u32,
-    /// UIDs of the pods that are there, by name.
-    pub pods: BTreeMap<String, String>,
+    /// The pods that are there, by name.
+    pub pods: BTreeMap<String, PodFact>,
+    /// What the pooler pools.
+    pub pools: Pools,
 }
 
 /// Everything that carrying out a request needs to know.
@@ -123,20 +137,15 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// Bounds and strategy.
     pub settings: Settings,
+    /// How long the parts of a drain may take.
+    pub drain: Drain,
 }
 
 impl Plan {
     /// Plans `change`.
     pub fn new(change: Change, settings: Settings, facts: Facts) -> Self {
         let issue = issuances(&change, &facts);
-        let pods: Vec<PlannedPod> = (0..facts.replicas)
-            .rev()
-            .map(|ordinal| {
-                let name = pod_name(&facts.database.at.name, ordinal);
-                let uid = facts.pods.get(&name).cloned();
-                PlannedPod { name, uid }
-            })
-            .collect();
+        let pods = ordered(&facts);
         let mut plan = Self {
             form: PLAN_FORM,
             request: facts.request,
@@ -152,6 +161,7 @@ impl Plan {
             pods,
             steps: Vec::new(),
             settings,
+            drain: settings.drain(facts.pools),
         };
         plan.steps = steps(&plan);
         plan
@@ -200,6 +210,23 @@ pub fn journal_name(request: &str) -> String {
 /// Name of the pod with that ordinal.
 pub fn pod_name(database: &str, ordinal: u32) -> String {
     format!("{database}-{ordinal}")
+}
+
+/// Pods that do not serve anyway come first: replacing them costs nobody anything, and until they
+/// serve no other may go.
+fn ordered(facts: &Facts) -> Vec<PlannedPod> {
+    let name = &facts.database.at.name;
+    let mut pods: Vec<PlannedPod> = (0..facts.replicas)
+        .rev()
+        .map(|ordinal| pod_name(name, ordinal))
+        .map(|name| PlannedPod {
+            uid: facts.pods.get(&name).map(|pod| pod.uid.clone()),
+            ready: facts.pods.get(&name).is_some_and(|pod| pod.ready),
+            name,
+        })
+        .collect();
+    pods.sort_by_key(|pod| pod.ready);
+    pods
 }
 
 fn issuances(change: &Change, facts: &Facts) -> Vec<Issuance> {

@@ -58,8 +58,15 @@ pub(in crate::ops) fn plan(
         published,
         replicas,
         pods: (0..replicas)
-            .map(|n| (format!("billing-{n}"), format!("old-{n}")))
+            .map(|n| {
+                let fact = PodFact {
+                    uid: format!("old-{n}"),
+                    ready: true,
+                };
+                (format!("billing-{n}"), fact)
+            })
             .collect(),
+        pools: Pools::Transactions,
     };
     Plan::new(change, Settings::default(), facts)
 }

@@ -10,7 +10,8 @@ mod target;
 mod tests;
 
 pub use settings::{
-    DRAIN_TIMEOUT_DEFAULT, MAX_RETRIES_MAX, STEP_TIMEOUT_DEFAULT, Settings, Strategy,
+    Drain, LEAVE_DEFAULT, LEAVE_SESSION_DEFAULT, MAX_RETRIES_MAX, Pools, QUIESCE,
+    STEP_TIMEOUT_DEFAULT, Settings, Strategy,
 };
 pub use target::{TlsState, target_state, with_state};
 

@@ -1,7 +1,6 @@
 //! How a request is to be carried out: bounds, retries, strategy.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,23 +12,28 @@ use crate::duration::GoDuration;
 /// Bound of a step where the request sets no `timeout`. The slowest step is one pod: drain, start,
 /// image pull; an image pull of more than five minutes is a fault that a person has to see.
 pub const STEP_TIMEOUT_DEFAULT: GoDuration = GoDuration::from_seconds(300);
-/// How long a drain waits before open transactions are cut. Clients that come and go have left
-/// within one transaction; clients that stay hold nothing between transactions, and closing them
-/// then costs a reconnect. What is waited for is therefore the longest ordinary transaction, and
-/// meanwhile the other clients of the pod wait too, so the bound stays well below the 120 s of
-/// `query_wait_timeout`, after which PgBouncer turns them away.
-pub const DRAIN_TIMEOUT_DEFAULT: GoDuration = GoDuration::from_seconds(10);
+/// How long a drain waits for clients to leave by themselves, where transactions or statements are
+/// pooled. Clients that connect for each transaction have left by then; those that keep their
+/// connection will not leave in any time worth waiting for, and lose nothing by being closed between
+/// transactions. Open transactions have [`QUIESCE`] more.
+pub const LEAVE_DEFAULT: GoDuration = GoDuration::from_seconds(1);
+/// The same where sessions are pooled: the end of a transaction cannot be seen there, so that time is
+/// all that open transactions have.
+pub const LEAVE_SESSION_DEFAULT: GoDuration = GoDuration::from_seconds(10);
+/// How long open transactions may take to finish once no new one is let start. The other clients of
+/// the pod wait meanwhile, and PgBouncer turns them away after 120 s (`query_wait_timeout`).
+pub const QUIESCE: GoDuration = GoDuration::from_seconds(30);
 /// Most retries of a step; the pause between them doubles, so more would only wait.
 pub const MAX_RETRIES_MAX: u32 = 10;
 
 /// Longest bound that has a meaning: a request that takes longer than a day is forgotten.
 const STEP_TIMEOUT_MAX: GoDuration = GoDuration::from_hours(24);
 const STEP_TIMEOUT_MIN: GoDuration = GoDuration::from_seconds(1);
-/// Below `query_wait_timeout` (120 s), see [`DRAIN_TIMEOUT_DEFAULT`].
-const DRAIN_TIMEOUT_MAX: GoDuration = GoDuration::from_seconds(110);
 
-const _: () = assert!(DRAIN_TIMEOUT_DEFAULT.nanoseconds() < STEP_TIMEOUT_DEFAULT.nanoseconds());
-const _: () = assert!(DRAIN_TIMEOUT_MAX.nanoseconds() < STEP_TIMEOUT_DEFAULT.nanoseconds());
+const _: () = assert!(
+    LEAVE_SESSION_DEFAULT.nanoseconds() + QUIESCE.nanoseconds()
+        < STEP_TIMEOUT_DEFAULT.nanoseconds() / 2
+);
 
 /// How changes reach the pods.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,10 +50,28 @@ pub struct Settings {
     pub step_timeout: GoDuration,
     /// How often a failed step is tried again.
     pub max_retries: u32,
-    /// How long a drain waits before open transactions are cut.
-    pub drain_timeout: GoDuration,
+    /// How long a drain waits for clients to leave; `None` leaves it to the pool mode.
+    pub drain_timeout: Option<GoDuration>,
     /// How changes reach the pods.
     pub strategy: Strategy,
+}
+
+/// What a pooler pools.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pools {
+    /// Whole sessions.
+    Sessions,
+    /// Transactions, or single statements.
+    Transactions,
+}
+
+/// How long the parts of a drain may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drain {
+    /// For clients to leave by themselves.
+    pub leave: GoDuration,
+    /// For open transactions to finish after that.
+    pub quiesce: GoDuration,
 }
 
 impl Default for Settings {
@@ -57,7 +79,7 @@ impl Default for Settings {
         Self {
             step_timeout: STEP_TIMEOUT_DEFAULT,
             max_retries: 1,
-            drain_timeout: DRAIN_TIMEOUT_DEFAULT,
+            drain_timeout: None,
             strategy: Strategy::default(),
         }
     }
@@ -75,13 +97,14 @@ impl Settings {
             Some(text) => bounded("spec.timeout", text, STEP_TIMEOUT_MIN, STEP_TIMEOUT_MAX)?,
             None => STEP_TIMEOUT_DEFAULT,
         };
-        let drain_timeout = match annotation(DRAIN_TIMEOUT) {
-            Some(text) => {
+        let longest = GoDuration::from_seconds(step_timeout.nanoseconds() / 2_000_000_000);
+        let drain_timeout = annotation(DRAIN_TIMEOUT)
+            .map(|text| {
                 let field = "annotation bouncert.dev/drain-timeout";
-                bounded(field, text, GoDuration::ZERO, DRAIN_TIMEOUT_MAX)?
-            }
-            None => DRAIN_TIMEOUT_DEFAULT,
-        };
+                // A drain is part of a step, which has to restart and prove the pod as well.
+                bounded(field, text, GoDuration::ZERO, longest)
+            })
+            .transpose()?;
         let max_retries = u32::try_from(request.max_retries)
             .map_err(|_| Refusal::Retries(request.max_retries))?
             .min(MAX_RETRIES_MAX);
@@ -98,16 +121,17 @@ impl Settings {
         })
     }
 
-    /// [`Self::step_timeout`] as the runtime wants it.
-    pub fn step_timeout(&self) -> Duration {
-        self.step_timeout.to_std().unwrap_or_default()
-    }
-
-    /// [`Self::drain_timeout`] as the runtime wants it; never beyond half a step, because the pod
-    /// still has to come back within the step.
-    pub fn drain_timeout(&self) -> Duration {
-        let drain = self.drain_timeout.to_std().unwrap_or_default();
-        drain.min(self.step_timeout() / 2)
+    /// How long the parts of a drain may take.
+    pub fn drain(&self, pools: Pools) -> Drain {
+        let default = match pools {
+            Pools::Sessions => LEAVE_SESSION_DEFAULT,
+            Pools::Transactions => LEAVE_DEFAULT,
+        };
+        let quarter = GoDuration::from_seconds(self.step_timeout.nanoseconds() / 4_000_000_000);
+        Drain {
+            leave: self.drain_timeout.unwrap_or_else(|| default.min(quarter)),
+            quiesce: QUIESCE.min(quarter),
+        }
     }
 }
 

@@ -398,11 +398,15 @@ fn settings_come_from_the_request_before_the_pgbouncer() {
     asked.timeout = Some("90s".to_owned());
     asked.max_retries = 40;
     let settings = Settings::parse(&asked, &on("3s"), &on("20s")).unwrap();
-    assert_eq!(settings.drain_timeout.to_string(), "3s");
+    let drain = settings.drain(Pools::Sessions);
+    assert_eq!(drain.leave.to_string(), "3s");
+    assert_eq!(drain.quiesce.to_string(), "22s", "a quarter of the step");
     assert_eq!(settings.step_timeout.to_string(), "1m30s");
     assert_eq!(settings.max_retries, MAX_RETRIES_MAX);
     let defaults = Settings::parse(&request(&json!({})), &[].into(), &[].into()).unwrap();
     assert_eq!(defaults, Settings::default());
+    assert_eq!(defaults.drain(Pools::Sessions).leave, LEAVE_SESSION_DEFAULT);
+    assert_eq!(defaults.drain(Pools::Transactions).leave, LEAVE_DEFAULT);
 }
 
 #[test]
@@ -418,6 +422,9 @@ fn settings_without_a_meaning_name_their_field() {
     assert!(with(&|r| r.timeout = Some("5".to_owned())).contains("spec.timeout"));
     assert!(with(&|r| r.timeout = Some("-3m".to_owned())).contains("from 1s"));
     assert!(with(&|r| r.max_retries = -1).contains("spec.maxRetries"));
+    let long = [("bouncert.dev/drain-timeout".to_owned(), "4m".to_owned())].into();
+    let refusal = Settings::parse(&request(&json!({})), &long, &none).unwrap_err();
+    assert!(refusal.to_string().contains("to 2m30s"), "{refusal}");
     let strategy = [("bouncert.dev/strategy".to_owned(), "Sideways".to_owned())].into();
     let refusal = Settings::parse(&request(&json!({})), &strategy, &none).unwrap_err();
     assert!(refusal.to_string().contains("Sideways"));

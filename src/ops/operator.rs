@@ -1,0 +1,325 @@
+//! The ops manager: brings a request from its creation to its end.
+//!
+//! [`Operator::reconcile`] takes nothing but a name. What there is to do is read from the request
+//! and from its journal, so it makes no difference whether an event, a timer or a restart woke it.
+
+use std::time::Duration;
+
+use kube::ResourceExt;
+use serde_json::json;
+use time::OffsetDateTime;
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use super::admit::{Admission, Hold, admit, phase, skipped};
+use super::error::{OpsError, PlanError};
+use super::executor::{Execution, Left};
+use super::ledger::Ledger;
+use super::planner;
+use super::steps::chain;
+use super::view::{self, News};
+use super::{plan::Plan, status};
+use crate::api::annotations::REQUEST_FINALIZER;
+use crate::api::{PgBouncer, PgBouncerOpsRequest, RequestPhase};
+use crate::blueprint::WorkloadKind;
+use crate::clock::Clock;
+use crate::cluster::{Cluster, EventKind, Reporter};
+use crate::material::Materials;
+use crate::names::ObjectRef;
+
+/// How often a request that waits for others, or for its PgBouncer, looks again.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// When to look at a request again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// After that time.
+    Again(Duration),
+    /// When it changes.
+    Wait,
+}
+
+/// How an operator works.
+#[derive(Clone, Debug)]
+pub struct OperatorOptions {
+    /// What makes pods here.
+    pub kind: WorkloadKind,
+    /// Cancelled when the daemon stops: requests are left where they are, for the next one.
+    pub cancel: CancellationToken,
+}
+
+/// The ops manager.
+pub struct Operator {
+    pub(super) cluster: Cluster,
+    pub(super) materials: Materials,
+    pub(super) clock: Clock,
+    pub(super) kind: WorkloadKind,
+    cancel: CancellationToken,
+    reporter: Reporter,
+    /// Held from looking at all requests of a PgBouncer until one has begun (PH-1).
+    admission: Mutex<()>,
+}
+
+impl Operator {
+    /// An operator over `cluster`.
+    pub fn new(
+        cluster: Cluster,
+        materials: Materials,
+        clock: Clock,
+        options: OperatorOptions,
+    ) -> Self {
+        let OperatorOptions { kind, cancel } = options;
+        let reporter = Reporter::new(cluster.clone(), view::COMPONENT);
+        Self {
+            cluster,
+            materials,
+            clock,
+            kind,
+            cancel,
+            reporter,
+            admission: Mutex::new(()),
+        }
+    }
+
+    /// Carries a request on as far as it goes.
+    pub async fn reconcile(&self, at: &ObjectRef) -> Result<Next, OpsError> {
+        let Some(request) = self.cluster.get::<PgBouncerOpsRequest>(at).await? else {
+            return Ok(Next::Wait);
+        };
+        match phase(&request) {
+            Some(phase) if phase.is_terminal() => {
+                self.unhold(at).await?;
+                Ok(Next::Wait)
+            }
+            Some(RequestPhase::Progressing) => self.carry_on(&request).await,
+            _ if request.metadata.deletion_timestamp.is_some() => {
+                // It has not begun, so there is nothing to undo.
+                self.unhold(at).await?;
+                Ok(Next::Wait)
+            }
+            _ => self.admit(at).await,
+        }
+    }
+
+    /// What carrying out `request` would do.
+    pub async fn plan(
+        &self,
+        request: &PgBouncerOpsRequest,
+        database: &PgBouncer,
+    ) -> Result<Plan, PlanError> {
+        planner::plan(&self.cluster, &self.materials, self.kind, request, database).await
+    }
+
+    /// Begins a request if it may, and then carries it on.
+    async fn admit(&self, at: &ObjectRef) -> Result<Next, OpsError> {
+        let begun = {
+            let _one_at_a_time = self.admission.lock().await;
+            // Read again: who was in here before may have changed it.
+            let all: Vec<PgBouncerOpsRequest> = self.cluster.list(&at.namespace, "").await?;
+            let Some(request) = all.iter().find(|request| request.name_any() == at.name) else {
+                return Ok(Next::Wait);
+            };
+            let database = self.database(request).await?;
+            match admit(request, &all, database.as_ref()) {
+                Admission::Begin => self.begin(request, database.as_ref()).await?,
+                Admission::Hold(hold) => return self.hold(request, &hold).await,
+                Admission::Skip { by, created } => {
+                    let condition = skipped(request, &by, created, self.now());
+                    let skipped = RequestPhase::Skipped;
+                    status::move_to(self, request, skipped, Some(condition)).await?;
+                    tracing::info!(ops.request = %at, by, "request skipped");
+                    return Ok(Next::Wait);
+                }
+                Admission::NoDatabase => {
+                    let wanted = ObjectRef::new(&at.namespace, &request.spec.database_ref.name);
+                    let why = format!(
+                        "spec.databaseRef {wanted}, is invalid or not found: name a PgBouncer of \
+                         the same namespace"
+                    );
+                    return self.refuse(request, &why).await;
+                }
+            }
+        };
+        match begun {
+            Some(request) => self.carry_on(&request).await,
+            None => Ok(Next::Wait),
+        }
+    }
+
+    /// Moves a request to Progressing, unless it has no meaning.
+    async fn begin(
+        &self,
+        request: &PgBouncerOpsRequest,
+        database: Option<&PgBouncer>,
+    ) -> Result<Option<PgBouncerOpsRequest>, OpsError> {
+        if let Some(database) = database
+            && let Err(error) = planner::read(request, database)
+        {
+            self.refuse(request, &chain(&error)).await?;
+            return Ok(None);
+        }
+        let at = crate::cluster::reference(request);
+        let held = self.hold_finalizer(request).await?;
+        let condition = view::begun(request.spec.type_.as_str(), self.now());
+        let progressing = RequestPhase::Progressing;
+        let begun = status::move_to(self, &held, progressing, Some(condition)).await?;
+        tracing::info!(ops.request = %at, "request begun");
+        self.report(&at, &view::starting(&at)).await;
+        Ok(Some(begun))
+    }
+
+    /// Carries on a request that is Progressing.
+    async fn carry_on(&self, request: &PgBouncerOpsRequest) -> Result<Next, OpsError> {
+        let at = crate::cluster::reference(request);
+        let ledger = match Ledger::load(&self.cluster, request).await? {
+            Some(ledger) => ledger,
+            None => match self.make_plan(request).await? {
+                Some(plan) => Ledger::open(&self.cluster, request, plan).await?,
+                None => return Ok(Next::Wait),
+            },
+        };
+        match Execution::new(self, at, ledger).run().await? {
+            Left::Ended | Left::Interrupted => Ok(Next::Wait),
+        }
+    }
+
+    /// The plan of a request that has just begun; `None` if it ended here.
+    async fn make_plan(&self, request: &PgBouncerOpsRequest) -> Result<Option<Plan>, OpsError> {
+        let database = self.database(request).await?;
+        let Some(database) = database.filter(|_| request.metadata.deletion_timestamp.is_none())
+        else {
+            let why = "the PgBouncer or the request was deleted before anything was done";
+            self.refuse(request, why).await?;
+            return Ok(None);
+        };
+        match self.plan(request, &database).await {
+            Ok(plan) => Ok(Some(plan)),
+            Err(PlanError::Cluster(error)) => Err(error.into()),
+            Err(
+                error @ (PlanError::Refused(_) | PlanError::Unworkable(_) | PlanError::Halted(_)),
+            ) => {
+                self.refuse(request, &chain(&error)).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    async fn hold(&self, request: &PgBouncerOpsRequest, hold: &Hold) -> Result<Next, OpsError> {
+        if phase(request).is_none() {
+            status::move_to(self, request, RequestPhase::Pending, None).await?;
+            tracing::info!(ops.request = %crate::cluster::reference(request), ?hold, "request waits");
+        }
+        Ok(match hold {
+            Hold::Approval => Next::Wait,
+            Hold::Busy { .. } | Hold::Behind { .. } | Hold::NotReady => Next::Again(LOOK_AGAIN),
+        })
+    }
+
+    /// Ends a request before it has touched anything.
+    async fn refuse(&self, request: &PgBouncerOpsRequest, why: &str) -> Result<Next, OpsError> {
+        let at = crate::cluster::reference(request);
+        let condition = view::refused(why, self.now());
+        tracing::info!(ops.request = %at, why, "request refused");
+        let news = News {
+            trouble: true,
+            reason: "Failed",
+            message: condition.message.clone(),
+        };
+        status::end(self, &at, vec![condition]).await?;
+        self.report(&at, &news).await;
+        self.unhold(&at).await?;
+        Ok(Next::Wait)
+    }
+
+    async fn database(&self, request: &PgBouncerOpsRequest) -> Result<Option<PgBouncer>, OpsError> {
+        let namespace = request.namespace().unwrap_or_default();
+        let at = ObjectRef::new(namespace, &request.spec.database_ref.name);
+        Ok(self.cluster.get(&at).await?)
+    }
+
+    /// Puts our finalizer on a request, so that deleting it undoes it.
+    async fn hold_finalizer(
+        &self,
+        request: &PgBouncerOpsRequest,
+    ) -> Result<PgBouncerOpsRequest, OpsError> {
+        let mut finalizers = request.finalizers().to_vec();
+        if finalizers
+            .iter()
+            .any(|finalizer| finalizer == REQUEST_FINALIZER)
+        {
+            return Ok(request.clone());
+        }
+        finalizers.push(REQUEST_FINALIZER.to_owned());
+        let patch = json!({ "metadata": {
+            "finalizers": finalizers, "resourceVersion": request.resource_version(),
+        } });
+        Ok(self
+            .cluster
+            .patch(&crate::cluster::reference(request), &patch)
+            .await?)
+    }
+
+    /// Takes our finalizer off again.
+    pub(super) async fn unhold(&self, at: &ObjectRef) -> Result<(), OpsError> {
+        loop {
+            let Some(request) = self.cluster.get::<PgBouncerOpsRequest>(at).await? else {
+                return Ok(());
+            };
+            let all = request.finalizers();
+            let rest: Vec<&String> = all
+                .iter()
+                .filter(|name| *name != REQUEST_FINALIZER)
+                .collect();
+            if rest.len() == all.len() {
+                return Ok(());
+            }
+            let patch = json!({ "metadata": {
+                "finalizers": rest, "resourceVersion": request.resource_version(),
+            } });
+            match self.cluster.patch::<PgBouncerOpsRequest>(at, &patch).await {
+                Err(error) if error.is_conflict() => {}
+                Err(error) if error.is_not_found() => return Ok(()),
+                other => return Ok(other.map(drop)?),
+            }
+        }
+    }
+
+    /// Tells people, in an event of the request.
+    pub(super) async fn report(&self, at: &ObjectRef, news: &News) {
+        let request = self.cluster.get::<PgBouncerOpsRequest>(at).await;
+        if let Ok(Some(request)) = request {
+            let kind = if news.trouble {
+                EventKind::Warning
+            } else {
+                EventKind::Normal
+            };
+            let words = (news.reason, news.message.as_str());
+            self.reporter
+                .report(&request, kind, words, self.now())
+                .await;
+        }
+    }
+
+    /// The present instant.
+    pub(super) fn now(&self) -> OffsetDateTime {
+        self.clock.now()
+    }
+
+    /// Whether the daemon stops.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
+
+    /// Returns when the daemon stops.
+    pub(super) async fn stopping(&self) {
+        self.cancel.cancelled().await;
+    }
+
+    /// Sleeps, but not beyond the daemon's end.
+    pub(super) async fn sleep(&self, pause: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = self.stopping() => {}
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Reads what a plan needs to know, and makes it. Nothing is written here: the same plan can be
+//! shown to somebody who only asks what would happen.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+
+use super::error::PlanError;
+use super::plan::{Facts, Holding, Plan, PodFact, Subject};
+use super::request::{Change, Pools, Settings, TlsState, parse, target_state, with_state};
+use super::steps::{chain, is_ready};
+use crate::api::{PgBouncer, PgBouncerOpsRequest};
+use crate::blueprint::certificates::wanted;
+use crate::blueprint::defaults::{IssuerKind, complete};
+use crate::blueprint::{Inputs, MaterialFacts, Surroundings, WorkloadKind, labels};
+use crate::cluster::{Cluster, reference};
+use crate::material::{MaterialError, Materials};
+use crate::names::{Alias, Fingerprint, Revision};
+use crate::pgbouncer::ini::Section;
+use crate::surroundings::{self, SurroundingsError};
+
+/// Makes the plan of `request` for `database`.
+pub async fn plan(
+    cluster: &Cluster,
+    materials: &Materials,
+    kind: WorkloadKind,
+    request: &PgBouncerOpsRequest,
+    database: &PgBouncer,
+) -> Result<Plan, PlanError> {
+    let (change, settings) = read(request, database)?;
+    if database.spec.halted == Some(true) {
+        return Err(PlanError::Halted(reference(database)));
+    }
+    let signer = signer(cluster, database, &change).await?;
+    let name = database.name_any();
+    let target = target_state(&name, &database.spec, &change, signer);
+    // What is around it may be incomplete now, and complete when it is needed.
+    let around = match surroundings::read(cluster, database, kind).await {
+        Ok(around) => Some(around),
+        Err(SurroundingsError::Cluster(error)) => return Err(error.into()),
+        Err(_) => None,
+    };
+    if let (Some(around), false) = (&around, target == TlsState::of(&database.spec)) {
+        check(database, &target, around)?;
+    }
+    let facts = Facts {
+        request: subject(request),
+        generation: request.metadata.generation.unwrap_or_default(),
+        request_type: request.spec.type_.as_str().to_owned(),
+        database: subject(database),
+        former: TlsState::of(&database.spec),
+        published: published(materials, database).await?,
+        next: next(materials, database, &target).await?,
+        target,
+        replicas: u32::try_from(database.spec.replicas.unwrap_or(1)).unwrap_or(1),
+        pods: pods(cluster, database).await?,
+        pools: pools(database, around.as_ref()),
+    };
+    Ok(Plan::new(change, settings, facts))
+}
+
+/// Reads the request against the PgBouncer: the part of planning that needs no cluster.
+pub fn read(
+    request: &PgBouncerOpsRequest,
+    database: &PgBouncer,
+) -> Result<(Change, Settings), PlanError> {
+    let change = parse(&request.spec, &database.spec)?;
+    let own = request.annotations();
+    let settings = Settings::parse(&request.spec, own, database.annotations())?;
+    Ok((change, settings))
+}
+
+fn subject<K: kube::Resource>(object: &K) -> Subject {
+    Subject {
+        at: reference(object),
+        uid: object.meta().uid.clone().unwrap_or_default(),
+    }
+}
+
+/// What is known of the issuer after the change. One that is not there yet signs, presumably.
+async fn signer(
+    cluster: &Cluster,
+    database: &PgBouncer,
+    change: &Change,
+) -> Result<IssuerKind, PlanError> {
+    let present = database
+        .spec
+        .tls
+        .as_ref()
+        .and_then(|tls| tls.issuer_ref.as_ref());
+    let issuer = match change {
+        Change::Add { issuer, .. } | Change::ChangeIssuer { issuer, .. } => Some(issuer),
+        Change::UpdateCertificates { .. }
+        | Change::Rotate { .. }
+        | Change::Remove { .. }
+        | Change::Mode(_)
+        | Change::Restart
+        | Change::NoOp => present,
+    };
+    let Some(issuer) = issuer else {
+        return Ok(IssuerKind::Private);
+    };
+    let namespace = database.namespace().unwrap_or_default();
+    match surroundings::issuer_kind(cluster, &namespace, issuer).await {
+        Ok(kind) => Ok(kind),
+        Err(SurroundingsError::Cluster(error)) => Err(error.into()),
+        Err(_) => Ok(IssuerKind::Private),
+    }
+}
+
+/// Whether the changed PgBouncer could be built at all. Its material does not exist yet; what
+/// depends on its contents is proved later.
+fn check(database: &PgBouncer, target: &TlsState, around: &Surroundings) -> Result<(), PlanError> {
+    let mut changed = database.clone();
+    let spec = with_state(&database.spec, target);
+    changed.spec = complete(&spec, &database.name_any(), IssuerKind::Acme);
+    let unworkable = |error: &dyn std::error::Error| PlanError::Unworkable(chain(error));
+    wanted(&changed, &around.load_balancer).map_err(|error| unworkable(&error))?;
+    let mut around = around.clone();
+    around.material.get_or_insert_with(|| MaterialFacts {
+        server: Fingerprint::from_sha256([0; 32]),
+        ca_bundle: String::new(),
+    });
+    Inputs::new(&changed, &around)
+        .map(drop)
+        .map_err(|error| unworkable(&error))
+}
+
+async fn published(
+    materials: &Materials,
+    database: &PgBouncer,
+) -> Result<BTreeMap<Alias, Holding>, PlanError> {
+    let state = TlsState::of(&database.spec);
+    let mut held = BTreeMap::new();
+    for alias in state.aliases() {
+        let Some(secret) = state.secret_name(&database.name_any(), alias) else {
+            continue;
+        };
+        let found = match materials.published(database, alias, &secret).await {
+            Ok(found) => found,
+            Err(MaterialError::Cluster(error)) => return Err(error.into()),
+            Err(error) => {
+                // What cannot be read cannot be put back either; it is issued anew.
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(alias = %alias, error, "published material is unreadable");
+                None
+            }
+        };
+        if let Some(found) = found
+            && let Some(revision) = found.revision
+        {
+            let trust = found.bundle.to_pem();
+            held.insert(alias, Holding { revision, trust });
+        }
+    }
+    Ok(held)
+}
+
+async fn next(
+    materials: &Materials,
+    database: &PgBouncer,
+    target: &TlsState,
+) -> Result<BTreeMap<Alias, Revision>, PlanError> {
+    let mut numbers = BTreeMap::new();
+    for alias in target.aliases() {
+        let number = match materials.next_revision(database, alias).await {
+            Ok(number) => number,
+            Err(MaterialError::Cluster(error)) => return Err(error.into()),
+            Err(error) => return Err(PlanError::Unworkable(chain(&error))),
+        };
+        numbers.insert(alias, number);
+    }
+    Ok(numbers)
+}
+
+async fn pods(
+    cluster: &Cluster,
+    database: &PgBouncer,
+) -> Result<BTreeMap<String, PodFact>, PlanError> {
+    let selector = labels::to_selector_text(&labels::selector(&database.name_any()));
+    let namespace = database.namespace().unwrap_or_default();
+    let found: Vec<Pod> = cluster.list(&namespace, &selector).await?;
+    let fact = |pod: &Pod| PodFact {
+        uid: pod.uid().unwrap_or_default(),
+        ready: is_ready(pod),
+    };
+    Ok(found
+        .iter()
+        .map(|pod| (pod.name_any(), fact(pod)))
+        .collect())
+}
+
+/// What the pooler pools, from the configuration it has where that can be rendered.
+fn pools(database: &PgBouncer, around: Option<&Surroundings>) -> Pools {
+    let rendered = around.and_then(|around| Inputs::new(database, around).ok());
+    let rendered = rendered
+        .as_ref()
+        .and_then(|inputs| inputs.ini().get(Section::Pgbouncer, "pool_mode"));
+    let spec = database
+        .spec
+        .connection_pool
+        .as_ref()
+        .and_then(|pool| pool.pool_mode.as_deref());
+    match rendered.or(spec) {
+        Some("transaction" | "statement") => Pools::Transactions,
+        _ => Pools::Sessions,
+    }
+}

@@ -1,0 +1,125 @@
+//! Writing what people read: the status of a request. One writer, one patch per change.
+
+use kube::ResourceExt;
+use serde_json::json;
+
+use super::error::OpsError;
+use super::operator::Operator;
+use crate::api::common::{Condition, set_condition};
+use crate::api::{PgBouncerOpsRequest, RequestPhase};
+use crate::cluster::reference;
+use crate::names::ObjectRef;
+
+/// Condition that says what a step waits for; it goes when the request ends.
+const WAITS: &str = "Running";
+
+/// What has been told last, so that it is not told again.
+#[derive(Debug, Default)]
+pub(super) struct Told(Vec<Condition>);
+
+impl Told {
+    /// Writes conditions, unless they are what was written last.
+    pub(super) async fn tell(
+        &mut self,
+        operator: &Operator,
+        at: &ObjectRef,
+        conditions: Vec<Condition>,
+    ) -> Result<(), OpsError> {
+        if self.0 == conditions {
+            return Ok(());
+        }
+        write(operator, at, &conditions, None).await?;
+        self.0 = conditions;
+        Ok(())
+    }
+
+    /// Writes conditions.
+    pub(super) async fn tell_once(
+        mut self,
+        operator: &Operator,
+        at: &ObjectRef,
+        conditions: Vec<Condition>,
+    ) -> Result<(), OpsError> {
+        self.tell(operator, at, conditions).await
+    }
+}
+
+/// Writes the last conditions and the phase that the very last of them stands for.
+pub(super) async fn end(
+    operator: &Operator,
+    at: &ObjectRef,
+    conditions: Vec<Condition>,
+) -> Result<(), OpsError> {
+    let successful = conditions
+        .last()
+        .is_some_and(|last| last.type_ == "Successful");
+    let phase = if successful {
+        RequestPhase::Successful
+    } else {
+        RequestPhase::Failed
+    };
+    write(operator, at, &conditions, Some(phase)).await
+}
+
+/// Moves `request` to `phase` with one more condition, if nobody has written it since it was read.
+pub(super) async fn move_to(
+    operator: &Operator,
+    request: &PgBouncerOpsRequest,
+    phase: RequestPhase,
+    condition: Option<Condition>,
+) -> Result<PgBouncerOpsRequest, OpsError> {
+    let patch = patch(request, condition.as_slice(), Some(phase));
+    Ok(operator
+        .cluster
+        .patch_status(&reference(request), &patch)
+        .await?)
+}
+
+/// Writes conditions into a request that only we write. That somebody else (a label, a finalizer)
+/// wrote in between is a reason to look again, not to fail.
+async fn write(
+    operator: &Operator,
+    at: &ObjectRef,
+    conditions: &[Condition],
+    phase: Option<RequestPhase>,
+) -> Result<(), OpsError> {
+    loop {
+        let Some(request) = operator.cluster.get::<PgBouncerOpsRequest>(at).await? else {
+            return Ok(());
+        };
+        let patch = patch(&request, conditions, phase);
+        let written = operator
+            .cluster
+            .patch_status::<PgBouncerOpsRequest>(at, &patch)
+            .await;
+        match written {
+            Err(error) if error.is_conflict() => {}
+            Err(error) if error.is_not_found() => return Ok(()),
+            other => return Ok(other.map(drop)?),
+        }
+    }
+}
+
+fn patch(
+    request: &PgBouncerOpsRequest,
+    conditions: &[Condition],
+    phase: Option<RequestPhase>,
+) -> serde_json::Value {
+    let status = request.status.clone().unwrap_or_default();
+    let mut all = status.conditions;
+    for condition in conditions {
+        let mut condition = condition.clone();
+        condition.observed_generation = request.metadata.generation;
+        set_condition(&mut all, condition);
+    }
+    let waits = conditions.iter().any(|condition| condition.type_ == WAITS);
+    all.retain(|condition| waits || condition.type_ != WAITS);
+    json!({
+        "metadata": { "resourceVersion": request.resource_version() },
+        "status": {
+            "phase": phase.or(status.phase),
+            "observedGeneration": request.metadata.generation,
+            "conditions": all,
+        },
+    })
+}

@@ -1,0 +1,205 @@
+//! Why a step cannot be done now, or at all.
+
+use std::error::Error;
+use std::net::SocketAddr;
+
+use crate::blueprint::certificates::WantedError;
+use crate::blueprint::{InputsError, PodTemplateError};
+use crate::cluster::ClusterError;
+use crate::material::MaterialError;
+use crate::names::{Alias, Fingerprint, ObjectRef};
+use crate::pgbouncer::console::ConsoleError;
+use crate::pgbouncer::probe::ProbeError;
+use crate::pgbouncer::session::SessionError;
+use crate::pgbouncer::tls::TlsSetupError;
+use crate::pki::pem::PemError;
+use crate::retry::Retry;
+use crate::surroundings::SurroundingsError;
+
+/// Trouble in a step.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// The API server did not do what it was asked.
+    #[error("the API server did not do its part")]
+    Cluster(#[from] ClusterError),
+    /// Material cannot be made, read or published.
+    #[error("the material cannot be handled")]
+    Material(#[from] MaterialError),
+    /// What is around the PgBouncer is incomplete.
+    #[error("what the PgBouncer needs is not complete")]
+    Surroundings(#[from] SurroundingsError),
+    /// No objects can be made from the spec.
+    #[error("the changed PgBouncer would not work")]
+    Inputs(#[from] InputsError),
+    /// No pods can be made from the spec.
+    #[error("the changed PgBouncer would have no pods")]
+    PodTemplate(#[from] PodTemplateError),
+    /// The certificates cannot be told from the spec.
+    #[error("the certificates of the PgBouncer cannot be told")]
+    Wanted(#[from] WantedError),
+    /// The PgBouncer is not there any more, or another of its name is.
+    #[error("PgBouncer {0} has been deleted")]
+    Gone(ObjectRef),
+    /// Somebody else has paused it.
+    #[error(
+        "PgBouncer {at} is paused by somebody else ({message}): let that end, or remove its \
+         condition Paused"
+    )]
+    PausedByOther {
+        /// Which.
+        at: ObjectRef,
+        /// What the condition says.
+        message: String,
+    },
+    /// The issuer, or a policy, says no.
+    #[error("the certificate of {alias} is refused: {reason}")]
+    Denied {
+        /// Whose.
+        alias: Alias,
+        /// Why.
+        reason: String,
+    },
+    /// The plan names an alias that the spec does not want.
+    #[error("the plan issues {0}, which the changed PgBouncer has no use for")]
+    NotWanted(Alias),
+    /// A bundle that the plan remembers cannot be read.
+    #[error("the former trust bundle of {alias} cannot be read")]
+    FormerTrust {
+        /// Whose.
+        alias: Alias,
+        /// Why.
+        #[source]
+        source: PemError,
+    },
+    /// There is nothing that makes pods.
+    #[error("{0} has no workload")]
+    NoWorkload(ObjectRef),
+    /// A pod without an address.
+    #[error("{0} has no usable address")]
+    NoAddress(ObjectRef),
+    /// A pod that starts and ends, again and again.
+    #[error("{0}")]
+    Broken(String),
+    /// Nothing could be seen.
+    #[error("{name} cannot be looked at")]
+    Probe {
+        /// Pod or Service.
+        name: String,
+        /// Why.
+        #[source]
+        source: ProbeError,
+    },
+    /// Something else is served than what is published.
+    #[error("{name} serves {served}, and {wanted} is published")]
+    Serves {
+        /// Pod or Service.
+        name: String,
+        /// What is served.
+        served: Leaf,
+        /// What should be.
+        wanted: Leaf,
+    },
+    /// No login.
+    #[error("{name} does not let us work")]
+    Login {
+        /// Pod or Service.
+        name: String,
+        /// Why.
+        #[source]
+        source: SessionError,
+    },
+    /// The pooler's console is of no help.
+    #[error("the console of {name} does not do its part")]
+    Console {
+        /// Pod.
+        name: String,
+        /// Why.
+        #[source]
+        source: ConsoleError,
+    },
+    /// Our own side of TLS.
+    #[error("the published material is of no use for a login to {address}")]
+    Tls {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: TlsSetupError,
+    },
+    /// The spec is no longer what the plan was made from.
+    #[error(
+        "spec.tls, spec.sslMode or authType of PgBouncer {0} was changed by somebody else while \
+         the request ran"
+    )]
+    SpecChanged(ObjectRef),
+}
+
+/// What an address serves, or should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leaf {
+    /// No TLS.
+    Plaintext,
+    /// The leaf of that fingerprint.
+    Of(Fingerprint),
+    /// TLS without a certificate that could be read.
+    Unknown,
+}
+
+// === impl Leaf ===
+
+impl std::fmt::Display for Leaf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Plaintext => f.write_str("no TLS"),
+            Self::Of(print) => {
+                let hex = print.to_string();
+                write!(f, "the certificate {}", hex.get(..16).unwrap_or(&hex))
+            }
+            Self::Unknown => f.write_str("TLS without a certificate"),
+        }
+    }
+}
+
+// === impl StepError ===
+
+impl StepError {
+    /// Whether trying again may help.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Cluster(source) => source.retry(),
+            Self::Material(source) => source.retry(),
+            Self::Surroundings(source) => source.retry(),
+            Self::Probe { source, .. } => source.retry(),
+            Self::Login { source, .. } => source.retry(),
+            Self::Console { source, .. } => source.retry(),
+            Self::Serves { .. } | Self::NoAddress(_) | Self::NoWorkload(_) => Retry::Backoff,
+            Self::Inputs(_)
+            | Self::PodTemplate(_)
+            | Self::Wanted(_)
+            | Self::Gone(_)
+            | Self::PausedByOther { .. }
+            | Self::Denied { .. }
+            | Self::NotWanted(_)
+            | Self::FormerTrust { .. }
+            | Self::Tls { .. }
+            | Self::Broken(_)
+            | Self::SpecChanged(_) => Retry::Never,
+        }
+    }
+}
+
+/// An error with its causes, outermost first, in one line.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // A transparent error says what its source says.
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,246 @@
+//! Pods and the workload behind them: what is there, is it ready, do clients reach it.
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::ResourceExt;
+use serde_json::{Value, json};
+use std::net::{IpAddr, SocketAddr};
+
+use super::look::{Look, OFTEN};
+use super::{Bench, StepError};
+use crate::api::annotations::{DIGEST, SERVING_LABEL};
+use crate::api::{PetSet, PgBouncer};
+use crate::blueprint::{WorkloadKind, labels, port};
+use crate::cluster::ClusterError;
+
+/// Restarts of a container after which its pod counts as broken and not as slow.
+const RESTARTS_MAX: i32 = 3;
+
+/// The workload, as far as it matters here.
+pub(super) struct Set {
+    /// Number of pods it asks for.
+    pub(super) replicas: u32,
+    /// The digest that its new pods carry.
+    pub(super) digest: Option<String>,
+}
+
+/// Whether a pod is ready and means to stay.
+pub(in crate::ops) fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_deref());
+    let ready = conditions
+        .unwrap_or_default()
+        .iter()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    ready && !is_leaving(pod)
+}
+
+/// Whether a pod is being deleted.
+pub(super) fn is_leaving(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_some()
+}
+
+/// The digest that a pod was started with.
+pub(super) fn digest_of(pod: &Pod) -> Option<&str> {
+    pod.annotations().get(DIGEST).map(String::as_str)
+}
+
+/// Whether the Service may send clients to a pod.
+pub(super) fn is_labelled(pod: &Pod) -> bool {
+    labels::serving_selector("")
+        .get(SERVING_LABEL)
+        .is_some_and(|value| pod.labels().get(SERVING_LABEL) == Some(value))
+}
+
+/// Where a pod listens.
+pub(super) fn address(bouncer: &PgBouncer, pod: &Pod) -> Option<SocketAddr> {
+    let ip: IpAddr = pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?;
+    Some(SocketAddr::new(ip, u16::try_from(port(bouncer)).ok()?))
+}
+
+/// What a pod is doing instead of being ready, and whether there is hope.
+pub(super) fn trouble(pod: &Pod) -> (String, bool) {
+    let status = pod.status.clone().unwrap_or_default();
+    let phase = status.phase.unwrap_or_else(|| "Pending".to_owned());
+    let mut text = format!("pod {} is {phase} and not ready", pod.name_any());
+    let mut broken = false;
+    for container in status.container_statuses.unwrap_or_default() {
+        let waiting = container
+            .state
+            .as_ref()
+            .and_then(|state| state.waiting.as_ref());
+        let last = container
+            .last_state
+            .as_ref()
+            .and_then(|state| state.terminated.as_ref());
+        broken |= container.restart_count >= RESTARTS_MAX && !container.ready;
+        for word in [
+            waiting.and_then(|waiting| waiting.reason.clone()),
+            waiting.and_then(|waiting| waiting.message.clone()),
+            last.and_then(|last| last.message.clone()),
+        ]
+        .into_iter()
+        .flatten()
+        {
+            text.push_str("; ");
+            text.push_str(word.trim());
+        }
+    }
+    (text, broken)
+}
+
+impl Bench<'_> {
+    /// A pod; `None` if there is none of that name.
+    pub(super) async fn pod(&self, name: &str) -> Result<Option<Pod>, StepError> {
+        Ok(self.cluster.get::<Pod>(&self.beside(name)).await?)
+    }
+
+    /// All pods of the PgBouncer.
+    pub(super) async fn pods(&self) -> Result<Vec<Pod>, StepError> {
+        let selector = labels::to_selector_text(&labels::selector(self.name()));
+        let namespace = &self.plan.database.at.namespace;
+        Ok(self.cluster.list(namespace, &selector).await?)
+    }
+
+    /// The workload.
+    pub(super) async fn set(&self) -> Result<Set, StepError> {
+        let at = &self.plan.database.at;
+        let (replicas, template) = match self.kind {
+            WorkloadKind::PetSet => {
+                let set: Option<PetSet> = self.cluster.get(at).await?;
+                set.map(|set| (set.spec.replicas, set.spec.template))
+            }
+            WorkloadKind::StatefulSet => {
+                let set: Option<StatefulSet> = self.cluster.get(at).await?;
+                set.map(|set| set.spec)
+                    .map(|spec| (spec.replicas, spec.template))
+            }
+        }
+        .ok_or_else(|| StepError::NoWorkload(at.clone()))?;
+        let annotations = template.metadata.and_then(|metadata| metadata.annotations);
+        Ok(Set {
+            replicas: u32::try_from(replicas.unwrap_or(1)).unwrap_or_default(),
+            digest: annotations.and_then(|mut all| all.remove(DIGEST)),
+        })
+    }
+
+    /// Asks the workload for so many pods.
+    pub(super) async fn scale(&self, replicas: u32) -> Result<(), StepError> {
+        let at = &self.plan.database.at;
+        let patch = json!({ "spec": { "replicas": replicas } });
+        match self.kind {
+            WorkloadKind::PetSet => drop(self.cluster.patch::<PetSet>(at, &patch).await?),
+            WorkloadKind::StatefulSet => {
+                drop(self.cluster.patch::<StatefulSet>(at, &patch).await?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the Service send clients to a pod, or stops that (`on` is `None`).
+    pub(super) async fn label(&self, pod: &Pod, serving: Serving) -> Result<(), StepError> {
+        if is_labelled(pod) == (serving == Serving::Yes) {
+            return Ok(());
+        }
+        let value = match serving {
+            Serving::Yes => labels::serving_selector("")
+                .remove(SERVING_LABEL)
+                .map_or(Value::Null, Value::String),
+            Serving::No => Value::Null,
+        };
+        let patch = json!({ "metadata": { "uid": pod.uid(), "labels": { SERVING_LABEL: value } } });
+        let patched = self
+            .cluster
+            .patch::<Pod>(&self.beside(pod.name_any()), &patch)
+            .await;
+        match patched {
+            // The pod, or the one with that UID, has gone: nobody is sent there any more.
+            Err(error) if is_gone(&error) && serving == Serving::No => Ok(()),
+            other => Ok(other.map(drop)?),
+        }
+    }
+
+    /// Waits until the Service sends clients to a pod, or until it no longer does.
+    pub(super) async fn await_service(&self, pod: &Pod, serving: Serving) -> Result<(), StepError> {
+        let name = pod.name_any();
+        self.waiting
+            .until(OFTEN, async || {
+                let reached = self.is_reached(pod).await?;
+                if reached == (serving == Serving::Yes) {
+                    return Ok(Look::Found(()));
+                }
+                Ok(Look::Missing(match serving {
+                    Serving::Yes => format!("the Service to lead to pod {name}"),
+                    Serving::No => format!("the Service to lead to pod {name} no longer"),
+                }))
+            })
+            .await
+    }
+
+    /// Whether an EndpointSlice of the Service has the pod among those that are ready.
+    async fn is_reached(&self, pod: &Pod) -> Result<bool, StepError> {
+        let selector = format!("kubernetes.io/service-name={}", self.name());
+        let namespace = &self.plan.database.at.namespace;
+        let slices: Vec<EndpointSlice> = self.cluster.list(namespace, &selector).await?;
+        let uid = pod.uid();
+        Ok(slices
+            .iter()
+            .flat_map(|slice| slice.endpoints.iter().flatten())
+            .any(|endpoint| {
+                let target = endpoint
+                    .target_ref
+                    .as_ref()
+                    .and_then(|target| target.uid.clone());
+                let ready = endpoint
+                    .conditions
+                    .as_ref()
+                    .and_then(|conditions| conditions.ready);
+                target == uid && ready.unwrap_or(true)
+            }))
+    }
+
+    /// Waits until `pod` may go: all others serve, and no disruption budget is used up (I3).
+    pub(super) async fn await_company(&self, pod: &Pod) -> Result<(), StepError> {
+        let name = pod.name_any();
+        self.waiting
+            .until(OFTEN, async || {
+                let pods = self.pods().await?;
+                let others = pods
+                    .iter()
+                    .filter(|other| other.name_any() != name && is_ready(other))
+                    .filter(|other| is_labelled(other))
+                    .count();
+                let least = self.plan.replicas.max(2) - 1;
+                if u32::try_from(others).unwrap_or(u32::MAX) < least {
+                    let text = format!("{least} other pods to serve before {name} goes");
+                    return Ok(Look::Missing(text));
+                }
+                let budget: Option<PodDisruptionBudget> =
+                    self.cluster.get(&self.plan.database.at).await?;
+                let allowed = budget.and_then(|budget| budget.status);
+                if allowed.is_some_and(|status| status.disruptions_allowed.unwrap_or(0) < 1) {
+                    let text = format!("the PodDisruptionBudget to allow that {name} goes");
+                    return Ok(Look::Missing(text));
+                }
+                Ok(Look::Found(()))
+            })
+            .await
+    }
+}
+
+/// Whether the Service sends clients to a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Serving {
+    /// It does.
+    Yes,
+    /// It does not.
+    No,
+}
+
+fn is_gone(error: &ClusterError) -> bool {
+    error.is_not_found() || error.is_conflict()
+}

@@ -1,0 +1,298 @@
+//! One pod at a time: out of the Service, drained, evicted; its successor ready, proved, in service.
+//!
+//! ```text
+//!  others serve ─► label off ─► seen out of the EndpointSlices ─► drained ─► evicted ─► gone
+//!                     ▲                                              │ refused
+//!                     └───────────── put back: resumed, label on ◄───┘
+//!  successor ready ─► shows the leaf ─► (canary: login) ─► seen in the EndpointSlices
+//! ```
+//!
+//! What has been done is read from the pod itself (its digest, its UID, its label), so an act that
+//! was cut anywhere goes on from there.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use tokio::time::sleep;
+
+use super::look::{Look, OFTEN};
+use super::pods::{Serving, digest_of, is_labelled, is_leaving, is_ready, trouble};
+use super::{Bench, Side, StepError};
+use crate::cluster::Eviction;
+use crate::ops::journal::Note;
+use crate::ops::request::Change;
+use crate::pgbouncer::console::ConsoleError;
+use crate::pgbouncer::drain::{self, EndedBy, Limits};
+use crate::retry::Retry;
+
+/// Pause after an eviction that a disruption budget refused.
+const REFUSED: Duration = Duration::from_secs(1);
+
+impl Bench<'_> {
+    /// Replaces a pod by one of the target side.
+    pub(super) async fn roll(&self, name: &str) -> Result<Note, StepError> {
+        let planned = self.plan.pod(name).and_then(|pod| pod.uid.as_deref());
+        let restart = self.plan.change == Change::Restart;
+        self.replace(name, planned.filter(|_| restart), Side::Target)
+            .await
+    }
+
+    /// Replaces a pod by one of that side, unless it is one already. `not` is a UID that it must not
+    /// have.
+    pub(super) async fn replace(
+        &self,
+        name: &str,
+        not: Option<&str>,
+        side: Side,
+    ) -> Result<Note, StepError> {
+        let digest = self.wanted_digest(side).await?;
+        let mut note = Note::default();
+        if let Some(pod) = self.pod(name).await?
+            && self.is_stale(Some(&pod), &digest, not)
+        {
+            note = self.take_out(&pod, side).await?;
+        }
+        self.bring_in(name, &digest, side).await?;
+        Ok(note)
+    }
+
+    /// Whether a pod has to be replaced. One that is missing has been.
+    pub(super) fn is_stale(&self, pod: Option<&Pod>, digest: &str, not: Option<&str>) -> bool {
+        pod.is_some_and(|pod| {
+            digest_of(pod) != Some(digest) || (not.is_some() && pod.uid().as_deref() == not)
+        })
+    }
+
+    /// Puts a pod that is still there back into service: what undoing a roll owes.
+    pub(super) async fn put_back(&self, name: &str) -> Result<(), StepError> {
+        let Some(pod) = self.pod(name).await?.filter(|pod| !is_leaving(pod)) else {
+            return Ok(());
+        };
+        if is_labelled(&pod) {
+            return Ok(());
+        }
+        self.release(&pod).await?;
+        self.label(&pod, Serving::Yes).await
+    }
+
+    /// Starts one pod more and proves it.
+    pub(super) async fn surge(&self, side: Side) -> Result<(), StepError> {
+        let name = self.plan.surge_pod();
+        self.wanted_digest(side).await?;
+        if self.set().await?.replicas <= self.plan.replicas {
+            self.scale(self.plan.replicas + 1).await?;
+        }
+        self.replace(&name, None, side).await.map(drop)
+    }
+
+    /// Takes the surge pod away.
+    pub(super) async fn unsurge(&self) -> Result<Note, StepError> {
+        let name = self.plan.surge_pod();
+        let mut note = Note::default();
+        if self.set().await?.replicas > self.plan.replicas {
+            if let Some(pod) = self.pod(&name).await?.filter(is_ready) {
+                self.await_company(&pod).await?;
+                let drained = self.drain(&pod).await?;
+                note = drained.note;
+                drained.forget();
+            }
+            self.scale(self.plan.replicas).await?;
+        }
+        if let Some(pod) = self.pod(&name).await? {
+            self.await_gone(&pod).await?;
+        }
+        Ok(note)
+    }
+
+    /// Takes a pod out of service and evicts it.
+    async fn take_out(&self, pod: &Pod, side: Side) -> Result<Note, StepError> {
+        if is_leaving(pod) {
+            self.await_gone(pod).await?;
+            return Ok(Note::default());
+        }
+        if !is_ready(pod) {
+            // Nobody is served by it, so nobody has to leave it.
+            self.cluster.evict(&self.beside(pod.name_any())).await?;
+            self.await_gone(pod).await?;
+            return Ok(Note::default());
+        }
+        loop {
+            // A single replica that is undone was joined by a surge pod, if it ever served.
+            if self.plan.replicas > 1 || side == Side::Target {
+                self.await_company(pod).await?;
+            }
+            let drained = self.drain(pod).await?;
+            match self.cluster.evict(&self.beside(pod.name_any())).await {
+                Ok(Eviction::Evicted | Eviction::Gone) => {
+                    let note = drained.note;
+                    drained.forget();
+                    self.await_gone(pod).await?;
+                    return Ok(note);
+                }
+                Ok(Eviction::Refused { message }) => {
+                    tracing::info!(pod = %pod.name_any(), message, "eviction refused");
+                    drained.forget();
+                    self.put_back(&pod.name_any()).await?;
+                    sleep(REFUSED).await;
+                }
+                Err(error) => {
+                    drained.forget();
+                    self.put_back(&pod.name_any()).await?;
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+
+    /// Takes a pod out of the Service and lets its clients finish.
+    async fn drain(&self, pod: &Pod) -> Result<Drained, StepError> {
+        if !is_labelled(pod) {
+            // An earlier attempt may have left it paused.
+            self.release(pod).await?;
+        }
+        self.label(pod, Serving::No).await?;
+        self.await_service(pod, Serving::No).await?;
+        let limits = Limits {
+            leave: self.plan.drain.leave.to_std().unwrap_or_default(),
+            quiesce: self.plan.drain.quiesce.to_std().unwrap_or_default(),
+        };
+        let target = match self.console(&self.live().await?, pod).await {
+            Ok(target) => target,
+            Err(error) => return self.undrainable(pod, &limits, &error).await,
+        };
+        let report = match drain::drain(&target, &limits).await {
+            Ok(report) => report,
+            Err(source) if is_shut_out(&source) => {
+                return self.undrainable(pod, &limits, &source).await;
+            }
+            Err(source) => {
+                let name = format!("pod {}", pod.name_any());
+                return Err(StepError::Console { name, source });
+            }
+        };
+        let count = |n| u32::try_from(n).unwrap_or(u32::MAX);
+        tracing::info!(
+            pod = %pod.name_any(),
+            clients.left = report.clients_left_by_themselves,
+            clients.closed_between_transactions = report.closed_between_transactions,
+            clients.cut_in_transaction = report.cut_in_transaction,
+            ended_by = ?report.ended_by,
+            "drained"
+        );
+        Ok(Drained {
+            note: Note {
+                closed_between_transactions: count(report.closed_between_transactions),
+                closed_in_transactions: count(report.cut_in_transaction),
+            },
+            ended_by: report.ended_by,
+        })
+    }
+
+    /// A pod whose console lets nobody in (an expired certificate is the usual reason) cannot be
+    /// asked; its clients get the time to leave, and no more can be done for them.
+    async fn undrainable(
+        &self,
+        pod: &Pod,
+        limits: &Limits,
+        error: &(dyn std::error::Error + 'static),
+    ) -> Result<Drained, StepError> {
+        tracing::warn!(pod = %pod.name_any(), error, "console out of reach; not drained");
+        sleep(limits.leave).await;
+        Ok(Drained {
+            note: Note::default(),
+            ended_by: EndedBy::Left,
+        })
+    }
+
+    /// Lifts a pause that a drain of ours has left. Who cannot get in now could not pause it then.
+    async fn release(&self, pod: &Pod) -> Result<(), StepError> {
+        if !is_ready(pod) {
+            return Ok(());
+        }
+        let bouncer = self.live().await?;
+        let name = pod.name_any();
+        let target = match self.console(&bouncer, pod).await {
+            Ok(target) => target,
+            Err(StepError::Probe { .. } | StepError::NoAddress(_)) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        match drain::release(&target).await {
+            Ok(()) => Ok(()),
+            Err(error) if is_shut_out(&error) => Ok(()),
+            Err(source) => Err(StepError::Console { name, source }),
+        }
+    }
+
+    /// Waits for the pod that follows, proves it, and sees it in service.
+    async fn bring_in(&self, name: &str, digest: &str, side: Side) -> Result<(), StepError> {
+        let never_served = self.plan.pod(name).is_some_and(|planned| !planned.ready);
+        if side == Side::Former && never_served {
+            return Ok(());
+        }
+        let pod = self.await_ready(name, digest).await?;
+        let bouncer = self.bouncer(side).await?;
+        self.prove_leaf(&bouncer, &pod, side).await?;
+        if side == Side::Target && self.plan.is_canary(name) {
+            self.prove_login(&bouncer, &pod).await?;
+        }
+        self.label(&pod, Serving::Yes).await?;
+        self.await_service(&pod, Serving::Yes).await?;
+        tracing::info!(pod = %name, digest, "pod serves");
+        Ok(())
+    }
+
+    async fn await_ready(&self, name: &str, digest: &str) -> Result<Pod, StepError> {
+        self.waiting
+            .until(OFTEN, async || {
+                let Some(pod) = self.pod(name).await?.filter(|pod| !is_leaving(pod)) else {
+                    return Ok(Look::Missing(format!("pod {name} to be made")));
+                };
+                if digest_of(&pod) != Some(digest) {
+                    return Ok(Look::Missing(format!("pod {name} to be made anew")));
+                }
+                if is_ready(&pod) {
+                    return Ok(Look::Found(pod));
+                }
+                match trouble(&pod) {
+                    (word, true) => Err(StepError::Broken(word)),
+                    (word, false) => Ok(Look::Missing(word)),
+                }
+            })
+            .await
+    }
+
+    async fn await_gone(&self, pod: &Pod) -> Result<(), StepError> {
+        let (name, uid) = (pod.name_any(), pod.uid());
+        self.waiting
+            .until(OFTEN, async || {
+                let found = self.pod(&name).await?;
+                if found.is_none_or(|found| found.uid() != uid) {
+                    return Ok(Look::Found(()));
+                }
+                Ok(Look::Missing(format!("pod {name} to end")))
+            })
+            .await
+    }
+}
+
+/// A pod that has been drained.
+struct Drained {
+    note: Note,
+    ended_by: EndedBy,
+}
+
+impl Drained {
+    /// The pod goes, or is put back by somebody who resumes it.
+    fn forget(self) {
+        match self.ended_by {
+            EndedBy::Paused(quiesced) => quiesced.deleted(),
+            EndedBy::Left | EndedBy::ShutDown | EndedBy::StillOpen => {}
+        }
+    }
+}
+
+/// Whether the console refuses us for what we are, and not for what it is busy with.
+const fn is_shut_out(error: &ConsoleError) -> bool {
+    matches!(error.retry(), Retry::WhenChanged)
+}

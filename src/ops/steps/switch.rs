@@ -1,0 +1,126 @@
+//! Switch: the moment from which a new pod is a changed pod. The server's material is published, and
+//! configuration and pod template are written; the configuration has been parsed and checked by
+//! then ([`crate::blueprint::Inputs`] is the only way to it), because a bad one turns TLS off.
+//!
+//! Undoing it publishes what was there before and brings every pod back to it.
+
+use kube::ResourceExt;
+
+use super::pods::{Serving, is_ready};
+use super::{Bench, Side, StepError};
+use crate::blueprint::{Workload, build, mounts_material};
+use crate::names::Alias;
+use crate::ops::plan::{PlannedPod, Step};
+use crate::ops::request::Change;
+
+impl Bench<'_> {
+    /// Publishes the server's material, configuration and pod template.
+    pub(super) async fn switch(&self) -> Result<(), StepError> {
+        if self.issues_server() {
+            self.publish(Alias::Server).await?;
+        }
+        self.apply(Side::Target).await.map(drop)
+    }
+
+    /// Publishes what was there before and brings every pod to it.
+    pub(super) async fn switch_back(&self) -> Result<(), StepError> {
+        if self.issues_server() {
+            self.publish_former(Alias::Server).await?;
+        }
+        if self.plan.steps.contains(&Step::Stage) {
+            self.unstage().await?;
+        }
+        self.apply(Side::Former).await?;
+        self.converge(Side::Former).await?;
+        // The pods that used it are gone.
+        self.withdraw_if_new(Alias::Server).await
+    }
+
+    /// The digest that pods of one side carry. What somebody else has written over the workload in
+    /// the meantime (a reconciliation that had begun before the pause) is put right first.
+    pub(super) async fn wanted_digest(&self, side: Side) -> Result<String, StepError> {
+        let set = self.set().await?;
+        if self.plan.change == Change::Restart {
+            return Ok(set.digest.unwrap_or_default());
+        }
+        let (_, inputs) = self.inputs(side).await?;
+        let digest = inputs.digest();
+        if set.digest.as_ref() == Some(&digest) {
+            return Ok(digest);
+        }
+        self.apply(side).await
+    }
+
+    /// Writes configuration and pod template of one side; returns the digest of its pods. The number
+    /// of pods stays what it is.
+    async fn apply(&self, side: Side) -> Result<String, StepError> {
+        let replicas = self.set().await?.replicas;
+        let (bouncer, inputs) = self.inputs(side).await?;
+        let resources = build(&inputs)?;
+        let mut workload = resources.workload;
+        let backend = self.cluster.apply(&resources.backend).await?;
+        if let Some(version) = backend.resource_version() {
+            workload.set_backend_secret_version(&version);
+        }
+        set_replicas(&mut workload, replicas);
+        // A pod may start at any time. With material mounted and not yet asked for it works, and so
+        // it does with material no longer asked for and still mounted.
+        if mounts_material(&bouncer) {
+            self.apply_workload(&workload).await?;
+            self.cluster.apply(&resources.config).await?;
+        } else {
+            self.cluster.apply(&resources.config).await?;
+            self.apply_workload(&workload).await?;
+        }
+        Ok(inputs.digest())
+    }
+
+    async fn apply_workload(&self, workload: &Workload) -> Result<(), StepError> {
+        match workload {
+            Workload::PetSet(set) => drop(self.cluster.apply(set.as_ref()).await?),
+            Workload::StatefulSet(set) => drop(self.cluster.apply(set.as_ref()).await?),
+        }
+        Ok(())
+    }
+
+    /// Brings every pod to one side, those that do not serve first, and takes a surge pod away.
+    async fn converge(&self, side: Side) -> Result<(), StepError> {
+        let digest = self.wanted_digest(side).await?;
+        let mut stale: Vec<(bool, &PlannedPod)> = Vec::new();
+        for planned in &self.plan.pods {
+            let found = self.pod(&planned.name).await?;
+            if self.is_stale(found.as_ref(), &digest, None) {
+                stale.push((found.as_ref().is_some_and(is_ready), planned));
+            } else if let Some(pod) = found.filter(is_ready) {
+                self.label(&pod, Serving::Yes).await?;
+            }
+        }
+        stale.sort_by_key(|(ready, _)| *ready);
+        let single = self.plan.replicas == 1;
+        if single && stale.iter().any(|(ready, planned)| *ready && planned.ready) {
+            self.surge(side).await?;
+        }
+        for (_, planned) in stale {
+            self.replace(&planned.name, None, side).await?;
+        }
+        if self.set().await?.replicas > self.plan.replicas {
+            self.unsurge().await?;
+        }
+        Ok(())
+    }
+
+    fn issues_server(&self) -> bool {
+        self.plan
+            .issue
+            .iter()
+            .any(|issuance| issuance.alias == Alias::Server)
+    }
+}
+
+fn set_replicas(workload: &mut Workload, replicas: u32) {
+    let replicas = i32::try_from(replicas).ok();
+    match workload {
+        Workload::PetSet(set) => set.spec.replicas = replicas,
+        Workload::StatefulSet(set) => set.spec.replicas = replicas,
+    }
+}
