@@ -7,3 +7,4 @@
 mod engine;
 pub mod pgbouncers;
 mod related;
+pub mod requests;

@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::cluster::{Cluster, ClusterError};
 use crate::controllers;
 use crate::material::Materials;
+use crate::ops::{Operator, OperatorOptions};
 use crate::provisioner::Provisioner;
 use crate::retry::{Retry, backoff};
 use crate::surroundings;
@@ -67,11 +68,22 @@ pub async fn run(
     };
     tracing::info!(workload = %kind, "started");
     let materials = Materials::new(cluster.clone(), clock.clone(), &cluster_resource_namespace);
-    let provisioner = Arc::new(Provisioner::new(cluster.clone(), materials, clock));
-
     // Whoever ends, for whatever reason, takes the others along.
     let cancel = cancel.child_token();
+    let provisioner = Provisioner::new(cluster.clone(), materials.clone(), clock.clone());
+    let provisioner = Arc::new(provisioner);
+    let operating = OperatorOptions {
+        kind,
+        cancel: cancel.clone(),
+    };
+    let operator = Arc::new(Operator::new(cluster.clone(), materials, clock, operating));
+
     let mut running = JoinSet::new();
+    running.spawn(controllers::requests::run(
+        cluster.clone(),
+        operator,
+        cancel.clone(),
+    ));
     running.spawn(controllers::pgbouncers::run(
         cluster,
         provisioner,

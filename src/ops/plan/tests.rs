@@ -120,12 +120,12 @@ fn another_issuer_is_trusted_first_and_its_client_material_comes_last() {
 }
 
 #[test]
-fn a_rotation_commits_nothing_and_a_single_replica_gets_company() {
+fn a_single_replica_gets_company() {
     let plan = plan(&present(), &json!({ "rotateCertificates": true }), 1);
     assert_eq!(
         words(&plan),
         "pause, issue server, issue client, issue metrics-exporter, stage trust, switch, \
-         surge, roll billing-0, end surge, hand out client material, prove, retire, resume"
+         surge, roll billing-0, end surge, hand out client material, prove, commit, retire, resume"
     );
     assert!(plan.is_canary("billing-1") && !plan.is_canary("billing-0"));
 }

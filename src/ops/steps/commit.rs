@@ -18,7 +18,7 @@ impl Bench<'_> {
             Side::Target => &self.plan.former,
         };
         self.waiting
-            .until(OFTEN, async || {
+            .until(OFTEN, || async {
                 let live = self.live().await?;
                 let present = TlsState::of(&live.spec);
                 if present == *wanted {

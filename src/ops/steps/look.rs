@@ -45,11 +45,14 @@ impl Waiting {
 
     /// Looks until the level is there. Passing trouble is outlived; the bound is the caller's, who
     /// drops the future when it passes.
-    pub(super) async fn until<T>(
+    pub(super) async fn until<T, F>(
         &self,
         pause: Duration,
-        mut look: impl AsyncFnMut() -> Result<Look<T>, StepError>,
-    ) -> Result<T, StepError> {
+        mut look: impl FnMut() -> F,
+    ) -> Result<T, StepError>
+    where
+        F: Future<Output = Result<Look<T>, StepError>>,
+    {
         loop {
             match look().await {
                 Ok(Look::Found(value)) => {

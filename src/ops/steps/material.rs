@@ -26,7 +26,7 @@ impl Bench<'_> {
         let wanted = wanted.get(&alias).ok_or(StepError::NotWanted(alias))?;
         let planned = self.planned(alias).ok_or(StepError::NotWanted(alias))?;
         self.waiting
-            .until(SELDOM, async || {
+            .until(SELDOM, || async {
                 match self
                     .materials
                     .issue(&bouncer, wanted, planned.revision)

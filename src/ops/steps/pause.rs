@@ -19,7 +19,7 @@ impl Bench<'_> {
     /// Takes the condition; refuses another holder's.
     pub(super) async fn pause(&self) -> Result<(), StepError> {
         self.waiting
-            .until(OFTEN, async || {
+            .until(OFTEN, || async {
                 let live = self.live().await?;
                 match find_condition(conditions(&live), PAUSED).filter(|held| held.is_true()) {
                     Some(held) if self.is_ours(held) => return Ok(Look::Found(())),
@@ -51,7 +51,7 @@ impl Bench<'_> {
 
     /// Takes the condition off, if it is ours.
     pub(super) async fn resume(&self) -> Result<(), StepError> {
-        let resumed = self.waiting.until(OFTEN, async || {
+        let resumed = self.waiting.until(OFTEN, || async {
             let live = self.live().await?;
             match find_condition(conditions(&live), PAUSED) {
                 Some(held) if self.is_ours(held) => self.swap(&live, others(&live)).await,

@@ -168,7 +168,7 @@ impl Bench<'_> {
     pub(super) async fn await_service(&self, pod: &Pod, serving: Serving) -> Result<(), StepError> {
         let name = pod.name_any();
         self.waiting
-            .until(OFTEN, async || {
+            .until(OFTEN, || async {
                 let reached = self.is_reached(pod).await?;
                 if reached == (serving == Serving::Yes) {
                     return Ok(Look::Found(()));
@@ -207,7 +207,7 @@ impl Bench<'_> {
     pub(super) async fn await_company(&self, pod: &Pod) -> Result<(), StepError> {
         let name = pod.name_any();
         self.waiting
-            .until(OFTEN, async || {
+            .until(OFTEN, || async {
                 let pods = self.pods().await?;
                 let others = pods
                     .iter()

@@ -8,6 +8,7 @@
 //! or login does.
 
 use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
@@ -71,7 +72,7 @@ impl Bench<'_> {
         let name = format!("pod {}", pod.name_any());
         let target = self.console(bouncer, pod).await?;
         self.waiting
-            .until(OFTEN, async || {
+            .until(OFTEN, || async {
                 let console = Console::connect(&target).await;
                 let asked = match console {
                     Ok(console) => {
@@ -149,10 +150,10 @@ impl Bench<'_> {
         side: Side,
     ) -> Result<(), StepError> {
         let wanted = self.wanted_leaf(side).await?;
-        let mut seen = None;
-        let looking = self.waiting.until(OFTEN, async || {
+        let seen = Mutex::new(None);
+        let looking = self.waiting.until(OFTEN, || async {
             let served = self.look(name, address).await?;
-            seen = Some(served);
+            *seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(served);
             if served == wanted {
                 return Ok(Look::Found(()));
             }
@@ -164,7 +165,10 @@ impl Bench<'_> {
             Ok(looked) => looked,
             Err(_) => Err(StepError::Serves {
                 name: name.to_owned(),
-                served: seen.unwrap_or(Leaf::Unknown),
+                served: seen
+                    .into_inner()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .unwrap_or(Leaf::Unknown),
                 wanted,
             }),
         }

@@ -195,7 +195,7 @@ impl Bench<'_> {
         &self,
         pod: &Pod,
         limits: &Limits,
-        error: &(dyn std::error::Error + 'static),
+        error: &(dyn std::error::Error + Send + Sync + 'static),
     ) -> Result<Drained, StepError> {
         tracing::warn!(pod = %pod.name_any(), error, "console out of reach; not drained");
         sleep(limits.leave).await;
@@ -244,7 +244,7 @@ impl Bench<'_> {
 
     async fn await_ready(&self, name: &str, digest: &str) -> Result<Pod, StepError> {
         self.waiting
-            .until(OFTEN, async || {
+            .until(OFTEN, || async {
                 let Some(pod) = self.pod(name).await?.filter(|pod| !is_leaving(pod)) else {
                     return Ok(Look::Missing(format!("pod {name} to be made")));
                 };
@@ -265,7 +265,7 @@ impl Bench<'_> {
     async fn await_gone(&self, pod: &Pod) -> Result<(), StepError> {
         let (name, uid) = (pod.name_any(), pod.uid());
         self.waiting
-            .until(OFTEN, async || {
+            .until(OFTEN, || async {
                 let found = self.pod(&name).await?;
                 if found.is_none_or(|found| found.uid() != uid) {
                     return Ok(Look::Found(()));

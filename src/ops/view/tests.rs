@@ -42,6 +42,7 @@ fn a_rotation_shows_the_conditions_of_the_contract_in_their_order() {
             "CertificateSynced",
             "UpdatePetSets",
             "RestartPods",
+            "UpdateDatabase",
         ]
     );
     assert!(all.iter().all(Condition::is_true));

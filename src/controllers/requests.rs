@@ -1,0 +1,64 @@
+//! Requests: woken by themselves, by what they queue behind, and by the PgBouncer they wait for.
+//!
+//! A request that runs is one long look; the engine never looks at the same object twice at a time.
+
+use std::sync::Arc;
+
+use kube::runtime::controller::{Action, Controller};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::watcher;
+use kube::{Api, ResourceExt};
+use tokio_util::sync::CancellationToken;
+
+use super::engine::{self, Trouble};
+use crate::api::{PgBouncer, PgBouncerOpsRequest};
+use crate::cluster::Cluster;
+use crate::ops::{Next, Operator, OpsError};
+use crate::retry::Retry;
+
+impl Trouble for OpsError {
+    fn retry(&self) -> Retry {
+        Self::retry(self)
+    }
+}
+
+/// Runs the controller of requests until it is told to stop.
+pub async fn run(cluster: Cluster, operator: Arc<Operator>, cancel: CancellationToken) {
+    let client = cluster.client();
+    let every = watcher::Config::default;
+    let controller = Controller::new(Api::<PgBouncerOpsRequest>::all(client.clone()), every());
+    let known = controller.store();
+    let controller = controller.watches(
+        Api::<PgBouncer>::all(client.clone()),
+        every(),
+        move |bouncer| waiting(&bouncer, &known),
+    );
+    engine::run("requests", controller, cancel, move |at| {
+        let operator = Arc::clone(&operator);
+        async move {
+            operator.reconcile(&at).await.map(|next| match next {
+                Next::Again(after) => Action::requeue(after),
+                Next::Wait => Action::await_change(),
+            })
+        }
+    })
+    .await;
+}
+
+/// The requests of a PgBouncer that have not ended.
+fn waiting(
+    bouncer: &PgBouncer,
+    known: &Store<PgBouncerOpsRequest>,
+) -> Vec<ObjectRef<PgBouncerOpsRequest>> {
+    let mut found = known.state();
+    found.retain(|request| {
+        let phase = request.status.as_ref().and_then(|status| status.phase);
+        request.namespace() == bouncer.namespace()
+            && request.spec.database_ref.name == bouncer.name_any()
+            && !phase.is_some_and(crate::api::RequestPhase::is_terminal)
+    });
+    found
+        .iter()
+        .map(|request| ObjectRef::from_obj(request.as_ref()))
+        .collect()
+}
