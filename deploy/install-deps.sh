@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs the programs that the demo and the tests start: pgbouncer, a PostgreSQL server, psql and
-# openssl. Does nothing where they are there. Knows Debian and Ubuntu; elsewhere it names what is
+# Installs the programs that the demo and the tests start (pgbouncer, a PostgreSQL server, psql and
+# openssl), and the C compiler that the build needs. Does nothing where they are there. Knows Debian and Ubuntu; elsewhere it names what is
 # missing and stops.
 set -eu
 
@@ -20,13 +20,16 @@ command -v pgbouncer >/dev/null 2>&1 || missing="$missing pgbouncer"
 has_postgres || missing="$missing postgresql"
 command -v psql >/dev/null 2>&1 || missing="$missing postgresql-client"
 command -v openssl >/dev/null 2>&1 || missing="$missing openssl"
+# The linker that Rust calls, and the compiler of ring's C and assembly.
+command -v cc >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
 [ -n "$missing" ] || exit 0
 
 if ! command -v apt-get >/dev/null 2>&1; then
     {
         echo "error: these programs are missing:$missing"
         echo "They are installed by themselves on Debian and Ubuntu only. Please install PgBouncer,"
-        echo "a PostgreSQL server with psql, and openssl from your distribution, then run this again."
+        echo "a PostgreSQL server with psql, openssl and a C compiler from your distribution, then run"
+        echo "this again."
     } >&2
     exit 1
 fi

@@ -78,8 +78,21 @@ impl Stage {
                 anyhow::bail!("something still listens at {address}");
             }
         }
+        let children = children()?;
+        anyhow::ensure!(children.is_empty(), "processes are left: {children}");
         Ok(())
     }
+}
+
+/// The processes that this one has started and that have not ended; nothing where the system does
+/// not tell.
+fn children() -> std::io::Result<String> {
+    let mut children = String::new();
+    for thread in std::fs::read_dir("/proc/self/task")? {
+        let list = thread?.path().join("children");
+        children.push_str(&std::fs::read_to_string(list).unwrap_or_default());
+    }
+    Ok(children.trim().to_owned())
 }
 
 /// Where pods and Services listen.
