@@ -310,6 +310,34 @@ fn every_module_says_its_one_job() {
     none(undocumented);
 }
 
+/// The tests that a document names: words in backticks of the form `a_sentence_like_this`.
+fn named_tests(document: &str) -> Vec<&str> {
+    let words = document.split('`').skip(1).step_by(2);
+    words
+        .filter(|word| word.matches('_').count() >= 3)
+        .filter(|word| {
+            word.chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+        })
+        .collect()
+}
+
+#[test]
+fn the_tests_that_the_documents_name_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let sources = sources();
+    for document in ["README.md", "ARCHITECTURE.md"] {
+        let text = fs::read_to_string(root.join(document)).unwrap();
+        let named = named_tests(&text);
+        assert!(named.len() > 5, "{document} names {named:?}");
+        for test in named {
+            let declared = format!("fn {test}(");
+            let exists = sources.iter().any(|source| source.text.contains(&declared));
+            assert!(exists, "{document} names {test}, which does not exist");
+        }
+    }
+}
+
 #[test]
 fn planted_violations_are_seen() {
     let upward = Source::new("src/cluster/watch.rs", "use crate::ops::plan;\n");
