@@ -6,6 +6,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use kube::Api;
 use kube::runtime::controller::{Action, Controller};
+use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use tokio_util::sync::CancellationToken;
 
@@ -14,6 +15,7 @@ use super::related;
 use crate::api::{AppBinding, ClusterIssuer, Issuer, PetSet, PgBouncer, PgBouncerVersion};
 use crate::blueprint::WorkloadKind;
 use crate::cluster::Cluster;
+use crate::names;
 use crate::provisioner::{Next, ProvisionError, Provisioner};
 use crate::retry::Retry;
 
@@ -30,60 +32,85 @@ pub async fn run(
     kind: WorkloadKind,
     cancel: CancellationToken,
 ) {
-    let controller = controller(&cluster, kind);
+    let controller = controller(&cluster, &provisioner, kind);
     engine::run("pgbouncers", controller, cancel, move |at| {
         let provisioner = Arc::clone(&provisioner);
-        async move { provisioner.reconcile(&at).await.map(action) }
+        async move { Box::pin(provisioner.reconcile(&at)).await.map(action) }
     })
     .await;
 }
 
-fn controller(cluster: &Cluster, kind: WorkloadKind) -> Controller<PgBouncer> {
+fn controller(
+    cluster: &Cluster,
+    provisioner: &Arc<Provisioner>,
+    kind: WorkloadKind,
+) -> Controller<PgBouncer> {
     let client = cluster.client();
     let every = watcher::Config::default;
     let ours = || every().labels(related::OURS);
     let controller = Controller::new(Api::<PgBouncer>::all(client.clone()), every());
-    let known = [(); 6].map(|()| controller.store());
-    let [
-        of_application,
-        of_version,
-        of_issuer,
-        of_cluster_issuer,
-        of_secret,
-        _,
-    ] = known;
+    let known = || controller.store();
+    let (of_application, of_version, of_secret) = (known(), known(), known());
+    let (of_issuer, of_cluster_issuer) = (known(), known());
+    let [tell_0, tell_1, tell_2, tell_3, tell_4, tell_5, tell_6] =
+        [(); 7].map(|()| teller(provisioner));
     let controller = match kind {
-        WorkloadKind::PetSet => controller.owns(Api::<PetSet>::all(client.clone()), ours()),
-        WorkloadKind::StatefulSet => {
-            controller.owns(Api::<StatefulSet>::all(client.clone()), ours())
+        WorkloadKind::PetSet => {
+            controller.watches(Api::<PetSet>::all(client.clone()), ours(), move |set| {
+                tell_0(related::by_label(&set))
+            })
         }
+        WorkloadKind::StatefulSet => controller.watches(
+            Api::<StatefulSet>::all(client.clone()),
+            ours(),
+            move |set| tell_0(related::by_label(&set)),
+        ),
     };
     controller
-        .owns(Api::<Service>::all(client.clone()), ours())
+        // Pods are looked at in any case.
         .watches(Api::<Pod>::all(client.clone()), ours(), |pod| {
             related::by_label(&pod)
         })
+        .watches(
+            Api::<Service>::all(client.clone()),
+            ours(),
+            move |service| tell_1(related::by_label(&service)),
+        )
         .watches(Api::<Secret>::all(client.clone()), every(), move |secret| {
-            related::by_secret(&secret, &of_secret)
+            tell_2(related::by_secret(&secret, &of_secret))
         })
         .watches(
             Api::<AppBinding>::all(client.clone()),
             every(),
-            move |binding| related::by_application(&binding, &of_application),
+            move |app| tell_3(related::by_application(&app, &of_application)),
         )
         .watches(
             Api::<PgBouncerVersion>::all(client.clone()),
             every(),
-            move |version| related::by_version(&version, &of_version),
+            move |version| tell_4(related::by_version(&version, &of_version)),
         )
         .watches(Api::<Issuer>::all(client.clone()), every(), move |issuer| {
-            related::by_issuer(&issuer, &of_issuer)
+            tell_5(related::by_issuer(&issuer, &of_issuer))
         })
         .watches(
             Api::<ClusterIssuer>::all(client.clone()),
             every(),
-            move |issuer| related::by_issuer(&issuer, &of_cluster_issuer),
+            move |issuer| tell_6(related::by_issuer(&issuer, &of_cluster_issuer)),
         )
+}
+
+/// Tells the provisioner of changes around PgBouncers, and passes on whom they concern.
+fn teller(
+    provisioner: &Arc<Provisioner>,
+) -> impl Fn(Vec<ObjectRef<PgBouncer>>) -> Vec<ObjectRef<PgBouncer>> + Send + Sync + use<> {
+    let provisioner = Arc::clone(provisioner);
+    move |concerned| {
+        for bouncer in &concerned {
+            let namespace = bouncer.namespace.clone().unwrap_or_default();
+            provisioner.changed(&names::ObjectRef::new(namespace, &bouncer.name));
+        }
+        concerned
+    }
 }
 
 fn action(next: Next) -> Action {

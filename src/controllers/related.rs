@@ -14,10 +14,14 @@ pub(super) const OURS: &str = "app.kubernetes.io/name=pgbouncers.kubedb.com";
 const INSTANCE: &str = "app.kubernetes.io/instance";
 const NAME: &str = "app.kubernetes.io/name";
 
-/// The PgBouncer whose pod this is.
-pub(super) fn by_label<K: Resource>(object: &K) -> Option<ObjectRef<PgBouncer>> {
-    let instance = object.labels().get(INSTANCE)?;
-    Some(ObjectRef::new(instance).within(&object.namespace()?))
+/// The PgBouncer that this was made for.
+pub(super) fn by_label<K: Resource>(object: &K) -> Vec<ObjectRef<PgBouncer>> {
+    let instance = object.labels().get(INSTANCE);
+    instance
+        .zip(object.namespace())
+        .map(|(instance, namespace)| ObjectRef::new(instance).within(&namespace))
+        .into_iter()
+        .collect()
 }
 
 /// The PgBouncers behind which the application stands.
@@ -76,7 +80,7 @@ pub(super) fn by_secret(secret: &Secret, known: &Store<PgBouncer>) -> Vec<Object
         .get(NAME)
         .is_some_and(|kind| kind == "pgbouncers.kubedb.com")
     {
-        return by_label(secret).into_iter().collect();
+        return by_label(secret);
     }
     those(known, |bouncer| {
         let is_beside = bouncer.namespace().as_deref() == Some(namespace.as_str());

@@ -3,7 +3,6 @@
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt;
-use serde::Serialize;
 
 use super::validate::Blocked;
 use super::{Provisioner, is_paused};
@@ -13,24 +12,17 @@ use crate::cluster::{Cluster, ClusterError, EventKind, reference};
 use crate::names::ObjectRef;
 
 impl Provisioner {
-    /// States all objects (server-side apply). Nothing is sent if the very same objects were
-    /// applied a short while ago, so that an idle PgBouncer costs few requests.
+    /// States all objects (server-side apply): what is there already stays as it is.
     pub(super) async fn apply(
         &self,
         bouncer: &PgBouncer,
         inputs: &Inputs,
         resources: Resources,
     ) -> Result<(), Blocked> {
-        let uid = bouncer.metadata.uid.clone().unwrap_or_default();
-        let digest = digest(&resources);
-        if self.memory.is_applied(&uid, &digest) {
-            return Ok(());
-        }
         self.check_still_ours(bouncer).await?;
         let is_first = !workload_exists(&self.cluster, bouncer, &resources.workload).await?;
         let kind = resources.workload.kind();
         Box::pin(apply_all(&self.cluster, bouncer, resources)).await?;
-        self.memory.applied(&uid, digest);
         if is_first {
             self.tell_created(bouncer, inputs, kind).await;
         }
@@ -136,49 +128,4 @@ async fn workload_exists(
             .await?
             .is_some(),
     })
-}
-
-/// Stands for the whole of `resources`.
-fn digest(resources: &Resources) -> Vec<u8> {
-    let Resources {
-        service_account,
-        governing,
-        primary,
-        stats,
-        backend,
-        config,
-        disruption_budget,
-        binding,
-        workload,
-    } = resources;
-    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
-    let mut part = |object: &dyn erased::Json| context.update(&object.bytes());
-    part(service_account);
-    part(governing);
-    part(primary);
-    part(stats);
-    part(backend);
-    part(config);
-    part(disruption_budget);
-    part(binding);
-    match workload {
-        Workload::PetSet(set) => part(set.as_ref()),
-        Workload::StatefulSet(set) => part(set.as_ref()),
-    }
-    context.finish().as_ref().to_vec()
-}
-
-/// Serialising objects of different types in one closure.
-mod erased {
-    use super::Serialize;
-
-    pub(super) trait Json {
-        fn bytes(&self) -> Vec<u8>;
-    }
-
-    impl<T: Serialize> Json for T {
-        fn bytes(&self) -> Vec<u8> {
-            serde_json::to_vec(self).unwrap_or_default()
-        }
-    }
 }

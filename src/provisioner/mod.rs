@@ -26,7 +26,9 @@ pub mod validate;
 
 use std::time::Duration;
 
+use kube::ResourceExt;
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
 use crate::api::PgBouncer;
 use crate::api::common::find_condition;
@@ -105,20 +107,31 @@ impl Provisioner {
         }
     }
 
+    /// Something that objects of the PgBouncer at `at` are made from, or one of these objects, has
+    /// changed: the next look is a full one.
+    pub fn changed(&self, at: &ObjectRef) {
+        self.memory.changed(at);
+    }
+
     /// Brings the cluster one look closer to what the object at `at` says.
     pub async fn reconcile(&self, at: &ObjectRef) -> Result<Next, ProvisionError> {
         let Some(bouncer) = self.cluster.get::<PgBouncer>(at).await? else {
+            self.memory.forget(at);
             return Ok(Next::Wait);
         };
-        let uid = bouncer.metadata.uid.clone().unwrap_or_default();
         if bouncer.metadata.deletion_timestamp.is_some() {
-            self.memory.forget(&uid);
+            self.memory.forget(at);
             return self.finalize(&bouncer).await;
         }
         if is_paused(&bouncer) {
-            self.memory.forget(&uid);
+            self.memory.forget(at);
             return Ok(Next::Wait);
         }
+        let version = bouncer.resource_version();
+        if let Some(digest) = self.memory.settled(at, version.as_deref(), Instant::now()) {
+            return self.look(&bouncer, Some(&digest), None).await;
+        }
+        let changes = self.memory.changes(at);
         let mut bouncer = self.begin(bouncer).await?;
         let (digest, blocked) = match Box::pin(self.converge(&mut bouncer)).await {
             Ok(digest) => (Some(digest), None),
@@ -126,16 +139,24 @@ impl Provisioner {
             Err(Blocked::TakenOver) => return Ok(Next::Again(TAKEN_OVER_PAUSE)),
             Err(blocked) => (None, Some(blocked)),
         };
-        let pods = self.health(&bouncer, digest.as_deref()).await?;
-        let is_ready = self.report(&bouncer, &Seen { pods, blocked }).await?;
-        let health = Duration::from_secs(u64::from(
-            bouncer
-                .spec
-                .health_checker
-                .period_seconds
-                .max(1)
-                .unsigned_abs(),
-        ));
+        if let Some(digest) = &digest {
+            let version = bouncer.resource_version();
+            self.memory.settle(at, version, changes, digest.clone());
+        }
+        self.look(&bouncer, digest.as_deref(), blocked).await
+    }
+
+    /// Looks at the pods and reports.
+    async fn look(
+        &self,
+        bouncer: &PgBouncer,
+        digest: Option<&str>,
+        blocked: Option<Blocked>,
+    ) -> Result<Next, ProvisionError> {
+        let pods = self.health(bouncer, digest).await?;
+        let is_ready = self.report(bouncer, &Seen { pods, blocked }).await?;
+        let seconds = bouncer.spec.health_checker.period_seconds.max(1);
+        let health = Duration::from_secs(u64::from(seconds.unsigned_abs()));
         let period = if is_ready {
             health.min(SYNC_PERIOD)
         } else {

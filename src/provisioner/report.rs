@@ -51,9 +51,8 @@ impl Provisioner {
         bouncer: &PgBouncer,
         seen: &Seen,
     ) -> Result<bool, ProvisionError> {
-        let uid = bouncer.metadata.uid.clone().unwrap_or_default();
         let is_healthy = Health::of(bouncer, seen).is_ready();
-        let failed_looks = self.memory.looked(&uid, is_healthy);
+        let failed_looks = self.memory.looked(&reference(bouncer), is_healthy);
         let was = bouncer.status.clone().unwrap_or_default();
         let is_patient = failed_looks < bouncer.spec.health_checker.failure_threshold;
         if !is_healthy && is_patient && was.phase == Some(Phase::Ready) && seen.blocked.is_none() {
