@@ -7,10 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use redb::backends::InMemoryBackend;
-use redb::{Database, DatabaseError, Durability, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{
+    Database, DatabaseError, Durability, ReadableTable, StorageBackend, TableDefinition,
+    WriteTransaction,
+};
 use serde_json::Value;
 
-use super::{FORMAT, Key, StoreError};
+use super::{Change, ChangeKind, FORMAT, Key, StoreError};
 
 /// group, resource, namespace, name → JSON.
 const OBJECTS: TableDefinition<'_, (&str, &str, &str, &str), &[u8]> =
@@ -60,8 +63,13 @@ impl Disk {
     }
 
     pub(super) fn in_memory() -> Result<Self, StoreError> {
+        Self::on(InMemoryBackend::new())
+    }
+
+    /// On any backend, for tests that make it fail.
+    pub(super) fn on(backend: impl StorageBackend) -> Result<Self, StoreError> {
         let database = Database::builder()
-            .create_with_backend(InMemoryBackend::new())
+            .create_with_backend(backend)
             .map_err(|error| storage("open", error))?;
         Self::marked(database)
     }
@@ -136,53 +144,22 @@ impl Disk {
         Ok((objects, revision))
     }
 
-    pub(super) fn put(
-        &mut self,
-        key: &Key,
-        object: &Value,
-        revision: u64,
-    ) -> Result<(), StoreError> {
-        let bytes = object.to_string().into_bytes();
-        self.commit(revision, |transaction| {
-            let mut table = transaction.open_table(OBJECTS)?;
-            table.insert(path(key), bytes.as_slice())?;
-            Ok(())
-        })
-    }
-
-    pub(super) fn delete(&mut self, key: &Key, revision: u64) -> Result<(), StoreError> {
-        self.commit(revision, |transaction| {
-            transaction.open_table(OBJECTS)?.remove(path(key))?;
-            Ok(())
-        })
-    }
-
-    /// One change and the revision mark in one synced transaction.
-    fn commit(
-        &mut self,
-        revision: u64,
-        change: impl FnOnce(&WriteTransaction) -> Result<(), redb::Error>,
-    ) -> Result<(), StoreError> {
+    /// All changes and the revision mark in one synced transaction.
+    pub(super) fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+        let Some(last) = changes.last() else {
+            return Ok(());
+        };
         let transaction = self.begin()?;
-        change(&transaction).map_err(|e| storage("write to", e))?;
-        {
-            let mut marks = transaction
-                .open_table(MARKS)
-                .map_err(|e| storage("write to", e))?;
-            marks
-                .insert(REVISION_MARK, revision)
-                .map_err(|e| storage("write to", e))?;
-        }
+        write(&transaction, changes, last.revision).map_err(|e| storage("write to", e))?;
         transaction.commit().map_err(|e| storage("write to", e))
     }
 
     /// Marks the database as written by another format, for tests.
     #[cfg(test)]
-    pub(super) fn mark_format(&mut self, format: u64) -> Result<(), StoreError> {
-        self.commit(1, |transaction| {
-            transaction.open_table(MARKS)?.insert(FORMAT_MARK, format)?;
-            Ok(())
-        })
+    pub(super) fn mark_format(&mut self, format: u64) -> Result<(), redb::Error> {
+        let transaction = self.database.begin_write()?;
+        transaction.open_table(MARKS)?.insert(FORMAT_MARK, format)?;
+        Ok(transaction.commit()?)
     }
 
     fn begin(&self) -> Result<WriteTransaction, StoreError> {
@@ -196,6 +173,26 @@ impl Disk {
             .map_err(|e| storage("write to", e))?;
         Ok(transaction)
     }
+}
+
+fn write(
+    transaction: &WriteTransaction,
+    changes: &[Change],
+    revision: u64,
+) -> Result<(), redb::Error> {
+    let mut objects = transaction.open_table(OBJECTS)?;
+    for change in changes {
+        if change.kind == ChangeKind::Deleted {
+            objects.remove(path(&change.key))?;
+        } else {
+            let bytes = change.object.to_string();
+            objects.insert(path(&change.key), bytes.as_bytes())?;
+        }
+    }
+    transaction
+        .open_table(MARKS)?
+        .insert(REVISION_MARK, revision)?;
+    Ok(())
 }
 
 fn path(key: &Key) -> (&str, &str, &str, &str) {

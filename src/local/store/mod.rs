@@ -8,23 +8,34 @@
 //! Reads come from memory (the whole set is loaded on open; one machine's objects are few and
 //! small). The order is: commit to disk, then show it to readers, then wake watchers; so nobody
 //! ever sees a write that a crash could take back.
+//!
+//! ```text
+//!   put ─► check, promise a revision ─► queue ─┐  while one commit is synced, the next gathers
+//!   put ─► check, promise a revision ─► queue ─┴─► one commit, one sync ─► shown ─► watchers
+//! ```
+//!
+//! A sync takes milliseconds whatever it carries, so writers that come while one is under way share
+//! the next. Checks are made against what is promised, not against what is shown.
 
 mod disk;
+mod error;
 mod history;
+mod queue;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::retry::Retry;
 use disk::Disk;
+pub use error::StoreError;
 use history::History;
 pub use history::{Change, ChangeKind, Subscription};
+use queue::Queue;
 
 /// Version of the layout this program writes.
 pub const FORMAT: u64 = 1;
@@ -83,94 +94,13 @@ pub struct Listing {
     pub revision: u64,
 }
 
-/// Why the store refused.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// Another process holds the data directory.
-    #[error("the data directory {} is in use by another process", path.display())]
-    InUse {
-        /// The data directory.
-        path: PathBuf,
-    },
-    /// The directory was written by a newer program.
-    #[error(
-        "the data directory has format {found} and this program knows formats up to {supported}; \
-         use the newer program, or another data directory"
-    )]
-    NewerFormat {
-        /// The format on disk.
-        found: u64,
-        /// The newest format this program reads.
-        supported: u64,
-    },
-    /// The directory cannot be made or protected.
-    #[error("cannot prepare the data directory {}", path.display())]
-    Prepare {
-        /// The data directory.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The database failed.
-    #[error("cannot {action} the object store")]
-    Storage {
-        /// What was being done.
-        action: &'static str,
-        /// What the database said.
-        #[source]
-        source: Box<redb::Error>,
-    },
-    /// A stored object does not parse.
-    #[error("the stored object {resource} {namespace}/{name} is not readable")]
-    Unreadable {
-        /// Plural resource name.
-        resource: String,
-        /// Namespace.
-        namespace: String,
-        /// Object name.
-        name: String,
-        /// What the parser said.
-        #[source]
-        source: serde_json::Error,
-    },
-    /// What the writer believed is no longer so.
-    #[error("{} {} changed in the meantime", key.resource, key.name)]
-    Conflict {
-        /// The object.
-        key: Key,
-        /// Its revision now; `None` when it is gone.
-        found: Option<u64>,
-    },
-    /// The revision is older than the kept history.
-    #[error("revision {asked} is no longer kept; the oldest is {oldest}")]
-    Gone {
-        /// What the watcher asked for.
-        asked: u64,
-        /// The oldest revision that can be watched from.
-        oldest: u64,
-    },
-}
-
-impl StoreError {
-    /// What the caller can do about it.
-    pub const fn retry(&self) -> Retry {
-        match self {
-            Self::Conflict { .. } | Self::Gone { .. } | Self::Storage { .. } => Retry::Backoff,
-            Self::InUse { .. }
-            | Self::NewerFormat { .. }
-            | Self::Prepare { .. }
-            | Self::Unreadable { .. } => Retry::Never,
-        }
-    }
-}
-
 /// The object store. Cheap to share behind an `Arc`; every method is synchronous, and a write
 /// returns only when it is on disk.
 #[derive(Debug)]
 pub struct Store {
-    // Held over check, commit and publication: this is what makes compare-and-swap one step.
+    // Locked in this order. Whoever holds the disk commits for all that wait.
     disk: Mutex<Disk>,
+    queue: Mutex<Queue>,
     shown: RwLock<Shown>,
     head: watch::Sender<u64>,
 }
@@ -203,6 +133,7 @@ impl Store {
         };
         Ok(Self {
             disk: Mutex::new(disk),
+            queue: Mutex::new(Queue::starting_at(revision)),
             shown: RwLock::new(shown),
             head: watch::Sender::new(revision),
         })
@@ -255,46 +186,98 @@ impl Store {
 
     /// Stores `object` under `key` if `expect` holds, and returns it with its new revision.
     pub fn put(&self, key: &Key, object: Value, expect: Expect) -> Result<Arc<Value>, StoreError> {
-        let mut disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
-        let (before, revision) = self.check(key, expect)?;
-        let object = Arc::new(with_revision(object, revision));
-        disk.put(key, &object, revision)?;
-        let kind = if before.is_some() {
-            ChangeKind::Modified
-        } else {
-            ChangeKind::Added
-        };
-        self.show(Change {
+        self.write(key, expect, |before, revision| Change {
             revision,
-            kind,
+            kind: if before.is_some() {
+                ChangeKind::Modified
+            } else {
+                ChangeKind::Added
+            },
             key: key.clone(),
-            object: Arc::clone(&object),
+            object: Arc::new(with_revision(object, revision)),
             before,
-        });
-        Ok(object)
+        })
     }
 
     /// Removes the object under `key` if it is still at `revision`, and returns it as it was, with
     /// the revision of its removal.
     pub fn delete(&self, key: &Key, revision: u64) -> Result<Arc<Value>, StoreError> {
-        let mut disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
-        let (before, next) = self.check(key, Expect::Revision(revision))?;
-        let Some(before) = before else {
+        self.write(key, Expect::Revision(revision), |before, next| {
+            let last = before.as_deref().cloned().unwrap_or_default();
+            let object = Arc::new(with_revision(last, next));
+            Change {
+                revision: next,
+                kind: ChangeKind::Deleted,
+                key: key.clone(),
+                object,
+                before,
+            }
+        })
+    }
+
+    /// Checks, promises, and waits until the promise is kept.
+    fn write(
+        &self,
+        key: &Key,
+        expect: Expect,
+        change: impl FnOnce(Option<Arc<Value>>, u64) -> Change,
+    ) -> Result<Arc<Value>, StoreError> {
+        let mut queue = self.queue();
+        let promised = queue.promised(key);
+        let before = match &promised {
+            Some(promised) => promised.object.clone(),
+            None => self.get(key),
+        };
+        let found = before.as_ref().map(|object| revision_of(object));
+        let holds = match expect {
+            Expect::Absent => found.is_none(),
+            Expect::Revision(revision) => found == Some(revision),
+        };
+        if !holds {
+            drop(queue);
+            // The caller will look again, and is to see what stood in its way.
+            if let Some(promised) = promised {
+                let _ = self.settle(promised.revision);
+            }
             return Err(StoreError::Conflict {
                 key: key.clone(),
-                found: None,
+                found,
             });
-        };
-        disk.delete(key, next)?;
-        let object = Arc::new(with_revision(before.as_ref().clone(), next));
-        self.show(Change {
-            revision: next,
-            kind: ChangeKind::Deleted,
-            key: key.clone(),
-            object: Arc::clone(&object),
-            before: Some(before),
-        });
+        }
+        let change = change(before, queue.next_revision());
+        let (revision, object) = (change.revision, Arc::clone(&change.object));
+        queue.promise(change);
+        drop(queue);
+        let settled = self.settle(revision);
+        if self.queue().was_lost(revision) {
+            return Err(settled.err().unwrap_or(StoreError::NotCommitted));
+        }
         Ok(object)
+    }
+
+    /// Returns once the fate of `revision` is known, committing everything that waits if nobody
+    /// else has.
+    fn settle(&self, revision: u64) -> Result<(), StoreError> {
+        let mut disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(changes) = self.queue().take_unless_settled(revision) else {
+            return Ok(());
+        };
+        match disk.commit(&changes) {
+            Ok(()) => {
+                let done = changes
+                    .iter()
+                    .map(|change| (change.key.clone(), change.revision));
+                let done: Vec<(Key, u64)> = done.collect();
+                // Shown first: a check in between must not see the time before the write.
+                self.show(changes);
+                self.queue().keep(&done);
+                Ok(())
+            }
+            Err(error) => {
+                self.queue().lose(&changes);
+                Err(error)
+            }
+        }
     }
 
     /// Follows all changes after `revision`. Fails with [`StoreError::Gone`] where the history no
@@ -310,41 +293,31 @@ impl Store {
         self.read().history.after(revision, limit)
     }
 
-    fn check(&self, key: &Key, expect: Expect) -> Result<(Option<Arc<Value>>, u64), StoreError> {
-        let shown = self.read();
-        let before = shown.objects.get(key).cloned();
-        let found = before.as_ref().map(|object| revision_of(object));
-        let holds = match expect {
-            Expect::Absent => found.is_none(),
-            Expect::Revision(revision) => found == Some(revision),
+    fn show(&self, changes: Vec<Change>) {
+        let Some(revision) = changes.last().map(|change| change.revision) else {
+            return;
         };
-        if holds {
-            Ok((before, shown.revision + 1))
-        } else {
-            Err(StoreError::Conflict {
-                key: key.clone(),
-                found,
-            })
-        }
-    }
-
-    fn show(&self, change: Change) {
         let mut shown = self.shown.write().unwrap_or_else(PoisonError::into_inner);
-        let revision = change.revision;
-        if change.kind == ChangeKind::Deleted {
-            shown.objects.remove(&change.key);
-        } else {
-            shown
-                .objects
-                .insert(change.key.clone(), Arc::clone(&change.object));
+        for change in changes {
+            if change.kind == ChangeKind::Deleted {
+                shown.objects.remove(&change.key);
+            } else {
+                shown
+                    .objects
+                    .insert(change.key.clone(), Arc::clone(&change.object));
+            }
+            shown.history.push(change);
         }
         shown.revision = revision;
-        shown.history.push(change);
         drop(shown);
         self.head.send_replace(revision);
     }
 
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, Shown> {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Shown> {
         self.shown.read().unwrap_or_else(PoisonError::into_inner)
     }
 }

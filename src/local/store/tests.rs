@@ -192,3 +192,118 @@ fn the_history_forgets_its_oldest_change_and_says_so() {
     );
     assert!(history.after(kept + 6, 3).unwrap().is_empty());
 }
+
+#[test]
+fn many_writers_share_commits_and_lose_nothing() {
+    const WRITERS: usize = 8;
+    const ROUNDS: usize = 12;
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(Store::open(dir.path()).unwrap());
+    let start = store.revision();
+    std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let store = &store;
+            scope.spawn(move || {
+                let own = key(&format!("own-{writer}"));
+                let mut last = store.put(&own, object("0"), Expect::Absent).unwrap();
+                for round in 1..ROUNDS {
+                    let expect = Expect::Revision(revision_of(&last));
+                    last = store.put(&own, object(&round.to_string()), expect).unwrap();
+                    assert!(store.get(&own).unwrap() == last, "shown when acknowledged");
+                }
+            });
+        }
+    });
+    let mut seen = Vec::new();
+    while seen.last() != Some(&store.revision()) {
+        let from = seen.last().copied().unwrap_or(start);
+        seen.extend(
+            store
+                .changes_after(from, 64)
+                .unwrap()
+                .iter()
+                .map(|change| change.revision),
+        );
+    }
+    let all: Vec<u64> = (start + 1..=start + (WRITERS * ROUNDS) as u64).collect();
+    assert_eq!(seen, all, "one revision each, in order");
+    drop(store);
+    let again = Store::open(dir.path()).unwrap();
+    let notes = again
+        .list(&ledgers())
+        .objects
+        .into_iter()
+        .map(|(_, o)| o["note"].clone());
+    assert_eq!(notes.collect::<Vec<_>>(), vec!["11"; WRITERS]);
+}
+
+#[test]
+fn of_writers_with_one_belief_one_wins() {
+    let store = Store::in_memory().unwrap();
+    let first = revision_of(&store.put(&key("a"), object("0"), Expect::Absent).unwrap());
+    let wins = std::thread::scope(|scope| {
+        let race = |n: usize| {
+            let store = &store;
+            scope.spawn(move || {
+                store.put(&key("a"), object(&n.to_string()), Expect::Revision(first))
+            })
+        };
+        let racers: Vec<_> = (0..6).map(race).collect();
+        racers
+            .into_iter()
+            .filter_map(|racer| racer.join().unwrap().ok())
+            .count()
+    });
+    assert_eq!(wins, 1);
+}
+
+/// A disk that stops taking writes.
+#[derive(Debug, Default)]
+struct Failing {
+    backend: redb::backends::InMemoryBackend,
+    broken: Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl redb::StorageBackend for Failing {
+    fn len(&self) -> Result<u64, std::io::Error> {
+        self.backend.len()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), std::io::Error> {
+        self.backend.read(offset, out)
+    }
+    fn set_len(&self, len: u64) -> Result<(), std::io::Error> {
+        self.backend.set_len(len)
+    }
+    fn sync_data(&self) -> Result<(), std::io::Error> {
+        if self.broken.load(std::sync::atomic::Ordering::SeqCst) {
+            return Err(std::io::Error::other("no space left"));
+        }
+        self.backend.sync_data()
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), std::io::Error> {
+        self.backend.write(offset, data)
+    }
+}
+
+#[test]
+fn a_write_that_is_not_on_disk_is_neither_acknowledged_nor_shown() {
+    let failing = Failing::default();
+    let broken = Arc::clone(&failing.broken);
+    let store = Store::load(Disk::on(failing).unwrap()).unwrap();
+    store
+        .put(&key("a"), object("kept"), Expect::Absent)
+        .unwrap();
+    broken.store(true, std::sync::atomic::Ordering::SeqCst);
+    let failed = store.put(&key("b"), object("lost"), Expect::Absent);
+    assert!(
+        matches!(failed, Err(StoreError::Storage { .. })),
+        "{failed:?}"
+    );
+    assert!(store.get(&key("b")).is_none());
+    assert_eq!(store.get(&key("a")).unwrap()["note"], "kept");
+    let again = store.put(&key("b"), object("lost"), Expect::Absent);
+    assert!(
+        matches!(again, Err(StoreError::Storage { .. })),
+        "not a conflict: {again:?}"
+    );
+}
