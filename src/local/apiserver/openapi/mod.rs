@@ -4,7 +4,7 @@
 //! there and the query parameters a write takes, and the schema of each kind. Patches do not name
 //! the strategic content type: `kubectl` then computes such a patch from its own types.
 
-mod types;
+pub(super) mod types;
 
 #[cfg(test)]
 mod tests;

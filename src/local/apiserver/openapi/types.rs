@@ -11,11 +11,11 @@ use serde_json::{Map, Value, json};
 pub(super) const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
 /// Collects schemas under the names Kubernetes gives them.
-pub(super) struct Types(SchemaGenerator);
+pub(in crate::local::apiserver) struct Types(SchemaGenerator);
 
 impl Types {
     /// Nothing but `ObjectMeta`.
-    pub(super) fn new() -> Self {
+    pub(in crate::local::apiserver) fn new() -> Self {
         let mut generator = SchemaSettings::openapi3().into_generator();
         generator.subschema_for::<meta::v1::ObjectMeta>();
         Self(generator)
@@ -23,7 +23,7 @@ impl Types {
 
     /// Adds the schema of a kind with all it refers to; `None` if it is not one of Kubernetes' own
     /// that we know, else its name.
-    pub(super) fn add(&mut self, group: &str, kind: &str) -> Option<String> {
+    pub(in crate::local::apiserver) fn add(&mut self, group: &str, kind: &str) -> Option<String> {
         let generator = &mut self.0;
         let schema = match (group, kind) {
             ("", "ConfigMap") => generator.subschema_for::<core::v1::ConfigMap>(),
@@ -74,7 +74,7 @@ impl Types {
     }
 
     /// All schemas by name.
-    pub(super) fn into_schemas(mut self) -> Map<String, Value> {
+    pub(in crate::local::apiserver) fn into_schemas(mut self) -> Map<String, Value> {
         self.0.take_definitions(true)
     }
 }

@@ -6,6 +6,7 @@
 mod builtin;
 pub mod errors;
 mod format;
+mod kubernetes;
 pub(crate) mod node;
 mod prune;
 mod rules;
@@ -23,6 +24,7 @@ use errors::Path;
 use node::{Compiler, Node};
 
 pub use errors::{FieldError, Reason, invalid_message, strict_message, unknown_field};
+pub use kubernetes::{BuiltInSchema, built_in};
 pub use shape::{Key, ListKind, PatchKind, Shape};
 
 /// One version of a `CustomResourceDefinition`, compiled once and used for every write.

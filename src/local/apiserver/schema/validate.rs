@@ -272,7 +272,8 @@ fn check_branches(value: &Value, schema: &Node, path: &Path<'_>, errors: &mut Ve
     }
 }
 
-fn type_fits(value: &Value, schema: &Node) -> bool {
+/// Whether a value has the type that is asked for.
+pub(super) fn type_fits(value: &Value, schema: &Node) -> bool {
     if schema.int_or_string {
         return value.is_string() || is_integer(value);
     }
@@ -293,8 +294,9 @@ fn is_integer(value: &Value) -> bool {
     value.is_i64() || value.is_u64() || value.as_f64().is_some_and(|n| n.fract() == 0.0)
 }
 
-fn type_error(value: &Value, schema: &Node, path: &Path<'_>) -> FieldError {
-    let is = match value {
+/// The type of a value, as JSON schemas call it.
+pub(super) fn type_name(value: &Value) -> &'static str {
+    match value {
         Value::Null => "null",
         Value::Bool(_) => "boolean",
         Value::Number(_) if is_integer(value) => "integer",
@@ -302,7 +304,11 @@ fn type_error(value: &Value, schema: &Node, path: &Path<'_>) -> FieldError {
         Value::String(_) => "string",
         Value::Array(_) => "array",
         Value::Object(_) => "object",
-    };
+    }
+}
+
+fn type_error(value: &Value, schema: &Node, path: &Path<'_>) -> FieldError {
+    let is = type_name(value);
     let wanted = match schema.value_type {
         Some(wanted) => wanted.as_str(),
         None => "integer,string",
