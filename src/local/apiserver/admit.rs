@@ -9,6 +9,7 @@ use super::definitions;
 use super::error::ApiError;
 use super::kinds::{Origin, Resource};
 use super::meta;
+use super::schema;
 use super::schema::errors::{FieldError, Reason, strict_message, unknown_field};
 
 /// `fieldValidation`: what happens to fields nobody knows.
@@ -48,19 +49,19 @@ pub fn admit(
 ) -> Result<Vec<String>, ApiError> {
     let mut errors = name_errors(object);
     let mut warnings = Vec::new();
+    let dropped = known_only(resource, object)?;
+    if !dropped.is_empty() && unknown == UnknownFields::Strict {
+        return Err(ApiError::BadRequest(strict_message(
+            &resource.kind,
+            &resource.version,
+            &dropped,
+        )));
+    }
+    if unknown == UnknownFields::Warn {
+        warnings = dropped.iter().map(|path| unknown_field(path)).collect();
+    }
     match &resource.origin {
         Origin::Custom(version) => {
-            let dropped = version.prune(object);
-            if !dropped.is_empty() && unknown == UnknownFields::Strict {
-                return Err(ApiError::BadRequest(strict_message(
-                    &resource.kind,
-                    &resource.version,
-                    &dropped,
-                )));
-            }
-            if unknown == UnknownFields::Warn {
-                warnings = dropped.iter().map(|path| unknown_field(path)).collect();
-            }
             version.default(object);
             errors.extend(version.validate(object, old));
         }
@@ -71,6 +72,26 @@ pub fn admit(
     }
     let name = meta::text(object, "name").to_owned();
     Err(ApiError::invalid_fields(resource, &name, errors))
+}
+
+/// Drops the fields that the kind does not have; returns their paths. A kind of Kubernetes' own is
+/// refused here where a value has another type than its field.
+fn known_only(resource: &Resource, object: &mut Value) -> Result<Vec<String>, ApiError> {
+    match &resource.origin {
+        Origin::Custom(version) => Ok(version.prune(object)),
+        Origin::BuiltIn(_) => {
+            let (kind, version) = (&resource.kind, &resource.version);
+            let Some(schema) = schema::built_in(&resource.group, kind) else {
+                return Ok(Vec::new());
+            };
+            match schema.misfit(object) {
+                Some(why) => Err(ApiError::BadRequest(format!(
+                    "{kind} in version {version:?} cannot be handled as a {kind}: {why}"
+                ))),
+                None => Ok(schema.prune(object)),
+            }
+        }
+    }
 }
 
 fn built_in(

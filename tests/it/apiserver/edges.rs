@@ -273,3 +273,38 @@ async fn logs_are_answered_by_whoever_runs_the_pods() {
         400
     );
 }
+
+#[tokio::test]
+async fn a_built_in_object_that_no_typed_reader_could_read_is_refused() {
+    let client = server().client();
+    let create = |query: &str, service: &Value| {
+        let uri = format!("/api/v1/namespaces/default/services{query}");
+        let body = serde_json::to_vec(service).unwrap();
+        Request::post(uri)
+            .header("content-type", "application/json")
+            .body(body)
+            .unwrap()
+    };
+    let service = |port: Value| {
+        json!({"metadata": {"name": "shop", "creationTimestamp": null},
+            "spec": {"ports": [{"port": port}], "portz": 1}})
+    };
+    let (code, status) = raw(&client, create("", &service(json!("web")))).await;
+    assert_eq!(code, StatusCode::BAD_REQUEST);
+    assert_eq!(
+        status["message"],
+        "Service in version \"v1\" cannot be handled as a Service: json: cannot unmarshal string \
+         into Go struct field Service.spec.ports.port of type int32"
+    );
+    let strict = create("?fieldValidation=Strict", &service(json!(80)));
+    let (code, status) = raw(&client, strict).await;
+    assert_eq!(code, StatusCode::BAD_REQUEST);
+    assert_eq!(
+        status["message"],
+        "Service in version \"v1\" cannot be handled as a Service: strict decoding error: unknown \
+         field \"spec.portz\""
+    );
+    let (code, stored) = raw(&client, create("", &service(json!(80)))).await;
+    assert_eq!(code, StatusCode::CREATED);
+    assert_eq!(stored["spec"].get("portz"), None);
+}
