@@ -15,6 +15,13 @@ pub const DRAIN_TIMEOUT: &str = "bouncert.dev/drain-timeout";
 /// On a PgBouncer or a request: key algorithm of new keys: `ECDSA-P256` (default), `ECDSA-P384`,
 /// `Ed25519`, `RSA-2048`, `RSA-3072`, `RSA-4096`.
 pub const KEY_ALGORITHM: &str = "bouncert.dev/key-algorithm";
+/// On a PgBouncer: whether a rotation makes a new key: `Always` (default) or `Never`.
+pub const ROTATION_POLICY: &str = "bouncert.dev/rotation-policy";
+/// On a PgBouncer: what happens to a certificate that would outlive its CA: `Refuse` (default) or
+/// `Clamp`, which ends it with its CA and says so in an event.
+pub const OUTLIVING: &str = "bouncert.dev/outliving";
+/// On material Secrets: `true` where the leaf ends earlier than asked for, because its CA does.
+pub const CLAMPED: &str = "bouncert.dev/clamped";
 /// On material Secrets: the revision they hold.
 pub const REVISION: &str = "bouncert.dev/revision";
 /// On material Secrets: SHA-256 of the leaf.

@@ -6,13 +6,14 @@ use std::net::IpAddr;
 use kube::ResourceExt;
 use time::Duration;
 
-use crate::api::annotations::KEY_ALGORITHM;
 use crate::api::tls::{IssuerRef, PrivateKeyEncoding, X509Subject};
 use crate::api::{CertificateSpec, PgBouncer};
+use crate::blueprint::choices::{Choices, RotationPolicy};
 use crate::blueprint::names;
 use crate::duration::{GoDuration, ParseDurationError};
 use crate::names::Alias;
 use crate::pki::key::{KeyAlgorithm, KeyEncoding};
+use crate::pki::profile::Outliving;
 
 /// Lifetime where nobody asks for another: 90 days, cert-manager's default.
 pub const DURATION_DEFAULT: Duration = Duration::hours(2160);
@@ -38,6 +39,10 @@ pub struct Wanted {
     pub algorithm: KeyAlgorithm,
     /// PEM form of its key.
     pub encoding: KeyEncoding,
+    /// Whether its next revision gets a key of its own.
+    pub rotation: RotationPolicy,
+    /// What happens if it would outlive its CA.
+    pub outliving: Outliving,
     /// How long before its end it is renewed; a third of its life by default.
     pub renew_before: Option<Duration>,
 }
@@ -142,14 +147,15 @@ pub enum WantedError {
         /// What was asked for.
         value: String,
     },
-    /// A key that we do not make.
-    #[error(
-        "annotation bouncert.dev/key-algorithm: {value:?} is none of ECDSA-P256, ECDSA-P384, \
-         Ed25519, RSA-2048, RSA-3072, RSA-4096"
-    )]
-    KeyAlgorithm {
+    /// An annotation with a value that means nothing.
+    #[error("annotation {annotation}: {value:?} is none of {}", .allowed.join(", "))]
+    Annotation {
+        /// Which annotation.
+        annotation: &'static str,
         /// What was asked for.
         value: String,
+        /// What may be asked for.
+        allowed: Vec<&'static str>,
     },
     /// Two aliases would be published in one Secret.
     #[error("spec.tls.certificates: {first} and {second} name the same Secret {secret}")]
@@ -173,7 +179,11 @@ pub fn wanted(bouncer: &PgBouncer, outside: &LoadBalancer) -> Result<Vec<Wanted>
         return Ok(Vec::new());
     };
     let common = tls.issuer_ref.as_ref().ok_or(WantedError::NoIssuer)?;
-    let algorithm = key_algorithm(bouncer)?;
+    let Choices {
+        algorithm,
+        rotation,
+        outliving,
+    } = Choices::of(bouncer)?;
     let mut found: Vec<Wanted> = Vec::new();
     for alias in Alias::ALL {
         let Some(entry) = tls.certificate(alias.as_str()) else {
@@ -190,8 +200,12 @@ pub fn wanted(bouncer: &PgBouncer, outside: &LoadBalancer) -> Result<Vec<Wanted>
                 secret: secret_name,
             });
         }
-        let issuer = entry.issuer_ref.as_ref().unwrap_or(common);
-        check_issuer(alias, issuer)?;
+        // The common issuer is one of cert-manager's own, as KubeDB's webhook demands; an entry may
+        // name any other, which then signs through a CertificateRequest.
+        let issuer = match &entry.issuer_ref {
+            Some(own) => own,
+            None => check_issuer(alias, common)?,
+        };
         let profile = profile(bouncer, alias, entry, outside)?;
         found.push(Wanted {
             alias,
@@ -201,6 +215,8 @@ pub fn wanted(bouncer: &PgBouncer, outside: &LoadBalancer) -> Result<Vec<Wanted>
             renew_before: renew_before(alias, entry, profile.duration)?,
             profile,
             algorithm,
+            rotation,
+            outliving,
             encoding: match entry.private_key.as_ref().and_then(|key| key.encoding) {
                 Some(PrivateKeyEncoding::Pkcs8) => KeyEncoding::Pkcs8,
                 Some(PrivateKeyEncoding::Pkcs1) | None => KeyEncoding::Pkcs1,
@@ -377,34 +393,17 @@ fn positive(
     Ok(Some(parsed.to_time()))
 }
 
-fn check_issuer(alias: Alias, issuer: &IssuerRef) -> Result<(), WantedError> {
+fn check_issuer(alias: Alias, issuer: &IssuerRef) -> Result<&IssuerRef, WantedError> {
     let known = issuer.group() == crate::api::tls::CERT_MANAGER_GROUP
         && ["Issuer", "ClusterIssuer"].contains(&issuer.kind.as_str());
     if known {
-        return Ok(());
+        return Ok(issuer);
     }
     Err(WantedError::ForeignIssuer {
         alias,
         kind: issuer.kind.clone(),
         group: issuer.group().to_owned(),
     })
-}
-
-fn key_algorithm(bouncer: &PgBouncer) -> Result<KeyAlgorithm, WantedError> {
-    let Some(value) = bouncer.annotations().get(KEY_ALGORITHM) else {
-        return Ok(KeyAlgorithm::default());
-    };
-    match value.as_str() {
-        "ECDSA-P256" => Ok(KeyAlgorithm::EcdsaP256),
-        "ECDSA-P384" => Ok(KeyAlgorithm::EcdsaP384),
-        "Ed25519" => Ok(KeyAlgorithm::Ed25519),
-        "RSA-2048" => Ok(KeyAlgorithm::Rsa2048),
-        "RSA-3072" => Ok(KeyAlgorithm::Rsa3072),
-        "RSA-4096" => Ok(KeyAlgorithm::Rsa4096),
-        _ => Err(WantedError::KeyAlgorithm {
-            value: value.clone(),
-        }),
-    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 //! [`digest`], and the workload replaces no pod by itself.
 
 pub mod certificates;
+pub mod choices;
 pub mod defaults;
 pub mod labels;
 pub mod names;

@@ -6,6 +6,7 @@
 
 mod error;
 mod events;
+mod tokens;
 
 use std::fmt::Debug;
 use std::time::Duration;

@@ -1,32 +1,24 @@
 //! What every issuer must do: one battery, run on each.
 
-use super::{IssuerError, Signer, SigningRequest};
+use time::OffsetDateTime;
+
+use super::{Issuance, IssuerError, Outcome, Signer, SigningRequest};
 use crate::api::IssuerRef;
-use crate::pki::authority::SignError;
 use crate::pki::chain::{Expectation, KeyedChain};
 use crate::pki::key::{KeyAlgorithm, KeyEncoding, PrivateKey};
 use crate::pki::profile::LeafProfile;
 use crate::pki::testing::{NOW, client, openssl_verify, serial, server};
+use crate::retry::Retry;
 
-/// Runs every check on `signer`.
-pub(crate) fn battery(signer: &Signer) {
-    what_is_issued_is_believed_by_strangers(signer);
-    the_certificate_is_for_the_key_that_was_given(signer);
-    anchors_known_before_are_those_that_come_with_the_certificate(signer);
-    a_profile_that_breaks_a_rule_is_refused(signer);
-}
-
-fn request<'a>(
-    issuer: &'a IssuerRef,
-    profile: &'a LeafProfile,
-    key: &'a PrivateKey,
-) -> SigningRequest<'a> {
-    SigningRequest {
-        issuer,
-        namespace: "treasury",
-        profile,
-        key,
-    }
+/// Runs every check on an issuer that signs by `sign`, for certificates that are valid at `now`.
+pub(crate) async fn battery(
+    now: OffsetDateTime,
+    sign: impl AsyncFn(&LeafProfile, &PrivateKey) -> Outcome,
+) {
+    what_is_issued_is_believed_by_strangers(now, &sign).await;
+    the_certificate_is_for_the_key_that_was_given(&sign).await;
+    the_life_is_the_one_that_was_asked_for(now, &sign).await;
+    a_profile_that_breaks_a_rule_is_refused(&sign).await;
 }
 
 pub(crate) fn any_reference() -> IssuerRef {
@@ -37,8 +29,38 @@ pub(crate) fn any_reference() -> IssuerRef {
     }
 }
 
-fn what_is_issued_is_believed_by_strangers(signer: &Signer) {
-    let reference = any_reference();
+/// What a signer that is at hand makes of a request, at [`NOW`].
+pub(crate) fn outcome(signer: &Signer, profile: &LeafProfile, key: &PrivateKey) -> Outcome {
+    let request = SigningRequest {
+        issuer: &any_reference(),
+        namespace: "treasury",
+        name: "ledger-server-cert-r1",
+        owner: None,
+        profile,
+        key,
+    };
+    match signer.sign(&request, serial(4), NOW) {
+        Ok(issuance) => Outcome::Issued(Box::new(issuance)),
+        Err(error) => Outcome::Failed(error),
+    }
+}
+
+fn issued(outcome: Outcome) -> Issuance {
+    match outcome {
+        Outcome::Issued(issuance) => *issuance,
+        Outcome::Failed(error) => panic!("{}", error.describe()),
+        other @ (Outcome::Pending { .. } | Outcome::Denied { .. }) => panic!("{other:?}"),
+    }
+}
+
+fn key() -> PrivateKey {
+    PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap()
+}
+
+async fn what_is_issued_is_believed_by_strangers(
+    now: OffsetDateTime,
+    sign: &impl AsyncFn(&LeafProfile, &PrivateKey) -> Outcome,
+) {
     for algorithm in [
         KeyAlgorithm::EcdsaP256,
         KeyAlgorithm::EcdsaP384,
@@ -46,47 +68,56 @@ fn what_is_issued_is_believed_by_strangers(signer: &Signer) {
     ] {
         for (profile, purpose) in [(server(), "sslserver"), (client(), "sslclient")] {
             let key = PrivateKey::generate(algorithm).unwrap();
-            let request = request(&reference, &profile, &key);
-            let issuance = signer.sign(&request, serial(4), NOW).unwrap();
-            openssl_verify(&issuance.chain, &issuance.anchors, purpose, NOW).unwrap();
+            let issuance = issued(sign(&profile, &key).await);
+            openssl_verify(&issuance.chain, &issuance.anchors, purpose, now).unwrap();
             let keyed = KeyedChain::from_parts(issuance.chain, key, KeyEncoding::Pkcs1).unwrap();
-            let wanted = Expectation::of(&profile, NOW);
+            let wanted = Expectation::of(&profile, now);
             let verified = keyed.verify(&issuance.anchors, &wanted).unwrap();
             assert_eq!(verified.facts().issuer, issuance.signer.subject);
         }
     }
 }
 
-fn the_certificate_is_for_the_key_that_was_given(signer: &Signer) {
-    let (reference, profile) = (any_reference(), server());
-    let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
-    let issuance = signer.sign(&request(&reference, &profile, &key), serial(4), NOW);
-    let another = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
-    let chain = issuance.unwrap().chain;
+async fn the_certificate_is_for_the_key_that_was_given(
+    sign: &impl AsyncFn(&LeafProfile, &PrivateKey) -> Outcome,
+) {
+    let (ours, another) = (key(), key());
+    let chain = issued(sign(&server(), &ours).await).chain;
     assert!(KeyedChain::from_parts(chain.clone(), another, KeyEncoding::Pkcs1).is_err());
-    assert!(KeyedChain::from_parts(chain, key, KeyEncoding::Pkcs1).is_ok());
+    assert!(KeyedChain::from_parts(chain, ours, KeyEncoding::Pkcs1).is_ok());
 }
 
-fn anchors_known_before_are_those_that_come_with_the_certificate(signer: &Signer) {
-    let (reference, profile) = (any_reference(), client());
-    let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
-    let issuance = signer.sign(&request(&reference, &profile, &key), serial(4), NOW);
-    let anchors = issuance.unwrap().anchors;
-    assert!(signer.anchors().is_none_or(|known| *known == anchors));
+async fn the_life_is_the_one_that_was_asked_for(
+    now: OffsetDateTime,
+    sign: &impl AsyncFn(&LeafProfile, &PrivateKey) -> Outcome,
+) {
+    let mut profile = client();
+    profile.lifetime = time::Duration::hours(7);
+    let issuance = issued(sign(&profile, &key()).await);
+    let facts = issuance.chain.leaf_facts().unwrap();
+    let off = facts.not_after - (now + profile.lifetime);
+    assert!(off.abs() < time::Duration::minutes(2), "{off} off");
+    assert!(facts.is_valid_at(now) && !issuance.clamped);
 }
 
-fn a_profile_that_breaks_a_rule_is_refused(signer: &Signer) {
-    let reference = any_reference();
+async fn a_profile_that_breaks_a_rule_is_refused(
+    sign: &impl AsyncFn(&LeafProfile, &PrivateKey) -> Outcome,
+) {
     let mut profile = server();
     profile.dns_names.push("not a name".to_owned());
-    let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
-    let error = signer
-        .sign(&request(&reference, &profile, &key), serial(4), NOW)
-        .unwrap_err();
-    let IssuerError::Sign { source, .. } = &error else {
-        panic!("{error}")
+    let outcome = sign(&profile, &key()).await;
+    assert_eq!(outcome.retry(), Some(Retry::Never));
+    let Outcome::Failed(error) = outcome else {
+        panic!("{outcome:?}")
     };
-    assert!(matches!(**source, SignError::Profile(_)), "{source}");
+    assert!(
+        matches!(
+            error,
+            IssuerError::Sign { .. } | IssuerError::Request { .. }
+        ),
+        "{error}"
+    );
+    assert_eq!(error.reason(), "InvalidCertificateSpec");
     assert!(
         error.describe().contains("\"not a name\""),
         "{}",

@@ -2,9 +2,12 @@
 //! change.
 
 use super::IssuerName;
+use super::vault::VaultError;
 use crate::cluster::ClusterError;
 use crate::names::ObjectRef;
+use crate::pki::answer::AnswerError;
 use crate::pki::authority::{CaError, SignError};
+use crate::pki::csr::CsrError;
 use crate::retry::Retry;
 
 /// Why an issuer could not sign.
@@ -16,30 +19,14 @@ pub enum IssuerError {
         /// What the reference says.
         kind: String,
     },
-    /// A group other than cert-manager's.
-    #[error("issuers of the group {group:?} are not supported yet: use cert-manager.io")]
-    UnknownGroup {
-        /// What the reference says.
-        group: String,
-    },
     /// There is no such issuer.
     #[error("{issuer} does not exist: create it or correct spec.tls.issuerRef")]
     NotFound {
         /// The issuer.
         issuer: IssuerName,
     },
-    /// It signs in a way that is not supported.
-    #[error(
-        "{issuer} signs by {method}, which is not supported yet: use an issuer with ca or selfSigned"
-    )]
-    Unsupported {
-        /// The issuer.
-        issuer: IssuerName,
-        /// The field of its spec.
-        method: &'static str,
-    },
     /// It does not say how it signs.
-    #[error("{issuer} does not say how it signs: set spec.ca or spec.selfSigned")]
+    #[error("{issuer} does not say how it signs: set spec.ca, spec.selfSigned or spec.vault")]
     NoMethod {
         /// The issuer.
         issuer: IssuerName,
@@ -105,6 +92,73 @@ pub enum IssuerError {
         #[source]
         source: Box<ClusterError>,
     },
+    /// No request for a certificate could be made.
+    #[error("cannot make a request for {issuer}")]
+    Request {
+        /// The issuer.
+        issuer: IssuerName,
+        /// Why.
+        #[source]
+        source: Box<CsrError>,
+    },
+    /// Vault did not sign.
+    #[error("{issuer} cannot sign through Vault")]
+    Vault {
+        /// The issuer.
+        issuer: IssuerName,
+        /// Why.
+        #[source]
+        source: Box<VaultError>,
+    },
+    /// What an issuer elsewhere answered cannot be used.
+    #[error("{issuer} gave an answer that cannot be used")]
+    Answer {
+        /// The issuer.
+        issuer: IssuerName,
+        /// Why.
+        #[source]
+        source: Box<AnswerError>,
+    },
+    /// The cluster knows no `CertificateRequest`s.
+    #[error(
+        "{issuer} signs through cert-manager's CertificateRequest, which this cluster does not have: install cert-manager, or use an issuer with ca, selfSigned or vault"
+    )]
+    NoCertManager {
+        /// The issuer.
+        issuer: IssuerName,
+    },
+    /// The request is somebody else's.
+    #[error(
+        "{issuer} was to be asked by the CertificateRequest {request}, which is somebody else's: delete it"
+    )]
+    ForeignRequest {
+        /// The issuer.
+        issuer: IssuerName,
+        /// The `CertificateRequest`.
+        request: Box<ObjectRef>,
+    },
+    /// The `CertificateRequest` failed.
+    #[error("{issuer} did not sign: the CertificateRequest {request} failed: {message}")]
+    Rejected {
+        /// The issuer.
+        issuer: IssuerName,
+        /// The `CertificateRequest`.
+        request: Box<ObjectRef>,
+        /// What its conditions say.
+        message: String,
+    },
+    /// Nobody answered in time.
+    #[error(
+        "{issuer} did not answer the CertificateRequest {request} within {minutes} minutes: see whether its controller and an approver run"
+    )]
+    NoAnswer {
+        /// The issuer.
+        issuer: IssuerName,
+        /// The `CertificateRequest`, which has been taken away.
+        request: Box<ObjectRef>,
+        /// How long it was waited for.
+        minutes: i64,
+    },
     /// The system has no randomness for a serial number.
     #[error("cannot make a serial number: no randomness")]
     NoRandomness,
@@ -115,13 +169,17 @@ impl IssuerError {
     pub fn retry(&self) -> Retry {
         match self {
             Self::NotFound { .. }
-            | Self::Unsupported { .. }
             | Self::NoMethod { .. }
             | Self::SecretNotFound { .. }
             | Self::FieldMissing { .. }
             | Self::NotText { .. }
-            | Self::Authority { .. } => Retry::WhenChanged,
-            Self::UnknownKind { .. } | Self::UnknownGroup { .. } => Retry::Never,
+            | Self::Authority { .. }
+            | Self::Answer { .. }
+            | Self::NoCertManager { .. }
+            | Self::ForeignRequest { .. }
+            | Self::Rejected { .. } => Retry::WhenChanged,
+            Self::UnknownKind { .. } | Self::Request { .. } => Retry::Never,
+            Self::Vault { source, .. } => source.retry(),
             Self::Sign { source, .. } => match source.as_ref() {
                 SignError::Profile(_) => Retry::Never,
                 SignError::OutlivesIssuer { .. }
@@ -130,16 +188,22 @@ impl IssuerError {
                 SignError::Key(_) => Retry::Backoff,
             },
             Self::Lookup { source, .. } => source.retry(),
-            Self::NoRandomness => Retry::Backoff,
+            Self::NoRandomness | Self::NoAnswer { .. } => Retry::Backoff,
         }
     }
 
     /// One word for conditions, events and metrics.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::UnknownKind { .. } | Self::UnknownGroup { .. } => "InvalidIssuerReference",
+            Self::UnknownKind { .. } => "InvalidIssuerReference",
             Self::NotFound { .. } => "IssuerNotFound",
-            Self::Unsupported { .. } | Self::NoMethod { .. } => "IssuerNotSupported",
+            Self::NoMethod { .. } | Self::NoCertManager { .. } => "IssuerNotSupported",
+            Self::Request { .. } => "InvalidCertificateSpec",
+            Self::Vault { source, .. } => source.reason(),
+            Self::Answer { .. } => "IssuerAnswerUnusable",
+            Self::ForeignRequest { .. } => "CertificateRequestForeign",
+            Self::Rejected { .. } => "CertificateRequestFailed",
+            Self::NoAnswer { .. } => "IssuerSilent",
             Self::SecretNotFound { .. } => "IssuerSecretNotFound",
             Self::FieldMissing { .. } | Self::NotText { .. } | Self::Authority { .. } => {
                 "IssuerSecretInvalid"

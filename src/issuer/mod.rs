@@ -2,14 +2,25 @@
 //!
 //! Reading (`observe`) and deciding (`signer`) are apart: [`Issuers`] fetches the issuer and its
 //! Secret and hands them to the pure [`Signer`], which knows what kind of issuer it is and signs with
-//! `pki`. Native issuers are `ca` and `selfSigned`, of one namespace (`Issuer`) or of all
-//! (`ClusterIssuer`, whose Secret is in the cluster resource namespace).
+//! `pki`. So do `ca` and `selfSigned`, of one namespace (`Issuer`) or of all (`ClusterIssuer`, whose
+//! Secrets are in the cluster resource namespace). `vault` sends a request for a certificate to
+//! Vault's `sign` endpoint. Whatever else there is, such as `acme` or an issuer of a group other than
+//! cert-manager's, signs through a `CertificateRequest` (`delegate`), which somebody else answers.
+//! The key never leaves the process in any of them.
+//!
+//! ```text
+//! IssuerRef ─▶ observe ─┬─ ca, selfSigned ──▶ Signer (pure)
+//!                       ├─ vault ───────────▶ HTTP: login, sign
+//!                       └─ anything else ───▶ CertificateRequest, asked again until it is answered
+//! ```
 
 #![warn(clippy::wildcard_enum_match_arm)]
 
+mod delegate;
 mod error;
 mod observe;
 mod signer;
+mod vault;
 
 #[cfg(test)]
 mod conformance;
@@ -18,15 +29,21 @@ mod tests;
 
 use std::fmt;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use time::{Duration, OffsetDateTime};
+
+pub use self::delegate::ANSWER_TIMEOUT;
 pub use self::error::IssuerError;
 pub use self::observe::Issuers;
 pub use self::signer::{IssuerKind, Observed, Signer};
+pub use self::vault::VaultError;
 use crate::api::IssuerRef;
 use crate::pki::bundle::TrustBundle;
 use crate::pki::chain::CertificateChain;
 use crate::pki::facts::CertificateFacts;
 use crate::pki::key::PrivateKey;
 use crate::pki::profile::LeafProfile;
+use crate::retry::Retry;
 
 /// Where cert-manager, by default, keeps the Secrets of cluster-wide issuers.
 pub const CLUSTER_RESOURCE_NAMESPACE_DEFAULT: &str = "cert-manager";
@@ -38,6 +55,11 @@ pub struct SigningRequest<'a> {
     pub issuer: &'a IssuerRef,
     /// Namespace of whoever asks; an `Issuer` is looked for there.
     pub namespace: &'a str,
+    /// Name of this very issuance: a repeat has the same, the next one another. A
+    /// `CertificateRequest` is called so.
+    pub name: &'a str,
+    /// Who owns what is created for it.
+    pub owner: Option<&'a OwnerReference>,
     /// What the certificate shall state.
     pub profile: &'a LeafProfile,
     /// The key that it is for. It does not leave the process: only its public half, and for
@@ -75,6 +97,26 @@ pub struct Issuance {
     pub clamped: bool,
     /// What the certificate says that signed: the CA's, or the leaf's own.
     pub signer: CertificateFacts,
+}
+
+impl Outcome {
+    /// Whether asking again may help; `None` if the certificate is there.
+    pub fn retry(&self) -> Option<Retry> {
+        match self {
+            Self::Issued(_) => None,
+            Self::Pending { .. } => Some(Retry::Backoff),
+            // Somebody may decide otherwise, or be asked for something else.
+            Self::Denied { .. } => Some(Retry::WhenChanged),
+            Self::Failed(error) => Some(error.retry()),
+        }
+    }
+}
+
+/// Whether an issuer elsewhere made a leaf shorter than was asked for; a minute is rounding.
+fn clamped(chain: &CertificateChain, profile: &LeafProfile, now: OffsetDateTime) -> bool {
+    chain
+        .leaf_facts()
+        .is_some_and(|leaf| leaf.not_after + Duration::minutes(1) < now + profile.lifetime)
 }
 
 /// Kind, namespace and name of an issuer, for people: `Issuer treasury/ca`, `ClusterIssuer ca`.

@@ -1,10 +1,11 @@
-//! Looks issuers and their Secrets up, then has them sign.
+//! Looks issuers and their Secrets up, then has them sign, each in its way.
 
 use k8s_openapi::api::core::v1::Secret;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::signer::{IssuerKind, Observed, Signer};
-use super::{IssuerError, IssuerName, Outcome, SigningRequest};
+use super::vault::Vault;
+use super::{IssuerError, IssuerName, Outcome, SigningRequest, delegate};
 use crate::api::tls::CERT_MANAGER_GROUP;
 use crate::api::{ClusterIssuer, Issuer, IssuerRef};
 use crate::clock::Clock;
@@ -37,45 +38,27 @@ impl Issuers {
 
     /// Has a certificate signed.
     pub async fn sign(&self, request: &SigningRequest<'_>) -> Outcome {
+        if request.issuer.group() != CERT_MANAGER_GROUP {
+            let name = issuer_name(request.issuer, request.namespace);
+            return delegate::sign(&self.cluster, &name, request, self.clock.now()).await;
+        }
         let observed = match self.observe(request.issuer, request.namespace).await {
             Ok(observed) => observed,
             Err(error) => return Outcome::Failed(error),
         };
-        // What is wrong with the issuer is said before what cert-manager says about it: it is the
-        // better message.
-        let signer = match self.signer_of(&observed).await {
-            Ok(signer) => signer,
-            Err(error) => return Outcome::Failed(error),
-        };
-        if let Some(message) = observed.is_held_back() {
-            return Outcome::Pending {
-                on: format!("{} to become ready: {message}", observed.name),
-            };
-        }
-        match fresh_serial().and_then(|serial| signer.sign(request, serial, self.clock.now())) {
-            Ok(issuance) => Outcome::Issued(Box::new(issuance)),
+        match self.sign_by(&observed, request).await {
+            Ok(outcome) => outcome,
             Err(error) => Outcome::Failed(error),
         }
     }
 
-    /// The issuer itself, ready to sign; for asking what clients will have to trust before anything
-    /// is signed, and whether the issuer is usable at all.
-    pub async fn signer(&self, issuer: &IssuerRef, namespace: &str) -> Result<Signer, IssuerError> {
-        let observed = self.observe(issuer, namespace).await?;
-        self.signer_of(&observed).await
+    /// Takes away what an issuance of that name has left behind.
+    pub async fn forget(&self, at: &ObjectRef) -> Result<(), ClusterError> {
+        delegate::forget(&self.cluster, at).await
     }
 
-    /// Reads an issuer.
-    pub async fn observe(
-        &self,
-        issuer: &IssuerRef,
-        namespace: &str,
-    ) -> Result<Observed, IssuerError> {
-        if issuer.group() != CERT_MANAGER_GROUP {
-            return Err(IssuerError::UnknownGroup {
-                group: issuer.group().to_owned(),
-            });
-        }
+    /// Reads an issuer of cert-manager's own group.
+    async fn observe(&self, issuer: &IssuerRef, namespace: &str) -> Result<Observed, IssuerError> {
         match issuer.kind.as_str() {
             "Issuer" => self.observe_namespaced(issuer, namespace).await,
             "ClusterIssuer" => self.observe_global(issuer).await,
@@ -116,19 +99,57 @@ impl Issuers {
         })
     }
 
-    async fn signer_of(&self, observed: &Observed) -> Result<Signer, IssuerError> {
-        match observed.kind()? {
-            IssuerKind::SelfSigned => Ok(Signer::self_signed(observed.name.clone())),
+    async fn sign_by(
+        &self,
+        observed: &Observed,
+        request: &SigningRequest<'_>,
+    ) -> Result<Outcome, IssuerError> {
+        let now = self.clock.now();
+        let name = &observed.name;
+        // What is wrong with the issuer is said before what cert-manager says about it: it is the
+        // better message.
+        let way = match observed.kind()? {
+            IssuerKind::SelfSigned => Way::Native(Signer::self_signed(name.clone())),
             IssuerKind::Ca { secret, pointers } => {
                 let content = self.cluster.get::<Secret>(&secret).await;
                 let content = content.map_err(|source| IssuerError::Lookup {
-                    issuer: observed.name.clone(),
+                    issuer: name.clone(),
                     source: Box::new(source),
                 })?;
-                Signer::ca(observed.name.clone(), secret, content.as_ref(), pointers)
+                Way::Native(Signer::ca(
+                    name.clone(),
+                    secret,
+                    content.as_ref(),
+                    pointers,
+                )?)
             }
+            IssuerKind::Vault(spec) => {
+                let namespace = &observed.secret_namespace;
+                Way::Vault(Vault::new(&self.cluster, name, namespace, spec)?)
+            }
+            IssuerKind::Delegated => Way::Delegated,
+        };
+        if let Some(message) = observed.is_held_back() {
+            return Ok(Outcome::Pending {
+                on: format!("{name} to become ready: {message}"),
+            });
         }
+        Ok(match way {
+            Way::Native(signer) => {
+                let issuance = signer.sign(request, fresh_serial()?, now)?;
+                Outcome::Issued(Box::new(issuance))
+            }
+            Way::Vault(vault) => vault.sign(request, now).await,
+            Way::Delegated => delegate::sign(&self.cluster, name, request, now).await,
+        })
     }
+}
+
+/// How an issuer that was read signs.
+enum Way<'a> {
+    Native(Signer),
+    Vault(Vault<'a>),
+    Delegated,
 }
 
 /// A serial number that nobody has used.

@@ -1,6 +1,7 @@
 //! What an issuer is, from the objects that say so, and what it signs: pure, no client, no clock.
 
 use k8s_openapi::api::core::v1::Secret;
+use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::{Issuance, IssuerError, IssuerName, SigningRequest};
@@ -10,7 +11,7 @@ use crate::pki::authority::{CertificateAuthority, Serial, SignError, self_signed
 use crate::pki::bundle::TrustBundle;
 use crate::pki::profile::Pointers;
 
-/// How a native issuer signs.
+/// How an issuer signs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IssuerKind {
     /// With the CA in that Secret.
@@ -22,6 +23,10 @@ pub enum IssuerKind {
     },
     /// Each certificate signs itself.
     SelfSigned,
+    /// Vault signs; its spec, to be read.
+    Vault(Value),
+    /// Somebody else signs, through a `CertificateRequest`.
+    Delegated,
 }
 
 /// An issuer as it was read.
@@ -80,16 +85,15 @@ impl Observed {
         if self_signed.is_some() {
             return Ok(IssuerKind::SelfSigned);
         }
-        let others = [("vault", vault), ("acme", acme), ("venafi", venafi)];
-        match others.into_iter().find(|(_, field)| field.is_some()) {
-            Some((method, _)) => Err(IssuerError::Unsupported {
-                issuer: self.name.clone(),
-                method,
-            }),
-            None => Err(IssuerError::NoMethod {
-                issuer: self.name.clone(),
-            }),
+        if let Some(vault) = vault {
+            return Ok(IssuerKind::Vault(vault.clone()));
         }
+        if acme.is_some() || venafi.is_some() {
+            return Ok(IssuerKind::Delegated);
+        }
+        Err(IssuerError::NoMethod {
+            issuer: self.name.clone(),
+        })
     }
 
     /// What cert-manager, where it runs, says is missing: the message of a `Ready` condition that is

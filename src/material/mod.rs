@@ -10,6 +10,7 @@
 //! Every act may be repeated: what is there already is read and adopted.
 
 mod error;
+mod issue;
 mod profile;
 mod secret;
 
@@ -23,12 +24,11 @@ use crate::api::PgBouncer;
 use crate::blueprint::certificates::Wanted;
 use crate::clock::Clock;
 use crate::cluster::{Cluster, reference};
-use crate::issuer::{self, Issuers, SigningRequest};
+use crate::issuer::Issuers;
 use crate::names::{Alias, ObjectRef, Revision};
 use crate::pki::bundle::TrustBundle;
-use crate::pki::chain::{CertificateChain, Expectation, KeyedChain};
+use crate::pki::chain::{CertificateChain, Expectation};
 use crate::pki::facts::CertificateFacts;
-use crate::pki::key::PrivateKey;
 
 /// Revisions of one alias that are kept at the most. Those of the past tell which certificates
 /// clients may still hold; more than this many in their lifetime is not a rotation but a loop.
@@ -49,6 +49,8 @@ pub struct Revisioned {
     pub chain: CertificateChain,
     /// The anchors that its issuer named.
     pub anchors: TrustBundle,
+    /// Whether its leaf ends earlier than asked for, because its CA does.
+    pub clamped: bool,
 }
 
 /// What the contract Secret of an alias holds.
@@ -274,7 +276,8 @@ impl Materials {
         revision: Revision,
     ) -> Result<(), MaterialError> {
         let at = secret::revision_ref(owner, alias, revision);
-        Ok(self.cluster.delete::<Secret>(&at, None).await?)
+        self.cluster.delete::<Secret>(&at, None).await?;
+        self.forget(owner, alias, revision).await
     }
 
     /// Takes every revision of every alias away: TLS has been removed.
@@ -309,62 +312,6 @@ impl Materials {
             }
         }
         Ok(())
-    }
-
-    async fn issue_or_fail(
-        &self,
-        owner: &PgBouncer,
-        wanted: &Wanted,
-        revision: Revision,
-    ) -> Result<IssueOutcome, MaterialError> {
-        if let Some(found) = self.revision(owner, wanted.alias, revision).await? {
-            return Ok(IssueOutcome::Issued(Box::new(found)));
-        }
-        let alias = wanted.alias;
-        let key = PrivateKey::generate(wanted.algorithm)
-            .map_err(|source| MaterialError::MakeKey { alias, source })?;
-        let profile = leaf_profile(wanted);
-        let request = SigningRequest {
-            issuer: &wanted.issuer,
-            namespace: &owner.namespace().unwrap_or_default(),
-            profile: &profile,
-            key: &key,
-        };
-        let issued = match self.issuers.sign(&request).await {
-            issuer::Outcome::Issued(issued) => issued,
-            issuer::Outcome::Pending { on } => return Ok(IssueOutcome::Pending { on }),
-            issuer::Outcome::Denied { reason } => return Ok(IssueOutcome::Denied { reason }),
-            issuer::Outcome::Failed(source) => {
-                return Err(MaterialError::Issue {
-                    alias,
-                    source: Box::new(source),
-                });
-            }
-        };
-        let keyed = KeyedChain::from_parts(issued.chain, key, wanted.encoding)
-            .map_err(|source| MaterialError::NotOurKey { alias, source })?;
-        let expected = Expectation::of(&profile, self.clock.now());
-        let verified = keyed.verify(&issued.anchors, &expected).map_err(|source| {
-            MaterialError::Unverified {
-                alias,
-                source: Box::new(source),
-            }
-        })?;
-        let made = secret::revision(owner, wanted, revision, verified);
-        let kept = self.cluster.create_or_get(&made).await?;
-        let at = reference(&kept);
-        secret::check_owner(&kept, owner, &at)?;
-        let kept = secret::read_revision(&kept, alias, revision)?;
-        tracing::info!(
-            pgbouncer = %reference(owner),
-            alias = %alias,
-            certificate.revision = %revision,
-            certificate.serial = %kept.facts.serial,
-            certificate.not_after = %kept.facts.not_after,
-            issuer = %wanted.issuer.name,
-            "certificate issued"
-        );
-        Ok(IssueOutcome::Issued(Box::new(kept)))
     }
 
     async fn revisions(

@@ -1,10 +1,11 @@
 //! From what a PgBouncer wants to what a signer is asked for. Pure.
 
 use crate::blueprint::certificates::{Usage, Wanted};
-use crate::pki::profile::{LeafProfile, LeafUsage, Outliving, Subject};
+use crate::pki::profile::{LeafProfile, LeafUsage, Subject};
 
-/// The profile that `wanted` asks an issuer for. A leaf that would outlive its CA is refused: the
-/// user is told which of the two lives to change, and nothing expires earlier than was promised.
+/// The profile that `wanted` asks an issuer for. A leaf that would outlive its CA is refused, unless
+/// `bouncert.dev/outliving` says otherwise: the user is told which of the two lives to change, and
+/// nothing expires earlier than was promised.
 pub(super) fn leaf_profile(wanted: &Wanted) -> LeafProfile {
     let profile = &wanted.profile;
     let subject = profile.subject.clone();
@@ -29,6 +30,6 @@ pub(super) fn leaf_profile(wanted: &Wanted) -> LeafProfile {
             Usage::Client => LeafUsage::Client,
         },
         lifetime: profile.duration,
-        outliving: Outliving::Refuse,
+        outliving: wanted.outliving,
     }
 }

@@ -9,14 +9,15 @@ use kube::{Resource, ResourceExt};
 
 use super::{MaterialError, Published, Revisioned};
 use crate::api::PgBouncer;
-use crate::api::annotations::{ALIAS_LABEL, FINGERPRINT, REVISION};
+use crate::api::annotations::{ALIAS_LABEL, CLAMPED, FINGERPRINT, REVISION};
 use crate::blueprint::certificates::Wanted;
 use crate::blueprint::labels;
 use crate::cluster::reference;
 use crate::names::{Alias, ObjectRef, Revision, name_with_suffix};
 use crate::pki::bundle::TrustBundle;
-use crate::pki::chain::{CertificateChain, KeyedChain, VerifiedChain};
+use crate::pki::chain::{CertificateChain, ChainError, KeyedChain, VerifiedChain};
 use crate::pki::facts::CertificateFacts;
+use crate::pki::key::{KeyEncoding, PrivateKey};
 
 const TLS_CRT: &str = "tls.crt";
 const TLS_KEY: &str = "tls.key";
@@ -66,6 +67,13 @@ pub(super) fn revision(
     made
 }
 
+/// Says that the leaf ends earlier than was asked for.
+pub(super) fn mark_clamped(secret: &mut Secret) {
+    secret
+        .annotations_mut()
+        .insert(CLAMPED.to_owned(), "true".to_owned());
+}
+
 /// Reads a revision.
 pub(super) fn read_revision(
     secret: &Secret,
@@ -80,6 +88,7 @@ pub(super) fn read_revision(
         facts,
         chain,
         anchors: read_bundle(secret, &at)?,
+        clamped: secret.annotations().contains_key(CLAMPED),
     })
 }
 
@@ -107,6 +116,54 @@ pub(super) fn read_keyed(secret: &Secret, at: &ObjectRef) -> Result<KeyedChain, 
             secret: at.clone(),
             source,
         }
+    })
+}
+
+// === keys that wait for an answer ===
+
+/// Where the key of a revision is kept while its issuer takes its time.
+pub(super) fn waiting_key_ref(owner: &PgBouncer, alias: Alias, revision: Revision) -> ObjectRef {
+    let name = name_with_suffix(&owner.name_any(), &format!("{alias}-cert-{revision}-key"));
+    ObjectRef::new(owner.namespace().unwrap_or_default(), name)
+}
+
+/// The Secret of such a key.
+pub(super) fn waiting_key(
+    owner: &PgBouncer,
+    alias: Alias,
+    revision: Revision,
+    key: &PrivateKey,
+    encoding: KeyEncoding,
+) -> Secret {
+    let at = waiting_key_ref(owner, alias, revision);
+    let mut labels = labels::offshoot(owner);
+    labels.insert(ALIAS_LABEL.to_owned(), alias.to_string());
+    let pem = key.to_pem(encoding);
+    let bytes = ByteString(pem.expose().as_bytes().to_vec());
+    Secret {
+        metadata: ObjectMeta {
+            name: Some(at.name),
+            namespace: Some(at.namespace),
+            labels: Some(labels),
+            owner_references: owner
+                .controller_owner_ref(&())
+                .map(|reference| vec![reference]),
+            ..ObjectMeta::default()
+        },
+        immutable: Some(true),
+        data: Some(BTreeMap::from([(TLS_KEY.to_owned(), bytes)])),
+        ..Secret::default()
+    }
+}
+
+/// Reads such a key.
+pub(super) fn read_waiting_key(
+    secret: &Secret,
+    at: &ObjectRef,
+) -> Result<PrivateKey, MaterialError> {
+    PrivateKey::from_pem(text(secret, TLS_KEY, at)?).map_err(|source| MaterialError::ReadChain {
+        secret: at.clone(),
+        source: ChainError::Key(source),
     })
 }
 

@@ -323,7 +323,7 @@ impl CertificateAuthority {
         key: PrivateKey,
         roots: &[CertificateDer<'static>],
     ) -> Result<Self, CaError> {
-        let lineage = Lineage::trace(certificates, key.public_key(), roots)?;
+        let lineage = Lineage::trace(certificates, key.public_key_der(), roots)?;
         let anchors = lineage.anchors(roots);
         Ok(Self {
             key,

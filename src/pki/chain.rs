@@ -211,6 +211,11 @@ impl KeyedChain {
         &self.chain
     }
 
+    /// The key alone, to be certified again.
+    pub fn into_key(self) -> PrivateKey {
+        self.key
+    }
+
     /// Proves the chain against the very bundle that clients will hold.
     pub fn verify(
         self,

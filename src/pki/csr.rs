@@ -101,6 +101,17 @@ pub fn read(text: &str) -> Result<CertificationRequest, CsrError> {
     })
 }
 
+/// Whether two requests ask for the same, with the same key: everything but their signatures, which
+/// differ each time with ECDSA.
+pub fn ask_for_the_same(one: &str, other: &str) -> bool {
+    let information = |text: &str| {
+        let block = ::pem::parse(text).ok()?;
+        let mut outer = Reader::new(block.contents()).enter(der::SEQUENCE).ok()?;
+        outer.read_whole(der::SEQUENCE).ok().map(<[u8]>::to_vec)
+    };
+    information(one).is_some_and(|found| information(other) == Some(found))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,6 +142,17 @@ mod tests {
             assert_eq!(read.subject, "CN=ledger.treasury.svc");
             assert_eq!(&read.public_key, key.public_key());
         }
+    }
+
+    #[test]
+    fn requests_are_the_same_if_key_and_names_are() {
+        let [key, other] = [(); 2].map(|()| PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap());
+        let of = |profile, key| request(&profile, key).unwrap();
+        let first = of(server(), &key);
+        assert!(ask_for_the_same(&first, &of(server(), &key)));
+        assert!(!ask_for_the_same(&first, &of(server(), &other)));
+        assert!(!ask_for_the_same(&first, &of(client(), &key)));
+        assert!(!ask_for_the_same("", ""));
     }
 
     #[test]

@@ -6,7 +6,6 @@ use super::authority::CaError;
 use super::bundle::TrustBundle;
 use super::chain::{CHAIN_MAX, CertificateChain};
 use super::facts::{self, CertificateFacts};
-use super::key::PublicKey;
 use super::oid;
 use super::pem::PemError;
 use super::signature::Signed;
@@ -45,17 +44,17 @@ const CONSTRAINTS: [&[u8]; 4] = [
 ];
 
 impl Lineage {
-    /// Follows the path from the first of `certificates`, whose key must be `key`, to a root,
+    /// Follows the path from the first of `certificates`, whose key must be `spki`, to a root,
     /// through the others and `roots`.
     pub(super) fn trace(
         certificates: &[CertificateDer<'static>],
-        key: &PublicKey,
+        spki: &[u8],
         roots: &[CertificateDer<'static>],
     ) -> Result<Self, CaError> {
         let unreadable = CaError::Certificate(PemError::BadCertificate { position: 1 });
         let first = certificates.first().ok_or(unreadable)?.clone();
         let issuing = CaView::read(&first)?;
-        if issuing.spki != key.spki() {
+        if issuing.spki != spki {
             return Err(CaError::KeyMismatch {
                 subject: issuing.facts.subject,
             });

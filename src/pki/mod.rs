@@ -18,6 +18,7 @@
 pub mod key;
 pub mod profile;
 
+pub mod answer;
 pub mod authority;
 pub mod bundle;
 pub mod chain;

@@ -283,6 +283,8 @@ async fn ask(cluster: &Cluster, kind: &str, name: &str) -> Outcome {
     let request = SigningRequest {
         issuer: &reference,
         namespace: "harbour",
+        name: "pilot-server-cert-r1",
+        owner: None,
         profile: &server(),
         key: &key,
     };

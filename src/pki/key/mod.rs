@@ -321,6 +321,20 @@ impl fmt::Debug for PrivateKey {
 
 // === impl KeyAlgorithm, KeyKind, Curve ===
 
+impl KeyAlgorithm {
+    /// What a key made so is.
+    pub const fn kind(self) -> KeyKind {
+        match self {
+            Self::EcdsaP256 => KeyKind::EcdsaP256,
+            Self::EcdsaP384 => KeyKind::EcdsaP384,
+            Self::Ed25519 => KeyKind::Ed25519,
+            Self::Rsa2048 => KeyKind::Rsa { bits: 2048 },
+            Self::Rsa3072 => KeyKind::Rsa { bits: 3072 },
+            Self::Rsa4096 => KeyKind::Rsa { bits: 4096 },
+        }
+    }
+}
+
 impl fmt::Display for KeyAlgorithm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

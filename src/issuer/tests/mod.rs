@@ -1,3 +1,7 @@
+mod delegate;
+mod scene;
+mod vault;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
@@ -5,14 +9,14 @@ use k8s_openapi::api::core::v1::Secret;
 use serde_json::json;
 use time::Duration;
 
-use super::conformance::{any_reference, battery};
+use super::conformance::{any_reference, battery, outcome};
 use super::*;
 use crate::api::certmanager::IssuerSpec;
 use crate::names::ObjectRef;
 use crate::pki::authority::CertificateAuthority;
 use crate::pki::key::KeyEncoding;
 use crate::pki::profile::{CaProfile, Pointers};
-use crate::pki::testing::{NOW, key, root, serial, server};
+use crate::pki::testing::{NOW, key, openssl, root, serial, server};
 use crate::retry::Retry;
 
 fn name() -> IssuerName {
@@ -61,23 +65,37 @@ fn observed(spec: serde_json::Value) -> Observed {
     }
 }
 
-#[test]
-fn a_ca_issuer_passes_the_battery() {
-    battery(&signer_of(&secret_of(&root("Mint"))).unwrap());
+/// The battery, for a signer that is at hand.
+async fn native(signer: Signer) {
+    battery(NOW, async |profile, key| outcome(&signer, profile, key)).await;
+    let issued = outcome(&signer, &server(), &key());
+    let Outcome::Issued(issuance) = issued else {
+        panic!("{issued:?}")
+    };
+    assert!(
+        signer
+            .anchors()
+            .is_none_or(|known| *known == issuance.anchors)
+    );
 }
 
-#[test]
-fn a_ca_issuer_with_an_intermediate_passes_the_battery() {
+#[tokio::test]
+async fn a_ca_issuer_passes_the_battery() {
+    native(signer_of(&secret_of(&root("Mint"))).unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_ca_issuer_with_an_intermediate_passes_the_battery() {
     let profile = CaProfile::new("Mint issuing", Duration::days(365));
     let issuing = root("Mint")
         .sign_ca(&profile, key(), serial(2), NOW)
         .unwrap();
-    battery(&signer_of(&secret_of(&issuing)).unwrap());
+    native(signer_of(&secret_of(&issuing)).unwrap()).await;
 }
 
-#[test]
-fn a_self_signed_issuer_passes_the_battery() {
-    battery(&Signer::self_signed(name()));
+#[tokio::test]
+async fn a_self_signed_issuer_passes_the_battery() {
+    native(Signer::self_signed(name())).await;
 }
 
 #[test]
@@ -131,6 +149,8 @@ fn an_expired_ca_and_a_leaf_that_would_outlive_it_say_so() {
     let request = SigningRequest {
         issuer: &issuer,
         namespace: "treasury",
+        name: "ledger-server-cert-r1",
+        owner: None,
         profile: &profile,
         key: &key,
     };
@@ -153,19 +173,17 @@ fn an_expired_ca_and_a_leaf_that_would_outlive_it_say_so() {
 }
 
 #[test]
-fn ways_of_signing_that_are_not_supported_are_said_not_guessed() {
-    for (spec, text) in [
-        (
-            json!({"vault": {"server": "https://vault"}}),
-            "signs by vault",
-        ),
-        (json!({"acme": {}}), "signs by acme"),
-        (json!({}), "does not say how it signs"),
-    ] {
-        let error = observed(spec).kind().unwrap_err();
-        assert_eq!(error.reason(), "IssuerNotSupported");
-        assert!(error.to_string().contains(text), "{error}");
-    }
+fn the_spec_says_how_an_issuer_signs() {
+    let error = observed(json!({})).kind().unwrap_err();
+    assert_eq!(error.reason(), "IssuerNotSupported");
+    assert!(
+        error.to_string().contains("does not say how it signs"),
+        "{error}"
+    );
+    let acme = observed(json!({"acme": {}})).kind().unwrap();
+    assert_eq!(acme, IssuerKind::Delegated);
+    let vault = observed(json!({"vault": {"server": "https://vault"}}));
+    assert!(matches!(vault.kind(), Ok(IssuerKind::Vault(_))));
     let spec = json!({"ca": {"secretName": "mint-ca", "ocspServers": ["http://ocsp.mint"]}});
     let IssuerKind::Ca { secret, pointers } = observed(spec).kind().unwrap() else {
         panic!("not a ca")
@@ -194,4 +212,41 @@ fn an_issuer_that_cert_manager_holds_back_is_waited_for() {
     assert_eq!(issuer.is_held_back(), None);
     issuer.status = Some(condition("True", 3));
     assert_eq!(issuer.is_held_back(), None);
+}
+
+#[test]
+fn a_ca_key_that_cannot_be_used_is_said_with_the_name_of_its_secret() {
+    let certificate = root("Mint").certificate_pem();
+    let cases: [(&[&str], &str); 4] = [
+        (&["ecparam", "-name", "secp521r1", "-genkey"], "ECDSA P-521"),
+        (
+            &["genrsa", "-aes128", "-passout", "pass:opensesame", "2048"],
+            "encrypted",
+        ),
+        (
+            &[
+                "genrsa",
+                "-traditional",
+                "-aes128",
+                "-passout",
+                "pass:opensesame",
+                "2048",
+            ],
+            "encrypted",
+        ),
+        (&["genrsa", "1024"], "1024 bits is too small"),
+    ];
+    for (arguments, text) in cases {
+        let key = openssl(arguments, "").unwrap();
+        let content = secret(&[("tls.crt", &certificate), ("tls.key", &key)]);
+        let error = signer_of(&content).unwrap_err();
+        let message = error.describe();
+        assert_eq!(
+            (error.reason(), error.retry()),
+            ("IssuerSecretInvalid", Retry::WhenChanged)
+        );
+        for part in ["treasury/mint-ca", "tls.key", text] {
+            assert!(message.contains(part), "{part} is not in: {message}");
+        }
+    }
 }

@@ -1,0 +1,189 @@
+//! Issues a revision: a key, the issuer's signature, the proof, the Secret.
+//!
+//! An issuer that takes its time must be asked again with the same key, also after a crash: while
+//! the answer is pending the key waits in a Secret of its own, which goes when the revision is there
+//! or taken back.
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Resource, ResourceExt};
+
+use super::profile::leaf_profile;
+use super::{IssueOutcome, MaterialError, Materials, Revisioned, secret};
+use crate::api::PgBouncer;
+use crate::blueprint::certificates::Wanted;
+use crate::blueprint::choices::RotationPolicy;
+use crate::cluster::{EventKind, Reporter, reference};
+use crate::issuer::{Issuance, Outcome, SigningRequest};
+use crate::names::{Alias, Revision};
+use crate::pki::chain::{Expectation, KeyedChain};
+use crate::pki::key::PrivateKey;
+use crate::pki::profile::LeafProfile;
+
+/// Where a revision's key comes from.
+enum Origin {
+    /// Made just now, or the former revision's.
+    New,
+    /// It waited for an answer.
+    Waited,
+}
+
+impl Materials {
+    pub(super) async fn issue_or_fail(
+        &self,
+        owner: &PgBouncer,
+        wanted: &Wanted,
+        revision: Revision,
+    ) -> Result<IssueOutcome, MaterialError> {
+        let alias = wanted.alias;
+        if let Some(found) = self.revision(owner, alias, revision).await? {
+            self.forget(owner, alias, revision).await?;
+            return Ok(IssueOutcome::Issued(Box::new(found)));
+        }
+        let (key, origin) = self.key(owner, wanted, revision).await?;
+        let profile = leaf_profile(wanted);
+        let name = secret::revision_ref(owner, alias, revision).name;
+        let owner_reference = owner.controller_owner_ref(&());
+        let request = SigningRequest {
+            issuer: &wanted.issuer,
+            namespace: &owner.namespace().unwrap_or_default(),
+            name: &name,
+            owner: owner_reference.as_ref(),
+            profile: &profile,
+            key: &key,
+        };
+        let issued = match self.issuers.sign(&request).await {
+            Outcome::Issued(issued) => *issued,
+            Outcome::Pending { on } => {
+                if matches!(origin, Origin::New) {
+                    let kept = secret::waiting_key(owner, alias, revision, &key, wanted.encoding);
+                    self.cluster.create_or_get(&kept).await?;
+                }
+                return Ok(IssueOutcome::Pending { on });
+            }
+            Outcome::Denied { reason } => return Ok(IssueOutcome::Denied { reason }),
+            Outcome::Failed(source) => {
+                return Err(MaterialError::Issue {
+                    alias,
+                    source: Box::new(source),
+                });
+            }
+        };
+        let kept = self
+            .keep(owner, wanted, revision, (key, &profile, issued))
+            .await?;
+        if matches!(origin, Origin::Waited) {
+            self.forget(owner, alias, revision).await?;
+        }
+        self.announce(owner, wanted, &kept).await;
+        Ok(IssueOutcome::Issued(Box::new(kept)))
+    }
+
+    /// Forgets what was kept while an issuer took its time.
+    pub(super) async fn forget(
+        &self,
+        owner: &PgBouncer,
+        alias: Alias,
+        revision: Revision,
+    ) -> Result<(), MaterialError> {
+        let at = secret::revision_ref(owner, alias, revision);
+        self.issuers.forget(&at).await?;
+        let key = secret::waiting_key_ref(owner, alias, revision);
+        Ok(self.cluster.delete::<Secret>(&key, None).await?)
+    }
+
+    /// Proves the answer and writes the revision's Secret.
+    async fn keep(
+        &self,
+        owner: &PgBouncer,
+        wanted: &Wanted,
+        revision: Revision,
+        (key, profile, issued): (PrivateKey, &LeafProfile, Issuance),
+    ) -> Result<Revisioned, MaterialError> {
+        let alias = wanted.alias;
+        let clamped = issued.clamped;
+        let keyed = KeyedChain::from_parts(issued.chain, key, wanted.encoding)
+            .map_err(|source| MaterialError::NotOurKey { alias, source })?;
+        let expected = Expectation::of(profile, self.clock.now());
+        let verified = keyed.verify(&issued.anchors, &expected).map_err(|source| {
+            MaterialError::Unverified {
+                alias,
+                source: Box::new(source),
+            }
+        })?;
+        let mut made = secret::revision(owner, wanted, revision, verified);
+        if clamped {
+            secret::mark_clamped(&mut made);
+        }
+        let kept = self.cluster.create_or_get(&made).await?;
+        let at = reference(&kept);
+        secret::check_owner(&kept, owner, &at)?;
+        secret::read_revision(&kept, alias, revision)
+    }
+
+    /// The key that waits for an answer, else the former revision's where it is to be certified
+    /// again, else a new one.
+    async fn key(
+        &self,
+        owner: &PgBouncer,
+        wanted: &Wanted,
+        revision: Revision,
+    ) -> Result<(PrivateKey, Origin), MaterialError> {
+        let alias = wanted.alias;
+        let at = secret::waiting_key_ref(owner, alias, revision);
+        if let Some(kept) = self.cluster.get::<Secret>(&at).await? {
+            secret::check_owner(&kept, owner, &at)?;
+            return Ok((secret::read_waiting_key(&kept, &at)?, Origin::Waited));
+        }
+        if wanted.rotation == RotationPolicy::Never
+            && let Some(former) = self.former_key(owner, wanted, revision).await?
+        {
+            return Ok((former, Origin::New));
+        }
+        let key = PrivateKey::generate(wanted.algorithm)
+            .map_err(|source| MaterialError::MakeKey { alias, source })?;
+        Ok((key, Origin::New))
+    }
+
+    /// The key of the newest revision, if it is of the wanted kind.
+    async fn former_key(
+        &self,
+        owner: &PgBouncer,
+        wanted: &Wanted,
+        revision: Revision,
+    ) -> Result<Option<PrivateKey>, MaterialError> {
+        let kept = self.revisions(owner, wanted.alias).await?;
+        let former = kept
+            .iter()
+            .filter(|secret| secret::revision_of(secret) < Some(revision))
+            .max_by_key(|secret| secret::revision_of(secret));
+        let Some(former) = former else {
+            return Ok(None);
+        };
+        let key = secret::read_keyed(former, &reference(former))?.into_key();
+        Ok(Some(key).filter(|key| key.kind() == wanted.algorithm.kind()))
+    }
+
+    async fn announce(&self, owner: &PgBouncer, wanted: &Wanted, kept: &Revisioned) {
+        tracing::info!(
+            pgbouncer = %reference(owner),
+            alias = %kept.alias,
+            certificate.revision = %kept.revision,
+            certificate.serial = %kept.facts.serial,
+            certificate.not_after = %kept.facts.not_after,
+            issuer = %wanted.issuer.name,
+            "certificate issued"
+        );
+        if !kept.clamped {
+            return;
+        }
+        let message = format!(
+            "The {} certificate ends at {}, earlier than its duration says: {} {} does not sign for longer",
+            kept.alias, kept.facts.not_after, wanted.issuer.kind, wanted.issuer.name
+        );
+        let reporter = Reporter::new(self.cluster.clone(), "bouncert");
+        let what = ("CertificateClamped", message.as_str());
+        reporter
+            .report(owner, EventKind::Warning, what, self.clock.now())
+            .await;
+    }
+}

@@ -1,0 +1,134 @@
+//! What an issuer elsewhere answered, put in order: the leaf, the CAs to be served with it, the root
+//! to be trusted. Answers come in any order, with roots or without, with certificates twice.
+
+use super::authority::CaError;
+use super::bundle::TrustBundle;
+use super::chain::CertificateChain;
+use super::facts::CertificateFacts;
+use super::lineage::{CaView, Lineage};
+use super::pem::{self, PemError};
+use super::signature::Signed;
+
+/// A certificate that was signed elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Leaf and intermediates, to be served.
+    pub chain: CertificateChain,
+    /// The root.
+    pub anchors: TrustBundle,
+    /// What the certificate says that signed the leaf.
+    pub signer: CertificateFacts,
+}
+
+/// Why an answer is of no use.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AnswerError {
+    /// There is no certificate in it.
+    #[error("cannot read the certificate in the answer")]
+    Certificate(#[source] PemError),
+    /// The CA's certificates cannot be read.
+    #[error("cannot read the CA certificates in the answer")]
+    Authorities(#[source] PemError),
+    /// The CA that signed did not come with it.
+    #[error(
+        "the answer ends at {subject}, and the certificate of {issuer} above it is missing: have the issuer send its whole chain with the root, because clients trust roots only"
+    )]
+    RootMissing {
+        /// The last certificate that is there.
+        subject: String,
+        /// The one that is missing.
+        issuer: String,
+    },
+    /// The CAs above it do not fit together.
+    #[error("the CAs of the answer do not fit together")]
+    Lineage(#[source] CaError),
+}
+
+/// Puts an answer in order: `certificate` is a PEM document with the leaf first, `authorities` are
+/// PEM documents with CAs; empty ones are skipped.
+pub fn assemble(certificate: &str, authorities: &[&str]) -> Result<Answer, AnswerError> {
+    let mut found = pem::read_certificates(certificate).map_err(AnswerError::Certificate)?;
+    let leaf = found.remove(0);
+    for document in authorities.iter().filter(|text| !text.trim().is_empty()) {
+        found.extend(pem::read_certificates(document).map_err(AnswerError::Authorities)?);
+    }
+    let unreadable = || AnswerError::Certificate(PemError::BadCertificate { position: 1 });
+    let facts = CertificateFacts::read(&leaf).ok_or_else(unreadable)?;
+    let signed = Signed::read(&leaf).map_err(|_| unreadable())?;
+    let signer = found.iter().position(|candidate| {
+        CaView::read(candidate)
+            .is_ok_and(|view| view.facts.subject == facts.issuer && signed.is_by(&view.spki))
+    });
+    let Some(signer) = signer else {
+        // A leaf that signs itself is its own anchor.
+        if facts.is_self_issued {
+            return Ok(Answer {
+                anchors: TrustBundle::from_certificates([leaf.clone()]),
+                chain: CertificateChain::alone(leaf),
+                signer: facts,
+            });
+        }
+        return Err(AnswerError::RootMissing {
+            subject: facts.subject,
+            issuer: facts.issuer,
+        });
+    };
+    found.swap(0, signer);
+    let spki = CaView::read(&found[0]).map_err(AnswerError::Lineage)?.spki;
+    let lineage = Lineage::trace(&found, &spki, &[]).map_err(|error| match error {
+        CaError::RootMissing { subject, issuer } => AnswerError::RootMissing { subject, issuer },
+        error => AnswerError::Lineage(error),
+    })?;
+    let signer = lineage.issuing_facts().clone();
+    Ok(Answer {
+        anchors: lineage.anchors(&[]),
+        chain: lineage.serve(leaf),
+        signer,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use time::Duration;
+
+    use super::*;
+    use crate::pki::profile::CaProfile;
+    use crate::pki::testing::{NOW, key, root, serial, server};
+
+    #[test]
+    fn an_answer_in_any_order_becomes_the_chain_to_serve_and_the_root_to_trust() {
+        let root = root("Mint");
+        let profile = CaProfile::new("Mint issuing", Duration::days(365));
+        let issuing = root.sign_ca(&profile, key(), serial(2), NOW).unwrap();
+        let issued = issuing
+            .sign(&server(), key().public_key(), serial(3), NOW)
+            .unwrap();
+        let leaf = pem::write_certificates([issued.chain.leaf()]);
+        let (upper, lower) = (
+            root.certificate_pem(),
+            pem::write_certificates([issuing.certificate()]),
+        );
+        let orders: [(String, Vec<&str>); 4] = [
+            (leaf.clone(), vec![&lower, &upper]),
+            (leaf.clone(), vec![&upper, "", &lower, &lower]),
+            (format!("{leaf}{lower}"), vec![&upper]),
+            (format!("{leaf}{upper}{lower}"), vec![]),
+        ];
+        for (certificate, authorities) in orders {
+            let answer = assemble(&certificate, &authorities).unwrap();
+            assert_eq!(answer.chain, issued.chain);
+            assert_eq!(answer.anchors, issued.anchors);
+            assert_eq!(answer.signer.subject, "CN=Mint issuing");
+        }
+        let error = assemble(&leaf, &[&lower]).unwrap_err();
+        let missing = AnswerError::RootMissing {
+            subject: "CN=Mint issuing".to_owned(),
+            issuer: "CN=Mint".to_owned(),
+        };
+        assert_eq!(error, missing);
+        assert!(matches!(
+            assemble(&leaf, &[]),
+            Err(AnswerError::RootMissing { .. })
+        ));
+    }
+}
