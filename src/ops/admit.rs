@@ -65,9 +65,26 @@ pub fn admit(
     let Some(database) = database else {
         return Admission::NoDatabase;
     };
+    // Whoever comes too late must not take back what a newer request of its type has done or is
+    // doing; requests of type Reconfigure add up, and skipping one would lose its part.
+    let newer = rivals
+        .iter()
+        .filter(|other| other.spec.type_ == request.spec.type_)
+        .filter(|other| supersedes(other, request))
+        .fold(
+            None,
+            |newest: Option<&&PgBouncerOpsRequest>, other| match newest {
+                Some(newest) if is_newer(newest, other) => Some(newest),
+                _ => Some(other),
+            },
+        );
+    if let Some(newer) = newer.filter(|_| request.spec.type_ != RequestType::Reconfigure) {
+        return Admission::Skip {
+            by: newer.name_any(),
+            created: created(newer),
+        };
+    }
     let busy = |other: &&&PgBouncerOpsRequest| phase(other) == Some(RequestPhase::Progressing);
-    // What is running is left alone, and so is the queue behind it: the newest of a type is known
-    // only when it is that type's turn.
     if let Some(other) = rivals.iter().find(busy) {
         return Admission::Hold(Hold::Busy {
             with: other.name_any(),
@@ -77,23 +94,6 @@ pub fn admit(
         .into_iter()
         .filter(|other| is_waiting(other))
         .collect();
-    let newer = waiting
-        .iter()
-        .filter(|other| other.spec.type_ == request.spec.type_ && is_newer(other, request))
-        .fold(
-            None,
-            |newest: Option<&PgBouncerOpsRequest>, other| match newest {
-                Some(newest) if is_newer(newest, other) => Some(newest),
-                _ => Some(other),
-            },
-        );
-    // Requests of type Reconfigure add up; skipping one would lose its part.
-    if let Some(newer) = newer.filter(|_| request.spec.type_ != RequestType::Reconfigure) {
-        return Admission::Skip {
-            by: newer.name_any(),
-            created: created(newer),
-        };
-    }
     let survives = |other: &PgBouncerOpsRequest| {
         !waiting
             .iter()
@@ -148,6 +148,16 @@ fn is_waiting(request: &PgBouncerOpsRequest) -> bool {
         None | Some(RequestPhase::Pending | RequestPhase::Approved)
     );
     !begun && request.metadata.deletion_timestamp.is_none()
+}
+
+/// Whether `other` makes `request` pointless: it is newer, and it waits, runs or is done. One that is
+/// done was created in an earlier second than whatever came after it, so names do not count there.
+fn supersedes(other: &PgBouncerOpsRequest, request: &PgBouncerOpsRequest) -> bool {
+    match phase(other) {
+        Some(RequestPhase::Successful) => created(other) > created(request),
+        Some(RequestPhase::Progressing) => is_newer(other, request),
+        _ => is_waiting(other) && is_newer(other, request),
+    }
 }
 
 /// Whether `one` is newer than `other`. Of two from the same second the lexicographically smaller
@@ -232,6 +242,35 @@ mod tests {
             condition.message,
             "skipped as shop/b is the most updated PgBouncerOpsRequest of type ReconfigureTLS at \
              2031-05-06T07:02:00Z"
+        );
+    }
+
+    #[test]
+    fn an_older_request_does_not_take_back_what_a_newer_one_of_its_type_does_or_did() {
+        let late = tls("late", 1);
+        for phase in ["Progressing", "Successful"] {
+            let all = [
+                late.clone(),
+                request("first", "ReconfigureTLS", 2, Some(phase)),
+            ];
+            let admission = admit(&late, &all, Some(&database("Ready")));
+            assert!(matches!(admission, Admission::Skip { ref by, .. } if by == "first"));
+        }
+        let all = [
+            late.clone(),
+            request("first", "ReconfigureTLS", 2, Some("Failed")),
+        ];
+        assert_eq!(
+            admit(&late, &all, Some(&database("Ready"))),
+            Admission::Begin
+        );
+        let all = [
+            late.clone(),
+            request("first", "ReconfigureTLS", 1, Some("Successful")),
+        ];
+        assert_eq!(
+            admit(&late, &all, Some(&database("Ready"))),
+            Admission::Begin
         );
     }
 
