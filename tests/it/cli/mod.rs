@@ -1,6 +1,7 @@
 //! The program as its users start it: arguments, output, exit codes.
 
 mod crds;
+mod demo;
 mod machine;
 mod verbs;
 

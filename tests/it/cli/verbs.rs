@@ -1,10 +1,10 @@
 //! The verbs that speak to an API, against `bouncert local`.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use bouncert::api::PgBouncer;
+use bouncert::api::{Issuer, PgBouncer};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::PostParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -86,18 +86,22 @@ impl Local {
 
     /// Stops it as an init system does, and returns its directory.
     fn stop(mut self) -> TempDir {
-        let pid = Pid::from_child(&self.process);
-        kill_process(pid, Signal::TERM).unwrap();
-        let deadline = Instant::now() + BOUND;
-        let status = loop {
-            if let Some(status) = self.process.try_wait().unwrap() {
-                break status;
-            }
-            assert!(Instant::now() < deadline, "local does not stop");
-            std::thread::sleep(Duration::from_millis(20));
-        };
+        let status = self.terminate().expect("local does not stop");
         assert_eq!(status.code(), Some(0));
         std::mem::replace(&mut self.directory, TempDir::new().unwrap())
+    }
+
+    /// Tells it to stop and waits for it; `None` when it does not.
+    fn terminate(&mut self) -> Option<ExitStatus> {
+        let deadline = Instant::now() + BOUND;
+        let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
+        while Instant::now() < deadline {
+            if let Ok(Some(status)) = self.process.try_wait() {
+                return Some(status);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        None
     }
 
     async fn client(&self) -> Client {
@@ -110,6 +114,10 @@ impl Local {
 
 impl Drop for Local {
     fn drop(&mut self) {
+        // A process that has been waited for is not signalled: its number may be another's.
+        if !matches!(self.process.try_wait(), Ok(None)) || self.terminate().is_some() {
+            return;
+        }
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -140,6 +148,20 @@ async fn create_pooler(client: &Client, name: &str) {
         .unwrap();
 }
 
+async fn create_issuer(client: &Client, name: &str) {
+    let issuer: Issuer = serde_json::from_value(json!({
+        "apiVersion": "cert-manager.io/v1", "kind": "Issuer",
+        "metadata": { "name": name, "namespace": NAMESPACE },
+        "spec": { "ca": { "secretName": "treasury" } },
+    }))
+    .unwrap();
+    let issuers: Api<Issuer> = Api::namespaced(client.clone(), NAMESPACE);
+    issuers
+        .create(&PostParams::default(), &issuer)
+        .await
+        .unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_is_created_and_listed_and_survives_a_restart() {
     let local = Local::start();
@@ -164,6 +186,48 @@ async fn a_request_is_created_and_listed_and_survives_a_restart() {
     assert_eq!(status["requests"][0]["type"], "ReconfigureTLS");
     let text = stdout(&local.run(&["status", "-A"]));
     assert!(text.contains("billing") && text.contains(&name), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_prints_the_plan_and_creates_nothing() {
+    let local = Local::start();
+    let client = local.client().await;
+    create_pooler(&client, "payroll").await;
+    create_issuer(&client, "treasury-ca").await;
+    let verb = [
+        "add-tls",
+        "payroll",
+        "-n",
+        NAMESPACE,
+        "--issuer",
+        "treasury-ca",
+        "--dry-run",
+    ];
+    let plan = local.json(&verb);
+    let aliases: Vec<&str> = plan["issues"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|issue| issue["alias"].as_str().unwrap())
+        .collect();
+    assert_eq!(aliases, ["server", "client", "metrics-exporter"]);
+    assert_eq!(plan["issues"][0]["issuer"], "Issuer/treasury-ca");
+    assert_eq!(plan["restarts"], json!(["payroll-1", "payroll-0"]));
+    let steps = plan["steps"].as_array().unwrap();
+    assert_eq!(steps.first().unwrap()["step"], "pause");
+    assert_eq!(steps.last().unwrap()["step"], "resume");
+    let text = stdout(&local.run(&verb));
+    assert!(
+        text.contains("3 certificates issued, 2 pods restarted"),
+        "{text}"
+    );
+    assert_eq!(
+        local.json(&["status", "-n", NAMESPACE])["requests"],
+        json!([])
+    );
+
+    let refused = local.run(&["rotate", "payroll", "-n", NAMESPACE, "--dry-run"]);
+    assert_eq!(refused.status.code(), Some(1), "there is nothing to rotate");
 }
 
 #[tokio::test(flavor = "multi_thread")]

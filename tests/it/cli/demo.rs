@@ -1,0 +1,34 @@
+//! The demo, as `make demo` runs it: everything succeeds, nothing fails, nothing is lost, nothing is
+//! left.
+
+use serde_json::{Value, json};
+
+use super::{bouncert, stderr, stdout};
+
+#[test]
+fn the_demo_changes_tls_four_times_under_load_and_loses_nothing() {
+    let output = bouncert(&["demo", "--output", "json"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let steps = report["steps"].as_array().unwrap();
+    let names: Vec<&Value> = steps.iter().map(|step| &step["name"]).collect();
+    assert_eq!(
+        names,
+        ["add-tls", "rotate-tls", "change-issuer", "remove-tls"]
+    );
+    for step in steps {
+        assert_eq!(step["phase"], "Successful", "{step}");
+        assert_eq!(step["pods_proved"], json!(3), "{step}");
+        assert_eq!(step["transactions_failed"], json!(0), "{step}");
+        assert_eq!(step["transactions_lost"], json!(0), "{step}");
+        assert!(
+            step["transactions_committed"].as_u64() > Some(100),
+            "{step}"
+        );
+        assert!(step["seconds"].as_f64() > Some(0.0), "{step}");
+        assert!(step["connections_closed"].is_u64(), "{step}");
+        assert!(step["max_wait_ms"].is_u64(), "{step}");
+    }
+    let said = stderr(&output);
+    assert!(said.contains("rotate-tls: created"), "progress: {said}");
+}
