@@ -65,9 +65,6 @@ pub enum PlanError {
     /// It would lead to something that does not work; nothing has been touched.
     #[error("{0}")]
     Unworkable(String),
-    /// The pods are stopped.
-    #[error("PgBouncer {0} is halted and has no pods to change: set spec.halted to false first")]
-    Halted(ObjectRef),
     /// The API server did not do what it was asked.
     #[error("the plan cannot be made now")]
     Cluster(#[from] ClusterError),

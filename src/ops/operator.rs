@@ -195,9 +195,7 @@ impl Operator {
         match self.plan(request, &database).await {
             Ok(plan) => Ok(Some(plan)),
             Err(PlanError::Cluster(error)) => Err(error.into()),
-            Err(
-                error @ (PlanError::Refused(_) | PlanError::Unworkable(_) | PlanError::Halted(_)),
-            ) => {
+            Err(error @ (PlanError::Refused(_) | PlanError::Unworkable(_))) => {
                 self.refuse(request, &chain(&error)).await?;
                 Ok(None)
             }

@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use super::error::PlanError;
 use super::plan::{Facts, Holding, Plan, PodFact, Subject};
 use super::request::{Change, Pools, Settings, TlsState, parse, target_state, with_state};
-use super::steps::{chain, is_ready};
+use super::steps::{chain, is_ready, workload};
 use crate::api::{PgBouncer, PgBouncerOpsRequest};
 use crate::blueprint::certificates::wanted;
 use crate::blueprint::defaults::{IssuerKind, complete};
@@ -29,9 +29,6 @@ pub async fn plan(
     database: &PgBouncer,
 ) -> Result<Plan, PlanError> {
     let (change, settings) = read(request, database)?;
-    if database.spec.halted == Some(true) {
-        return Err(PlanError::Halted(reference(database)));
-    }
     let signer = signer(cluster, database, &change).await?;
     let name = database.name_any();
     let target = target_state(&name, &database.spec, &change, signer);
@@ -53,7 +50,7 @@ pub async fn plan(
         published: published(materials, database).await?,
         next: next(materials, database, &target).await?,
         target,
-        replicas: u32::try_from(database.spec.replicas.unwrap_or(1)).unwrap_or(1),
+        replicas: replicas(cluster, kind, database).await?,
         pods: pods(cluster, database).await?,
         pools: pools(database, around.as_ref()),
     };
@@ -172,6 +169,19 @@ async fn next(
         numbers.insert(alias, number);
     }
     Ok(numbers)
+}
+
+/// How many pods there should be: none before there is a workload, and none of a halted one.
+async fn replicas(
+    cluster: &Cluster,
+    kind: WorkloadKind,
+    database: &PgBouncer,
+) -> Result<u32, PlanError> {
+    let set = workload(cluster, kind, &reference(database)).await?;
+    if set.is_none_or(|set| set.replicas == 0) {
+        return Ok(0);
+    }
+    Ok(u32::try_from(database.spec.replicas.unwrap_or(1)).unwrap_or(1))
 }
 
 async fn pods(

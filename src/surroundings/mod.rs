@@ -198,7 +198,8 @@ fn text(secret: &Secret, key: &str) -> Option<String> {
     String::from_utf8(bytes.0.clone()).ok()
 }
 
-fn load_balancer(service: &Service) -> LoadBalancer {
+/// What a load balancer gave to a Service.
+pub fn load_balancer(service: &Service) -> LoadBalancer {
     let status = service
         .status
         .as_ref()

@@ -185,6 +185,41 @@ impl Plan {
         self.pods.iter().find(|pod| pod.name == name)
     }
 
+    /// The plan in words, one line per step, for somebody who asks what would happen.
+    pub fn outline(&self) -> Vec<String> {
+        self.steps.iter().map(|step| self.line(step)).collect()
+    }
+
+    fn line(&self, step: &Step) -> String {
+        let database = &self.database.at;
+        match step {
+            Step::Pause => format!("pause PgBouncer {database}"),
+            Step::Issue(alias) => {
+                let issuance = self.issue.iter().find(|issuance| issuance.alias == *alias);
+                let what = issuance.map_or_else(String::new, |issuance| {
+                    let IssuerRef { kind, name, .. } = &issuance.issuer;
+                    format!(" {} by {kind} {name}", issuance.revision)
+                });
+                format!("issue {alias}{what}")
+            }
+            Step::Stage => "publish trust in the old and the new issuer".to_owned(),
+            Step::HandOut => "publish the material of clients and exporter".to_owned(),
+            Step::Switch => {
+                "publish the server's material, the configuration and the pod template".to_owned()
+            }
+            Step::Surge => format!(
+                "start {} to take over meanwhile, and prove it",
+                self.surge_pod()
+            ),
+            Step::Roll(pod) => format!("drain {pod}, restart it and prove it"),
+            Step::Unsurge => format!("drain {} and end it", self.surge_pod()),
+            Step::Prove => "prove every pod and the Service".to_owned(),
+            Step::Commit => "write spec.tls, spec.sslMode and authType".to_owned(),
+            Step::Retire => "delete what is no longer needed".to_owned(),
+            Step::Resume => format!("resume PgBouncer {database}"),
+        }
+    }
+
     /// Name of the ConfigMap that holds plan and journal.
     pub fn journal_name(&self) -> String {
         journal_name(&self.request.at.name)

@@ -160,3 +160,22 @@ fn a_plan_survives_its_file() {
     let text = serde_json::to_string(&plan).unwrap();
     assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan);
 }
+
+#[test]
+fn a_pgbouncer_that_has_never_come_up_gets_its_material_and_its_spec() {
+    let plan = plan(&present(), &issuer(), 0);
+    assert!(
+        !plan
+            .steps
+            .iter()
+            .any(|step| matches!(step, Step::Surge | Step::Roll(_)))
+    );
+    assert!(plan.steps.contains(&Step::Commit));
+}
+
+#[test]
+fn a_plan_can_be_told_in_words() {
+    let outline = plan(&present(), &issuer(), 2).outline();
+    assert_eq!(outline[1], "issue server r2 by Issuer new-ca");
+    assert!(outline.contains(&"drain billing-1, restart it and prove it".to_owned()));
+}

@@ -13,17 +13,43 @@ use super::{Bench, StepError};
 use crate::api::annotations::{DIGEST, SERVING_LABEL};
 use crate::api::{PetSet, PgBouncer};
 use crate::blueprint::{WorkloadKind, labels, port};
-use crate::cluster::ClusterError;
+use crate::cluster::{Cluster, ClusterError};
+use crate::names::ObjectRef;
 
 /// Restarts of a container after which its pod counts as broken and not as slow.
 const RESTARTS_MAX: i32 = 3;
 
 /// The workload, as far as it matters here.
-pub(super) struct Set {
+pub(in crate::ops) struct Set {
     /// Number of pods it asks for.
-    pub(super) replicas: u32,
+    pub(in crate::ops) replicas: u32,
     /// The digest that its new pods carry.
     pub(super) digest: Option<String>,
+}
+
+/// Reads the workload of a PgBouncer; `None` before there is one.
+pub(in crate::ops) async fn workload(
+    cluster: &Cluster,
+    kind: WorkloadKind,
+    at: &ObjectRef,
+) -> Result<Option<Set>, ClusterError> {
+    let found = match kind {
+        WorkloadKind::PetSet => {
+            let set: Option<PetSet> = cluster.get(at).await?;
+            set.map(|set| (set.spec.replicas, set.spec.template))
+        }
+        WorkloadKind::StatefulSet => {
+            let set: Option<StatefulSet> = cluster.get(at).await?;
+            set.map(|set| (set.spec.replicas, set.spec.template))
+        }
+    };
+    Ok(found.map(|(replicas, template)| {
+        let annotations = template.metadata.and_then(|metadata| metadata.annotations);
+        Set {
+            replicas: u32::try_from(replicas.unwrap_or(1)).unwrap_or_default(),
+            digest: annotations.and_then(|mut all| all.remove(DIGEST)),
+        }
+    }))
 }
 
 /// Whether a pod is ready and means to stay.
@@ -109,23 +135,8 @@ impl Bench<'_> {
     /// The workload.
     pub(super) async fn set(&self) -> Result<Set, StepError> {
         let at = &self.plan.database.at;
-        let (replicas, template) = match self.kind {
-            WorkloadKind::PetSet => {
-                let set: Option<PetSet> = self.cluster.get(at).await?;
-                set.map(|set| (set.spec.replicas, set.spec.template))
-            }
-            WorkloadKind::StatefulSet => {
-                let set: Option<StatefulSet> = self.cluster.get(at).await?;
-                set.map(|set| set.spec)
-                    .map(|spec| (spec.replicas, spec.template))
-            }
-        }
-        .ok_or_else(|| StepError::NoWorkload(at.clone()))?;
-        let annotations = template.metadata.and_then(|metadata| metadata.annotations);
-        Ok(Set {
-            replicas: u32::try_from(replicas.unwrap_or(1)).unwrap_or_default(),
-            digest: annotations.and_then(|mut all| all.remove(DIGEST)),
-        })
+        let found = workload(self.cluster, self.kind, at).await?;
+        found.ok_or_else(|| StepError::NoWorkload(at.clone()))
     }
 
     /// Asks the workload for so many pods.

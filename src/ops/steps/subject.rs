@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt;
 
 use super::{Bench, Side, StepError};
 use crate::api::PgBouncer;
-use crate::blueprint::certificates::{LoadBalancer, Wanted, wanted};
+use crate::blueprint::certificates::{Wanted, wanted};
 use crate::blueprint::defaults::{IssuerKind, complete};
 use crate::blueprint::{Inputs, Surroundings};
 use crate::names::{Alias, ObjectRef};
@@ -69,8 +70,9 @@ impl Bench<'_> {
         &self,
         bouncer: &PgBouncer,
     ) -> Result<BTreeMap<Alias, Wanted>, StepError> {
-        let outside = self.load_balancer(bouncer).await?;
-        let all = wanted(bouncer, &outside)?;
+        let service: Option<Service> = self.cluster.get(&self.plan.database.at).await?;
+        let outside = service.as_ref().map(surroundings::load_balancer);
+        let all = wanted(bouncer, &outside.unwrap_or_default())?;
         Ok(all
             .into_iter()
             .map(|wanted| (wanted.alias, wanted))
@@ -84,9 +86,5 @@ impl Bench<'_> {
         };
         TrustBundle::from_pem(&held.trust)
             .map_err(|source| StepError::FormerTrust { alias, source })
-    }
-
-    async fn load_balancer(&self, bouncer: &PgBouncer) -> Result<LoadBalancer, StepError> {
-        Ok(self.around(bouncer).await?.load_balancer)
     }
 }
