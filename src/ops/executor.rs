@@ -108,7 +108,7 @@ impl<'a> Execution<'a> {
             acted = acting => match acted {
                 Ok(Ok(note)) => Event::Succeeded(note),
                 Ok(Err(error)) => Event::Failed(failure(&error)),
-                Err(_) => Event::Failed(self.timed_out(bound.min(longest))),
+                Err(_) => Event::Failed(self.timed_out(longest)),
             },
             () = self.attend(&step) => Event::Failed(Failure {
                 kind: FailureKind::Aborted,
@@ -137,7 +137,7 @@ impl<'a> Execution<'a> {
             let failure = match undone {
                 Ok(Ok(())) => break,
                 Ok(Err(error)) => failure(&error),
-                Err(_) => self.timed_out(bound.min(longest)),
+                Err(_) => self.timed_out(longest),
             };
             tracing::warn!(ops.request = %self.at, ops.step = %step, cause = failure.cause, attempt,
                 "undo failed");
@@ -240,7 +240,7 @@ impl<'a> Execution<'a> {
         timeout.unwrap_or_default().saturating_mul(times)
     }
 
-    fn timed_out(&self, bound: Duration) -> Failure {
+    fn timed_out(&self, longest: Duration) -> Failure {
         let last = self
             .waiting
             .word()
@@ -249,7 +249,7 @@ impl<'a> Execution<'a> {
             kind: FailureKind::TimedOut,
             cause: format!(
                 "not done within {} s, still waiting for: {last}",
-                bound.as_secs()
+                longest.as_secs()
             ),
         }
     }
