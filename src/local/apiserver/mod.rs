@@ -16,43 +16,52 @@
 //! authorization (who holds the token may do everything), conversion between versions of a custom
 //! resource other than renaming.
 
-pub mod admit;
-pub mod admit_workload;
-pub mod apply;
-pub mod body;
+// What is served.
 pub mod builtin;
 pub mod definitions;
-pub mod error;
-pub mod events;
+mod discovery;
 pub mod kinds;
-pub mod meta;
-pub mod openapi;
+pub mod reviews;
+
+// From the wire to a call.
+pub mod body;
+mod call;
+pub mod credentials;
 pub mod path;
-pub mod present;
 pub mod protobuf;
 pub mod query;
-pub mod reviews;
-pub mod schema;
-pub mod selector;
-pub mod strategic;
-pub mod table;
-
-pub mod credentials;
+mod route;
 pub mod serve;
 
-mod call;
+// Verbs.
 mod create;
 mod delete;
-mod discovery;
 mod eviction;
-mod gc;
 mod logs;
 mod patch;
 mod read;
-mod route;
 mod scale;
 mod update;
 mod watch;
+
+// What happens to an object on its way in.
+pub mod admit;
+pub mod admit_workload;
+pub mod apply;
+pub mod events;
+pub mod meta;
+pub mod schema;
+pub mod selector;
+pub mod strategic;
+
+// On its way out.
+pub mod error;
+pub mod openapi;
+pub mod present;
+pub mod table;
+
+// By itself.
+mod gc;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 

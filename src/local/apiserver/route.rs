@@ -24,10 +24,12 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The router's only handler.
 pub(super) async fn dispatch(State(server): State<ApiServer>, request: Request) -> Response {
-    match handle(server, request).await {
-        Ok(response) => response,
-        Err(error) => error.into_response(),
-    }
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let response = handle(server, request)
+        .await
+        .unwrap_or_else(IntoResponse::into_response);
+    tracing::trace!(%method, path, code = response.status().as_u16(), "request answered");
+    response
 }
 
 async fn handle(server: ApiServer, request: Request) -> Result<Response, ApiError> {

@@ -5,6 +5,7 @@ mod edges;
 mod kubectl;
 mod lifecycle;
 mod objects;
+mod strange;
 
 use std::time::Duration;
 
