@@ -18,5 +18,6 @@ mod pipeline;
 mod platform;
 mod pooler;
 mod provisioning;
+mod secrecy;
 mod stage;
 mod support;
