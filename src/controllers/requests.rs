@@ -36,10 +36,12 @@ pub async fn run(cluster: Cluster, operator: Arc<Operator>, cancel: Cancellation
     engine::run("requests", controller, cancel, move |at| {
         let operator = Arc::clone(&operator);
         async move {
-            operator.reconcile(&at).await.map(|next| match next {
-                Next::Again(after) => Action::requeue(after),
-                Next::Wait => Action::await_change(),
-            })
+            Box::pin(operator.reconcile(&at))
+                .await
+                .map(|next| match next {
+                    Next::Again(after) => Action::requeue(after),
+                    Next::Wait => Action::await_change(),
+                })
         }
     })
     .await;

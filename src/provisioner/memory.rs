@@ -51,9 +51,10 @@ impl Memory {
 
     /// A change around the object: whatever was settled is not any more.
     pub(super) fn changed(&self, at: &ObjectRef) {
-        let mut objects = self.lock();
-        let known = objects.entry(at.clone()).or_default();
-        known.changes = known.changes.wrapping_add(1);
+        // Of an object that was never looked at, nothing is settled.
+        if let Some(known) = self.lock().get_mut(at) {
+            known.changes = known.changes.wrapping_add(1);
+        }
     }
 
     /// Remembers that a full look, begun after so many `changes`, settled the object.

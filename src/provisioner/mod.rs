@@ -17,6 +17,7 @@
 mod apply;
 mod auth;
 mod certificates;
+mod conditions;
 mod finalize;
 mod health;
 mod memory;
@@ -40,8 +41,8 @@ use crate::names::ObjectRef;
 use crate::retry::Retry;
 use crate::surroundings;
 
+use self::conditions::Seen;
 use self::memory::Memory;
-use self::report::Seen;
 use self::validate::Blocked;
 
 /// Source of the provisioner's events (CONTRACT 4.6).

@@ -4,7 +4,7 @@
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 
-use super::report::is_provisioned;
+use super::conditions::is_provisioned;
 use super::validate::{self, Blocked};
 use super::{ProvisionError, Provisioner};
 use crate::api::PgBouncer;

@@ -13,7 +13,7 @@ use kube::ResourceExt;
 
 use crate::api::PgBouncer;
 use crate::api::certmanager::{ClusterIssuer, Issuer};
-use crate::api::tls::IssuerRef;
+use crate::api::tls::{CERT_MANAGER_GROUP, IssuerRef};
 use crate::blueprint::certificates::LoadBalancer;
 use crate::blueprint::defaults::IssuerKind;
 use crate::blueprint::{Credentials, Surroundings, WorkloadKind, mounts_material, names};
@@ -117,6 +117,13 @@ pub async fn issuer_kind(
         at,
         by: "spec.tls.issuerRef",
     };
+    // Of an issuer that is none of cert-manager's own nothing can be known here; whoever asks it to
+    // sign says what is wrong with it.
+    if issuer.group() != CERT_MANAGER_GROUP
+        || !["Issuer", "ClusterIssuer"].contains(&issuer.kind.as_str())
+    {
+        return Ok(IssuerKind::Private);
+    }
     let acme = if issuer.kind == "ClusterIssuer" {
         let found: Option<ClusterIssuer> = cluster.get_global(&issuer.name).await?;
         let at = ObjectRef::new("", &issuer.name);

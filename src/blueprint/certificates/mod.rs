@@ -1,16 +1,21 @@
 //! Which certificates a PgBouncer wants, and what is to stand in each (CONTRACT 3.3, 3.4).
 
+mod error;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use kube::ResourceExt;
 use time::Duration;
 
+pub use self::error::WantedError;
 use crate::api::tls::{IssuerRef, PrivateKeyEncoding, X509Subject};
 use crate::api::{CertificateSpec, PgBouncer};
 use crate::blueprint::choices::{Choices, RotationPolicy};
 use crate::blueprint::names;
-use crate::duration::{GoDuration, ParseDurationError};
+use crate::duration::GoDuration;
 use crate::names::Alias;
 use crate::pki::key::{KeyAlgorithm, KeyEncoding};
 use crate::pki::profile::Outliving;
@@ -84,89 +89,6 @@ pub struct LoadBalancer {
     pub hostnames: Vec<String>,
     /// IP addresses.
     pub ips: Vec<IpAddr>,
-}
-
-/// Why the wanted certificates cannot be told.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum WantedError {
-    /// Nobody signs.
-    #[error("spec.tls.issuerRef is missing: name the Issuer or ClusterIssuer that signs")]
-    NoIssuer,
-    /// Not an issuer that cert-manager's own group has.
-    #[error(
-        "the issuer of {alias} is a {kind} in {group}; it has to be an Issuer or ClusterIssuer in \
-         cert-manager.io"
-    )]
-    ForeignIssuer {
-        /// Whose issuer.
-        alias: Alias,
-        /// Its kind.
-        kind: String,
-        /// Its group.
-        group: String,
-    },
-    /// `duration` or `renewBefore` is no duration.
-    #[error("spec.tls.certificates[{alias}].{field} cannot be read")]
-    Duration {
-        /// Whose certificate.
-        alias: Alias,
-        /// Which field.
-        field: &'static str,
-        /// What is wrong.
-        #[source]
-        source: ParseDurationError,
-    },
-    /// A lifetime that no certificate can have.
-    #[error("spec.tls.certificates[{alias}].{field} is {value}; it has to be more than nothing")]
-    NotPositive {
-        /// Whose certificate.
-        alias: Alias,
-        /// Which field.
-        field: &'static str,
-        /// What was asked for.
-        value: String,
-    },
-    /// Renewal before issuance.
-    #[error(
-        "spec.tls.certificates[{alias}]: lower renewBefore ({renew_before}) or raise duration \
-         ({duration})"
-    )]
-    RenewsTooEarly {
-        /// Whose certificate.
-        alias: Alias,
-        /// How long before its end.
-        renew_before: Duration,
-        /// Its whole life.
-        duration: Duration,
-    },
-    /// Not an address.
-    #[error("spec.tls.certificates[{alias}].ipAddresses: {value:?} is no IP address")]
-    IpAddress {
-        /// Whose certificate.
-        alias: Alias,
-        /// What was asked for.
-        value: String,
-    },
-    /// An annotation with a value that means nothing.
-    #[error("annotation {annotation}: {value:?} is none of {}", .allowed.join(", "))]
-    Annotation {
-        /// Which annotation.
-        annotation: &'static str,
-        /// What was asked for.
-        value: String,
-        /// What may be asked for.
-        allowed: Vec<&'static str>,
-    },
-    /// Two aliases would be published in one Secret.
-    #[error("spec.tls.certificates: {first} and {second} name the same Secret {secret}")]
-    SharedSecret {
-        /// One alias.
-        first: Alias,
-        /// The other.
-        second: Alias,
-        /// The Secret.
-        secret: String,
-    },
 }
 
 /// The certificates that a completed PgBouncer wants, in the order server, client,
@@ -404,129 +326,4 @@ fn check_issuer(alias: Alias, issuer: &IssuerRef) -> Result<&IssuerRef, WantedEr
         kind: issuer.kind.clone(),
         group: issuer.group().to_owned(),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::blueprint::defaults::{IssuerKind, complete};
-    use crate::blueprint::testing;
-
-    fn completed(mut bouncer: PgBouncer) -> PgBouncer {
-        bouncer.spec = complete(&bouncer.spec, &bouncer.name_any(), IssuerKind::Private);
-        bouncer
-    }
-
-    fn server(bouncer: PgBouncer) -> Result<Wanted, WantedError> {
-        wanted(&completed(bouncer), &LoadBalancer::default()).map(|mut all| all.remove(0))
-    }
-
-    #[test]
-    fn a_server_certificate_covers_the_service_its_pods_and_the_machine_itself() {
-        let wanted = server(testing::tls_bouncer("billing")).unwrap();
-        assert_eq!(wanted.profile.common_name, "billing.shop.svc");
-        assert_eq!(
-            wanted.profile.dns_names,
-            [
-                "*.billing-pods.shop.svc",
-                "*.billing-pods.shop.svc.cluster.local",
-                "*.billing.shop.svc",
-                "billing",
-                "billing.shop.svc",
-                "localhost",
-            ]
-        );
-        assert_eq!(wanted.profile.ip_addresses, [IpAddr::from([127, 0, 0, 1])]);
-        assert_eq!(wanted.profile.usage, Usage::ServerAndClient);
-        assert_eq!(wanted.profile.duration, DURATION_DEFAULT);
-        assert_eq!(wanted.algorithm, KeyAlgorithm::EcdsaP256);
-    }
-
-    #[test]
-    fn a_client_certificate_names_the_admin_user_and_nothing_else() {
-        let all = wanted(
-            &completed(testing::tls_bouncer("billing")),
-            &LoadBalancer::default(),
-        );
-        let client = all.unwrap().remove(1);
-        assert_eq!(client.alias, Alias::Client);
-        assert_eq!(client.profile.common_name, "pgbouncer");
-        assert!(client.profile.dns_names.is_empty() && client.profile.ip_addresses.is_empty());
-        assert_eq!(client.profile.usage, Usage::Client);
-        let annotations = client.secret_annotations();
-        assert_eq!(annotations["cert-manager.io/alt-names"], "");
-        assert_eq!(
-            annotations["cert-manager.io/certificate-name"],
-            "billing-client-cert"
-        );
-        assert!(!annotations.contains_key("cert-manager.io/subject-organizations"));
-    }
-
-    #[test]
-    fn a_load_balancers_addresses_are_added() {
-        let outside = LoadBalancer {
-            hostnames: vec!["pool.example.org".into()],
-            ips: vec![IpAddr::from([192, 0, 2, 7])],
-        };
-        let all = wanted(&completed(testing::tls_bouncer("billing")), &outside).unwrap();
-        assert!(
-            all[0]
-                .profile
-                .dns_names
-                .contains(&"pool.example.org".to_owned())
-        );
-        assert!(
-            all[0]
-                .profile
-                .ip_addresses
-                .contains(&IpAddr::from([192, 0, 2, 7]))
-        );
-    }
-
-    #[test]
-    fn a_renewal_before_the_beginning_is_refused() {
-        let mut bouncer = testing::tls_bouncer("billing");
-        bouncer.spec.tls.as_mut().unwrap().certificates = vec![CertificateSpec {
-            alias: "server".into(),
-            duration: Some("240h".into()),
-            renew_before: Some("720h".into()),
-            ..CertificateSpec::default()
-        }];
-        assert!(matches!(
-            server(bouncer),
-            Err(WantedError::RenewsTooEarly { .. })
-        ));
-    }
-
-    #[test]
-    fn an_issuer_of_another_group_is_refused() {
-        let mut bouncer = testing::tls_bouncer("billing");
-        bouncer
-            .spec
-            .tls
-            .as_mut()
-            .unwrap()
-            .issuer_ref
-            .as_mut()
-            .unwrap()
-            .api_group = Some("example.org".into());
-        assert!(matches!(
-            server(bouncer),
-            Err(WantedError::ForeignIssuer { .. })
-        ));
-    }
-
-    #[test]
-    fn two_aliases_cannot_share_a_secret() {
-        let mut bouncer = testing::tls_bouncer("billing");
-        bouncer.spec.tls.as_mut().unwrap().certificates = vec![CertificateSpec {
-            alias: "client".into(),
-            secret_name: Some("billing-server-cert".into()),
-            ..CertificateSpec::default()
-        }];
-        assert!(matches!(
-            server(bouncer),
-            Err(WantedError::SharedSecret { .. })
-        ));
-    }
 }
