@@ -14,6 +14,7 @@ pub mod telemetry;
 // Layer 1: core
 pub mod api;
 pub mod pki;
+pub mod policy;
 // Layer 2: edges
 pub mod cluster;
 pub mod pgbouncer;

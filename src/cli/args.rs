@@ -76,6 +76,9 @@ pub enum Verb {
     /// List the poolers and what is being done to them.
     #[command(after_help = exit::TABLE)]
     Status(ListArgs),
+    /// Say what policies make of the certificates that manifests ask for.
+    #[command(subcommand)]
+    Policy(PolicyArgs),
     /// Show the certificates that an address serves to PostgreSQL clients.
     #[command(after_help = exit::TABLE)]
     Probe(ProbeArgs),
@@ -123,6 +126,10 @@ pub struct RunArgs {
     /// Namespace of the Secrets that `ClusterIssuers` name.
     #[arg(long, value_name = "NAME", default_value = "cert-manager")]
     pub cluster_resource_namespace: String,
+    /// Folder with `CertificateRequestPolicies` that every certificate has to pass, in place of those
+    /// that are built in.
+    #[arg(long, value_name = "DIR")]
+    pub policies: Option<PathBuf>,
 }
 
 /// Arguments of `local`.
@@ -143,6 +150,10 @@ pub struct LocalArgs {
     /// Namespace of the Secrets that `ClusterIssuers` name.
     #[arg(long, value_name = "NAME", default_value = "cert-manager")]
     pub cluster_resource_namespace: String,
+    /// Folder with `CertificateRequestPolicies` that every certificate has to pass, in place of those
+    /// that are built in.
+    #[arg(long, value_name = "DIR")]
+    pub policies: Option<PathBuf>,
 }
 
 /// What all changing verbs take.
@@ -266,6 +277,27 @@ pub struct ProbeArgs {
     /// How long to wait for an answer, such as `5s`.
     #[arg(long, default_value = "5s", value_name = "DURATION", value_parser = duration)]
     pub timeout: Duration,
+}
+
+/// What to do with policies.
+#[derive(Clone, Debug, Subcommand)]
+pub enum PolicyArgs {
+    /// Judge every certificate of a manifest; fails if one would be denied.
+    #[command(after_help = exit::TABLE)]
+    Check(PolicyCheckArgs),
+}
+
+/// Arguments of `policy check`.
+#[derive(Args, Clone, Debug)]
+pub struct PolicyCheckArgs {
+    /// Manifests of `PgBouncers`, `PgBouncerOpsRequests` or `CertificateRequests`; a Namespace
+    /// among them gives the labels that policies select by.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// File or folder with `CertificateRequestPolicies`, in place of those that are built in;
+    /// may be given several times.
+    #[arg(long = "policy", value_name = "PATH")]
+    pub policies: Vec<PathBuf>,
 }
 
 /// Reads one of `names` as manifests write it.

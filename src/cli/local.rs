@@ -4,7 +4,7 @@
 use super::args::LocalArgs;
 use super::exit::Failure;
 use super::output::Output;
-use super::{run, standing};
+use super::{policy, run, standing};
 use crate::daemon::DaemonOptions;
 use crate::local::platform::PlatformOptions;
 
@@ -16,6 +16,7 @@ pub(super) async fn until_stopped(output: Output, args: LocalArgs) -> Result<(),
     options.pgbouncer = args.pgbouncer;
     let daemon = DaemonOptions {
         cluster_resource_namespace: args.cluster_resource_namespace,
+        policies: policy::in_force(args.policies.as_deref())?,
         ..DaemonOptions::default()
     };
     let mut standing = standing::start(options, daemon).await?;

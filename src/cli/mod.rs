@@ -13,6 +13,7 @@ mod follow;
 mod certs;
 mod change;
 mod plan;
+mod policy;
 mod status;
 
 mod demo;
@@ -27,7 +28,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tempfile::NamedTempFile;
 use time::OffsetDateTime;
 
-use self::args::{Cli, LogFormatArg, Verb};
+use self::args::{Cli, LogFormatArg, PolicyArgs, Verb};
 use self::exit::{Exit, Failure};
 use self::output::Output;
 use crate::api::common::rfc3339_seconds;
@@ -95,6 +96,7 @@ async fn run(output: Output, verb: Verb) -> Result<(), Failure> {
         Verb::Local(args) => local::until_stopped(output, args).await,
         Verb::Run(args) => run::until_stopped(output, &args).await,
         Verb::Crds(args) => crds::print(output, args),
+        Verb::Policy(PolicyArgs::Check(args)) => policy::check(output, &args),
         Verb::Certs(args) => certs::print(output, &args).await,
         Verb::Rotate(args) => change::carry_out(output, args).await,
         Verb::AddTls(args) => change::carry_out(output, args).await,

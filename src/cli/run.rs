@@ -7,6 +7,7 @@ use super::args::RunArgs;
 use super::connect::connect;
 use super::exit::Failure;
 use super::output::Output;
+use super::policy;
 use crate::daemon::{self, DaemonOptions};
 
 /// Runs until SIGINT or SIGTERM.
@@ -15,6 +16,7 @@ pub(super) async fn until_stopped(output: Output, args: &RunArgs) -> Result<(), 
     let stop = CancellationToken::new();
     let options = DaemonOptions {
         cluster_resource_namespace: args.cluster_resource_namespace.clone(),
+        policies: policy::in_force(args.policies.as_deref())?,
         ..DaemonOptions::default()
     };
     let daemon = daemon::run(connection.client, options, stop.clone());

@@ -4,6 +4,7 @@
 //! come in three strengths: [`Cluster::apply`] states the fields we own, [`Cluster::replace`]
 //! succeeds only on the very version that was read, [`Cluster::create`] only if nothing was there.
 
+mod access;
 mod error;
 mod events;
 mod tokens;

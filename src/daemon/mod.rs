@@ -14,6 +14,7 @@ use crate::cluster::{Cluster, ClusterError};
 use crate::controllers;
 use crate::material::Materials;
 use crate::ops::{Operator, OperatorOptions};
+use crate::policy::Policies;
 use crate::provisioner::Provisioner;
 use crate::retry::{Retry, backoff};
 use crate::surroundings;
@@ -24,6 +25,8 @@ pub struct DaemonOptions {
     /// Namespace of the Secrets that ClusterIssuers name; cert-manager calls it the cluster
     /// resource namespace, and its default is `cert-manager`, as here.
     pub cluster_resource_namespace: String,
+    /// What may be issued.
+    pub policies: Policies,
     /// Where the time comes from.
     pub clock: Clock,
 }
@@ -32,6 +35,7 @@ impl Default for DaemonOptions {
     fn default() -> Self {
         Self {
             cluster_resource_namespace: "cert-manager".to_owned(),
+            policies: Policies::builtin(),
             clock: Clock::System,
         }
     }
@@ -60,6 +64,7 @@ pub async fn run(
 ) -> Result<(), DaemonError> {
     let DaemonOptions {
         cluster_resource_namespace,
+        policies,
         clock,
     } = options;
     let cluster = Cluster::new(client);
@@ -67,7 +72,8 @@ pub async fn run(
         return Ok(());
     };
     tracing::info!(workload = %kind, "started");
-    let materials = Materials::new(cluster.clone(), clock.clone(), &cluster_resource_namespace);
+    let materials = Materials::new(cluster.clone(), clock.clone(), &cluster_resource_namespace)
+        .with_policies(policies);
     // Whoever ends, for whatever reason, takes the others along.
     let cancel = cancel.child_token();
     let provisioner = Provisioner::new(cluster.clone(), materials.clone(), clock.clone());

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Resource, ResourceExt};
 
 use super::profile::leaf_profile;
-use super::{IssueOutcome, MaterialError, Materials, Revisioned, secret};
+use super::{IssueOutcome, MaterialError, Materials, Revisioned, policy_request, secret};
 use crate::api::PgBouncer;
 use crate::blueprint::certificates::Wanted;
 use crate::blueprint::choices::RotationPolicy;
@@ -18,6 +18,7 @@ use crate::names::{Alias, Revision};
 use crate::pki::chain::{Expectation, KeyedChain};
 use crate::pki::key::PrivateKey;
 use crate::pki::profile::LeafProfile;
+use crate::policy::Request;
 
 /// Where a revision's key comes from.
 enum Origin {
@@ -39,13 +40,22 @@ impl Materials {
             self.forget(owner, alias, revision).await?;
             return Ok(IssueOutcome::Issued(Box::new(found)));
         }
+        let namespace = owner.namespace().unwrap_or_default();
         let (key, origin) = self.key(owner, wanted, revision).await?;
+        // The key that waited may be of another kind than is wanted by now.
+        let asked = Request {
+            key: key.kind(),
+            ..policy_request(&namespace, wanted)
+        };
+        if let Some(reason) = self.gate.refusal(&self.cluster, asked).await? {
+            return Ok(IssueOutcome::Denied { reason });
+        }
         let profile = leaf_profile(wanted);
         let name = secret::revision_ref(owner, alias, revision).name;
         let owner_reference = owner.controller_owner_ref(&());
         let request = SigningRequest {
             issuer: &wanted.issuer,
-            namespace: &owner.namespace().unwrap_or_default(),
+            namespace: &namespace,
             name: &name,
             owner: owner_reference.as_ref(),
             profile: &profile,

@@ -7,9 +7,11 @@
 //! bundle grows before the first leaf that needs it appears, and shrinks only when no known live
 //! certificate needs an anchor any more (invariant I6). Undo is publishing the former revision.
 //!
-//! Every act may be repeated: what is there already is read and adopted.
+//! Policies are asked before any issuer is. Every act may be repeated: what is there already is read
+//! and adopted.
 
 mod error;
+mod gate;
 mod issue;
 mod profile;
 mod secret;
@@ -19,6 +21,8 @@ use kube::{Resource, ResourceExt};
 use time::OffsetDateTime;
 
 pub use self::error::MaterialError;
+use self::gate::Gate;
+pub use self::gate::policy_request;
 use self::profile::leaf_profile;
 use crate::api::PgBouncer;
 use crate::blueprint::certificates::Wanted;
@@ -29,6 +33,7 @@ use crate::names::{Alias, ObjectRef, Revision};
 use crate::pki::bundle::TrustBundle;
 use crate::pki::chain::{CertificateChain, Expectation};
 use crate::pki::facts::CertificateFacts;
+use crate::policy::Policies;
 
 /// Revisions of one alias that are kept at the most. Those of the past tell which certificates
 /// clients may still hold; more than this many in their lifetime is not a rotation but a loop.
@@ -90,6 +95,7 @@ pub enum IssueOutcome {
 pub struct Materials {
     cluster: Cluster,
     issuers: Issuers,
+    gate: Gate,
     clock: Clock,
 }
 
@@ -101,8 +107,16 @@ impl Materials {
         Self {
             cluster,
             issuers,
+            gate: Gate::new(Policies::builtin()),
             clock,
         }
+    }
+
+    /// Issues only what `policies` allow, in place of those that are built in.
+    #[must_use]
+    pub fn with_policies(mut self, policies: Policies) -> Self {
+        self.gate = Gate::new(policies);
+        self
     }
 
     /// Makes a key, has it signed, verifies the answer and keeps it as `revision`. A revision that

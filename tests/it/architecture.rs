@@ -17,7 +17,7 @@ const LAYERS: [&[&str]; 8] = [
         "clock",
         "telemetry",
     ],
-    &["pki", "api"],
+    &["pki", "api", "policy"],
     &["cluster", "pgbouncer"],
     &["issuer", "material", "blueprint", "surroundings"],
     &["provisioner", "ops", "rotation"],
@@ -27,8 +27,10 @@ const LAYERS: [&[&str]; 8] = [
 ];
 
 /// Who may name a module of the same layer.
-const SIBLINGS: [(&str, &str); 5] = [
+const SIBLINGS: [(&str, &str); 7] = [
     ("retry", "clock"),
+    ("policy", "pki"),
+    ("policy", "api"),
     ("material", "issuer"),
     ("material", "blueprint"),
     ("surroundings", "material"),
@@ -49,9 +51,10 @@ const OPERATOR: [&str; 9] = [
 ];
 
 /// The core: pure, synchronous, without a clock. Paths below `src`, without `.rs`.
-const CORE: [&str; 10] = [
+const CORE: [&str; 11] = [
     "api",
     "pki",
+    "policy",
     "blueprint",
     "retry",
     "provisioner/validate",

@@ -16,6 +16,7 @@ mod issuing;
 mod material;
 mod pipeline;
 mod platform;
+mod policy;
 mod pooler;
 mod provisioning;
 mod secrecy;

@@ -1,0 +1,510 @@
+//! Policies as they are written: `CertificateRequestPolicy` (`policy.cert-manager.io/v1alpha1`),
+//! read strictly, because a restriction that is overlooked is a hole.
+
+use std::collections::BTreeMap;
+
+use kube::CustomResource;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::attribute::Attribute;
+use super::rule::Rule;
+use super::{Field, Judgement, Policies, Policy, Rules};
+use crate::duration::GoDuration;
+
+/// `apiVersion` of a policy.
+const API_VERSION: &str = "policy.cert-manager.io/v1alpha1";
+/// `kind` of a policy.
+const KIND: &str = "CertificateRequestPolicy";
+/// Largest text that policies are read from; etcd holds no larger object.
+const TEXT_MAX_BYTES: usize = 1_572_864;
+/// Most policies in one set; every one is looked at for every certificate.
+const POLICIES_MAX: usize = 1_000;
+/// The usages that cert-manager knows by name.
+const USAGES: [&str; 23] = [
+    "signing",
+    "digital signature",
+    "content commitment",
+    "key encipherment",
+    "key agreement",
+    "data encipherment",
+    "cert sign",
+    "crl sign",
+    "encipher only",
+    "decipher only",
+    "any",
+    "server auth",
+    "client auth",
+    "code signing",
+    "email protection",
+    "s/mime",
+    "ipsec end system",
+    "ipsec tunnel",
+    "ipsec user",
+    "timestamping",
+    "ocsp signing",
+    "microsoft sgc",
+    "netscape sgc",
+];
+
+/// A policy as the API keeps it; its spec is read apart, so that one that cannot be read does not
+/// hide the others.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "policy.cert-manager.io",
+    version = "v1alpha1",
+    kind = "CertificateRequestPolicy",
+    plural = "certificaterequestpolicies",
+    schema = "disabled",
+    derive = "PartialEq"
+)]
+pub struct CertificateRequestPolicySpec {
+    /// All fields of the spec.
+    #[serde(flatten)]
+    pub fields: Map<String, Value>,
+}
+
+/// Why policies cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    /// Not YAML.
+    #[error("the policies are not YAML: {detail}")]
+    Yaml {
+        /// What is wrong.
+        detail: String,
+    },
+    /// More than the limits.
+    #[error("the policies exceed {limit}")]
+    TooLarge {
+        /// The limit.
+        limit: String,
+    },
+    /// Another kind of object.
+    #[error("a document is a {found}; a policy is a {KIND} of {API_VERSION}")]
+    Kind {
+        /// What it is.
+        found: String,
+    },
+    /// No name to tell it by.
+    #[error("a policy has no metadata.name")]
+    Unnamed,
+    /// Two of one name.
+    #[error("there are two policies of the name {policy}")]
+    Duplicate {
+        /// The name.
+        policy: String,
+    },
+    /// A field that is unknown, missing or of the wrong type.
+    #[error("policy {policy}: spec cannot be read: {detail}")]
+    Spec {
+        /// Which policy.
+        policy: String,
+        /// What is wrong.
+        detail: String,
+    },
+    /// Plugins are programs inside approver-policy.
+    #[error(
+        "policy {policy}: spec.plugins names {plugins}; plugins are part of approver-policy and do \
+         not exist in Bouncert: remove them, or write the same as validations in CEL"
+    )]
+    Plugins {
+        /// Which policy.
+        policy: String,
+        /// The plugins.
+        plugins: String,
+    },
+    /// A validation that cannot be compiled.
+    #[error("policy {policy}: {path}: rule `{rule}` cannot be compiled: {detail}")]
+    Rule {
+        /// Which policy.
+        policy: String,
+        /// The field.
+        path: String,
+        /// The rule.
+        rule: String,
+        /// What is wrong.
+        detail: String,
+    },
+    /// A field with a value that has no meaning.
+    #[error("policy {policy}: {path}: {detail}")]
+    Value {
+        /// Which policy.
+        policy: String,
+        /// The field.
+        path: &'static str,
+        /// What is wrong.
+        detail: String,
+    },
+}
+
+// === the schema ===
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Spec {
+    #[serde(default)]
+    allowed: Option<Allowed>,
+    #[serde(default)]
+    constraints: Option<Constraints>,
+    selector: Selector,
+    #[serde(default)]
+    plugins: Option<BTreeMap<String, Value>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Allowed {
+    common_name: Option<AllowedString>,
+    dns_names: Option<AllowedList>,
+    ip_addresses: Option<AllowedList>,
+    uris: Option<AllowedList>,
+    email_addresses: Option<AllowedList>,
+    #[serde(rename = "isCA")]
+    is_ca: Option<bool>,
+    usages: Option<Vec<String>>,
+    subject: Option<AllowedSubject>,
+    #[serde(default)]
+    other_names: Vec<Foreign>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct AllowedSubject {
+    organizations: Option<AllowedList>,
+    countries: Option<AllowedList>,
+    organizational_units: Option<AllowedList>,
+    localities: Option<AllowedList>,
+    provinces: Option<AllowedList>,
+    street_addresses: Option<AllowedList>,
+    postal_codes: Option<AllowedList>,
+    serial_number: Option<AllowedString>,
+    #[serde(default)]
+    other_attributes: Vec<Foreign>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AllowedString {
+    #[serde(default)]
+    required: bool,
+    value: Option<String>,
+    #[serde(default)]
+    validations: Vec<Validation>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AllowedList {
+    #[serde(default)]
+    required: bool,
+    values: Option<Vec<String>>,
+    #[serde(default)]
+    validations: Vec<Validation>,
+}
+
+/// A name or attribute by its object identifier: nothing of ours carries one, so only whether it is
+/// required matters.
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Foreign {
+    #[serde(default)]
+    oid: String,
+    #[serde(default)]
+    required: bool,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Validation {
+    rule: String,
+    message: Option<String>,
+}
+
+/// Bounds that a request has to keep.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Constraints {
+    pub(super) min_duration: Option<GoDuration>,
+    pub(super) max_duration: Option<GoDuration>,
+    pub(super) private_key: Option<PrivateKey>,
+}
+
+/// Bounds of the key.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct PrivateKey {
+    pub(super) algorithm: Option<Algorithm>,
+    pub(super) min_size: Option<i64>,
+    pub(super) max_size: Option<i64>,
+}
+
+/// Kinds of keys that a policy can name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub(super) enum Algorithm {
+    #[serde(rename = "RSA")]
+    Rsa,
+    #[serde(rename = "ECDSA")]
+    Ecdsa,
+    Ed25519,
+}
+
+/// Which requests a policy is for.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Selector {
+    pub(super) issuer_ref: Option<IssuerSelector>,
+    pub(super) namespace: Option<NamespaceSelector>,
+}
+
+/// Patterns for an issuer.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct IssuerSelector {
+    pub(super) name: Option<String>,
+    pub(super) kind: Option<String>,
+    pub(super) group: Option<String>,
+}
+
+/// Names or labels of namespaces.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct NamespaceSelector {
+    #[serde(default)]
+    pub(super) match_names: Vec<String>,
+    #[serde(default)]
+    pub(super) match_labels: BTreeMap<String, String>,
+}
+
+impl Algorithm {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rsa => "RSA",
+            Self::Ecdsa => "ECDSA",
+            Self::Ed25519 => "Ed25519",
+        }
+    }
+}
+
+// === impl Policies ===
+
+impl Policies {
+    /// Reads a YAML text of one policy per document. Any that cannot be used is an error.
+    pub fn parse(text: &str) -> Result<Self, PolicyError> {
+        if text.len() > TEXT_MAX_BYTES {
+            let limit = format!("{TEXT_MAX_BYTES} octets");
+            return Err(PolicyError::TooLarge { limit });
+        }
+        let documents: Vec<Value> =
+            serde_saphyr::from_multiple(text).map_err(|error| PolicyError::Yaml {
+                detail: error.to_string(),
+            })?;
+        let mut read = Self::default();
+        for document in documents.iter().filter(|document| !document.is_null()) {
+            let kind = (&document["apiVersion"], &document["kind"]);
+            if (kind.0.as_str(), kind.1.as_str()) != (Some(API_VERSION), Some(KIND)) {
+                let word = |value: &Value| value.as_str().unwrap_or("nothing").to_owned();
+                return Err(PolicyError::Kind {
+                    found: format!("{} of {}", word(kind.1), word(kind.0)),
+                });
+            }
+            let name = document["metadata"]["name"].as_str().unwrap_or_default();
+            read.add(Policy::compile(name, &document["spec"])?)?;
+        }
+        Ok(read)
+    }
+
+    /// Takes the policies of a cluster. One that cannot be used stays in the set and allows
+    /// nothing, so that what it was to forbid is not let through.
+    pub fn of_cluster(found: &[CertificateRequestPolicy]) -> Self {
+        let policies = found.iter().map(|policy| {
+            let name = policy.metadata.name.clone().unwrap_or_default();
+            let spec = Value::Object(policy.spec.fields.clone());
+            Policy::compile(&name, &spec).unwrap_or_else(|error| Policy {
+                selector: serde_json::from_value(spec["selector"].clone()).unwrap_or_default(),
+                judgement: Judgement::Unusable(format!("it cannot be used: {error}")),
+                name,
+            })
+        });
+        Self {
+            policies: policies.collect(),
+        }
+    }
+
+    /// Adds the policies of another text.
+    pub fn join(mut self, other: Self) -> Result<Self, PolicyError> {
+        for policy in other.policies {
+            self.add(policy)?;
+        }
+        Ok(self)
+    }
+
+    fn add(&mut self, policy: Policy) -> Result<(), PolicyError> {
+        if self.policies.len() == POLICIES_MAX {
+            let limit = format!("{POLICIES_MAX} policies");
+            return Err(PolicyError::TooLarge { limit });
+        }
+        if self.policies.iter().any(|other| other.name == policy.name) {
+            return Err(PolicyError::Duplicate {
+                policy: policy.name,
+            });
+        }
+        self.policies.push(policy);
+        Ok(())
+    }
+}
+
+// === impl Policy ===
+
+impl Policy {
+    fn compile(name: &str, spec: &Value) -> Result<Self, PolicyError> {
+        if name.is_empty() {
+            return Err(PolicyError::Unnamed);
+        }
+        let spec: Spec =
+            serde_json::from_value(spec.clone()).map_err(|error| PolicyError::Spec {
+                policy: name.to_owned(),
+                detail: error.to_string(),
+            })?;
+        let plugins: Vec<String> = spec.plugins.unwrap_or_default().into_keys().collect();
+        if !plugins.is_empty() {
+            return Err(PolicyError::Plugins {
+                policy: name.to_owned(),
+                plugins: plugins.join(", "),
+            });
+        }
+        let constraints = spec.constraints.unwrap_or_default();
+        let refuse = |(path, detail)| PolicyError::Value {
+            policy: name.to_owned(),
+            path,
+            detail,
+        };
+        constraints.check().map_err(refuse)?;
+        let allowed = spec.allowed.unwrap_or_default();
+        allowed.check_usages().map_err(refuse)?;
+        Ok(Self {
+            name: name.to_owned(),
+            selector: spec.selector,
+            judgement: Judgement::Rules(allowed.compile(name, constraints)?),
+        })
+    }
+}
+
+// === impl Allowed, Constraints ===
+
+impl Allowed {
+    fn compile(mut self, policy: &str, constraints: Constraints) -> Result<Rules, PolicyError> {
+        let mut subject = self.subject.take().unwrap_or_default();
+        let foreign = [
+            ("spec.allowed.otherNames", &self.other_names),
+            (
+                "spec.allowed.subject.otherAttributes",
+                &subject.other_attributes,
+            ),
+        ];
+        let impossible = foreign.iter().flat_map(|(path, entries)| {
+            let required = entries.iter().filter(|entry| entry.required);
+            required.map(move |entry| format!("{path}[{}].required", entry.oid))
+        });
+        let impossible = impossible.collect();
+        let fields = Attribute::ALL.iter().map(|attribute| {
+            let written = self.take(*attribute, &mut subject).unwrap_or_default();
+            written.compile(policy, *attribute)
+        });
+        Ok(Rules {
+            fields: fields.collect::<Result<_, _>>()?,
+            is_ca: self.is_ca.unwrap_or_default(),
+            usages: self.usages.unwrap_or_default(),
+            constraints,
+            impossible,
+        })
+    }
+
+    fn take(&mut self, attribute: Attribute, subject: &mut AllowedSubject) -> Option<AllowedList> {
+        let list = match attribute {
+            Attribute::CommonName => return self.common_name.take().map(AllowedList::from),
+            Attribute::SerialNumber => return subject.serial_number.take().map(AllowedList::from),
+            Attribute::DnsNames => &mut self.dns_names,
+            Attribute::IpAddresses => &mut self.ip_addresses,
+            Attribute::Uris => &mut self.uris,
+            Attribute::EmailAddresses => &mut self.email_addresses,
+            Attribute::Organizations => &mut subject.organizations,
+            Attribute::Countries => &mut subject.countries,
+            Attribute::OrganizationalUnits => &mut subject.organizational_units,
+            Attribute::Localities => &mut subject.localities,
+            Attribute::Provinces => &mut subject.provinces,
+            Attribute::StreetAddresses => &mut subject.street_addresses,
+            Attribute::PostalCodes => &mut subject.postal_codes,
+        };
+        list.take()
+    }
+
+    fn check_usages(&self) -> Result<(), (&'static str, String)> {
+        let mut usages = self.usages.iter().flatten();
+        match usages.find(|usage| !USAGES.contains(&usage.as_str())) {
+            None => Ok(()),
+            Some(unknown) => Err((
+                "spec.allowed.usages",
+                format!("{unknown:?} is no usage that cert-manager knows"),
+            )),
+        }
+    }
+}
+
+impl Constraints {
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        if let (Some(least), Some(most)) = (self.min_duration, self.max_duration)
+            && least > most
+        {
+            let detail = format!("{most} is less than minDuration {least}");
+            return Err(("spec.constraints.maxDuration", detail));
+        }
+        let Some(key) = &self.private_key else {
+            return Ok(());
+        };
+        if key.algorithm == Some(Algorithm::Ed25519)
+            && (key.min_size.is_some() || key.max_size.is_some())
+        {
+            let detail = "Ed25519 keys have no size: remove minSize and maxSize".to_owned();
+            return Err(("spec.constraints.privateKey", detail));
+        }
+        if let (Some(least), Some(most)) = (key.min_size, key.max_size)
+            && least > most
+        {
+            let detail = format!("{most} is less than minSize {least}");
+            return Err(("spec.constraints.privateKey.maxSize", detail));
+        }
+        Ok(())
+    }
+}
+
+// === impl AllowedList ===
+
+impl AllowedList {
+    fn compile(self, policy: &str, attribute: Attribute) -> Result<Field, PolicyError> {
+        let rules = self.validations.iter().enumerate().map(|(index, written)| {
+            Rule::compile(&written.rule, written.message.as_deref()).map_err(|detail| {
+                PolicyError::Rule {
+                    policy: policy.to_owned(),
+                    path: format!("{}.validations[{index}]", attribute.path()),
+                    rule: written.rule.chars().take(80).collect(),
+                    detail,
+                }
+            })
+        });
+        Ok(Field {
+            attribute,
+            required: self.required,
+            rules: rules.collect::<Result<_, _>>()?,
+            patterns: self.values,
+        })
+    }
+}
+
+impl From<AllowedString> for AllowedList {
+    fn from(single: AllowedString) -> Self {
+        Self {
+            required: single.required,
+            values: single.value.map(|value| vec![value]),
+            validations: single.validations,
+        }
+    }
+}
