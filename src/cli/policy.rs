@@ -253,7 +253,7 @@ impl Manifests {
                 "metadata": {"name": name, "namespace": namespace},
                 "spec": {
                     "version": "", "sslMode": "verify-full",
-                    "database": {"databaseName": "", "databaseRef": {"name": ""}},
+                    "database": {"databaseName": "", "databaseRef": {"name": "", "namespace": ""}},
                 },
             }))?,
             None => {

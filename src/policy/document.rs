@@ -1,16 +1,16 @@
 //! Policies as they are written: `CertificateRequestPolicy` (`policy.cert-manager.io/v1alpha1`),
 //! read strictly, because a restriction that is overlooked is a hole.
 
-use std::collections::BTreeMap;
-
 use kube::CustomResource;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::attribute::Attribute;
 use super::rule::Rule;
+use super::schema::{
+    Algorithm, Allowed, AllowedList, AllowedString, AllowedSubject, Constraints, Spec,
+};
 use super::{Field, Judgement, Policies, Policy, Rules};
-use crate::duration::GoDuration;
 
 /// `apiVersion` of a policy.
 const API_VERSION: &str = "policy.cert-manager.io/v1alpha1";
@@ -135,153 +135,6 @@ pub enum PolicyError {
         /// What is wrong.
         detail: String,
     },
-}
-
-// === the schema ===
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Spec {
-    #[serde(default)]
-    allowed: Option<Allowed>,
-    #[serde(default)]
-    constraints: Option<Constraints>,
-    selector: Selector,
-    #[serde(default)]
-    plugins: Option<BTreeMap<String, Value>>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Allowed {
-    common_name: Option<AllowedString>,
-    dns_names: Option<AllowedList>,
-    ip_addresses: Option<AllowedList>,
-    uris: Option<AllowedList>,
-    email_addresses: Option<AllowedList>,
-    #[serde(rename = "isCA")]
-    is_ca: Option<bool>,
-    usages: Option<Vec<String>>,
-    subject: Option<AllowedSubject>,
-    #[serde(default)]
-    other_names: Vec<Foreign>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct AllowedSubject {
-    organizations: Option<AllowedList>,
-    countries: Option<AllowedList>,
-    organizational_units: Option<AllowedList>,
-    localities: Option<AllowedList>,
-    provinces: Option<AllowedList>,
-    street_addresses: Option<AllowedList>,
-    postal_codes: Option<AllowedList>,
-    serial_number: Option<AllowedString>,
-    #[serde(default)]
-    other_attributes: Vec<Foreign>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AllowedString {
-    #[serde(default)]
-    required: bool,
-    value: Option<String>,
-    #[serde(default)]
-    validations: Vec<Validation>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AllowedList {
-    #[serde(default)]
-    required: bool,
-    values: Option<Vec<String>>,
-    #[serde(default)]
-    validations: Vec<Validation>,
-}
-
-/// A name or attribute by its object identifier: nothing of ours carries one, so only whether it is
-/// required matters.
-#[derive(Clone, Debug, Default, Deserialize)]
-struct Foreign {
-    #[serde(default)]
-    oid: String,
-    #[serde(default)]
-    required: bool,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Validation {
-    rule: String,
-    message: Option<String>,
-}
-
-/// Bounds that a request has to keep.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Constraints {
-    pub(super) min_duration: Option<GoDuration>,
-    pub(super) max_duration: Option<GoDuration>,
-    pub(super) private_key: Option<PrivateKey>,
-}
-
-/// Bounds of the key.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct PrivateKey {
-    pub(super) algorithm: Option<Algorithm>,
-    pub(super) min_size: Option<i64>,
-    pub(super) max_size: Option<i64>,
-}
-
-/// Kinds of keys that a policy can name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-pub(super) enum Algorithm {
-    #[serde(rename = "RSA")]
-    Rsa,
-    #[serde(rename = "ECDSA")]
-    Ecdsa,
-    Ed25519,
-}
-
-/// Which requests a policy is for.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Selector {
-    pub(super) issuer_ref: Option<IssuerSelector>,
-    pub(super) namespace: Option<NamespaceSelector>,
-}
-
-/// Patterns for an issuer.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct IssuerSelector {
-    pub(super) name: Option<String>,
-    pub(super) kind: Option<String>,
-    pub(super) group: Option<String>,
-}
-
-/// Names or labels of namespaces.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct NamespaceSelector {
-    #[serde(default)]
-    pub(super) match_names: Vec<String>,
-    #[serde(default)]
-    pub(super) match_labels: BTreeMap<String, String>,
-}
-
-impl Algorithm {
-    pub(super) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Rsa => "RSA",
-            Self::Ecdsa => "ECDSA",
-            Self::Ed25519 => "Ed25519",
-        }
-    }
 }
 
 // === impl Policies ===

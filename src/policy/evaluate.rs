@@ -2,7 +2,7 @@
 
 use time::Duration;
 
-use super::document::{Algorithm, Constraints};
+use super::schema::{Algorithm, Constraints};
 use super::wildcard::matches;
 use super::{Field, Request, Rules, Violation};
 use crate::duration::GoDuration;

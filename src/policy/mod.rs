@@ -19,6 +19,7 @@ mod document;
 mod evaluate;
 mod request;
 mod rule;
+mod schema;
 mod select;
 mod wildcard;
 
@@ -29,9 +30,9 @@ use serde::Serialize;
 use self::attribute::Attribute;
 pub use self::csr::RequestError;
 pub use self::document::{CertificateRequestPolicy, PolicyError};
-use self::document::{Constraints, Selector};
 pub use self::request::Request;
 use self::rule::Rule;
+use self::schema::{Constraints, Selector};
 
 /// The set that applies where nobody gives another.
 const BUILTIN: &str = include_str!("../../policies/default.yaml");

@@ -1,7 +1,7 @@
 //! Which requests a policy is for.
 
 use super::Request;
-use super::document::Selector;
+use super::schema::Selector;
 use super::wildcard::matches;
 
 impl Selector {
