@@ -4,7 +4,7 @@ CARGO ?= cargo
 BOUNCERT = $(CARGO) run --quiet --bin bouncert --
 
 .DEFAULT_GOAL := help
-.PHONY: help deps demo test fmt lint bans doc ci bench crds
+.PHONY: help deps demo test fmt lint bans doc ci bench fuzz crds
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,11 @@ ci: ## Everything that has to pass before a change is accepted
 
 bench: ## Measure what is worth measuring
 	$(CARGO) bench
+
+fuzz: ## Fuzz the parsers, a minute each (needs a nightly toolchain and cargo-fuzz)
+	@for target in pem csr duration; do \
+	  $(CARGO) +nightly fuzz run $$target -- -max_total_time=60 -rss_limit_mb=512 || exit 1; \
+	done
 
 crds: ## Write the CRDs and the other golden files anew
 	GOLDEN=update $(CARGO) test --test it golden

@@ -13,6 +13,8 @@ mod architecture;
 mod bad_input;
 mod cli;
 mod issuing;
+mod issuing_choices;
+mod issuing_hostile;
 mod material;
 mod pipeline;
 mod platform;

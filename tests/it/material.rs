@@ -20,17 +20,17 @@ use kube::{Client, ResourceExt};
 use serde_json::json;
 use time::{Duration, OffsetDateTime};
 
-const NAMESPACE: &str = "treasury";
+pub(crate) const NAMESPACE: &str = "treasury";
 
-struct Scene {
-    client: Client,
-    cluster: Cluster,
-    materials: Materials,
-    owner: PgBouncer,
+pub(crate) struct Scene {
+    pub(crate) client: Client,
+    pub(crate) cluster: Cluster,
+    pub(crate) materials: Materials,
+    pub(crate) owner: PgBouncer,
 }
 
 impl Scene {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let server = ApiServer::new(Store::in_memory().unwrap(), Options::default()).unwrap();
         let client = server.client();
         for crd in bouncert::api::crds::own()
@@ -75,7 +75,7 @@ impl Scene {
     }
 
     /// An Issuer with a CA of that name, which lives for `lifetime`.
-    async fn issuer(&self, name: &str, lifetime: Duration) {
+    pub(crate) async fn issuer(&self, name: &str, lifetime: Duration) {
         let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
         let pem = key.to_pem(KeyEncoding::Pkcs8).expose().clone();
         let profile = CaProfile::new(name, lifetime);
@@ -97,7 +97,7 @@ impl Scene {
         self.cluster.create(&issuer).await.unwrap();
     }
 
-    fn wanted(&self, alias: Alias, issuer: &str) -> Wanted {
+    pub(crate) fn wanted(&self, alias: Alias, issuer: &str) -> Wanted {
         let all = wanted(&self.owner, &LoadBalancer::default()).unwrap();
         let mut wanted = all
             .into_iter()
@@ -107,14 +107,14 @@ impl Scene {
         wanted
     }
 
-    async fn issue(&self, wanted: &Wanted, revision: Revision) -> Revisioned {
+    pub(crate) async fn issue(&self, wanted: &Wanted, revision: Revision) -> Revisioned {
         match self.materials.issue(&self.owner, wanted, revision).await {
             IssueOutcome::Issued(issued) => *issued,
             other => panic!("not issued: {other:?}"),
         }
     }
 
-    async fn secret(&self, name: &str) -> Option<Secret> {
+    pub(crate) async fn secret(&self, name: &str) -> Option<Secret> {
         self.cluster
             .get(&ObjectRef::new(NAMESPACE, name))
             .await

@@ -121,3 +121,18 @@ fn two_aliases_cannot_share_a_secret() {
         Err(WantedError::SharedSecret { .. })
     ));
 }
+
+#[test]
+fn an_entry_of_its_own_may_name_an_issuer_of_any_group() {
+    let mut bouncer = testing::tls_bouncer("billing");
+    bouncer.spec.tls.as_mut().unwrap().certificates = vec![CertificateSpec {
+        alias: "server".into(),
+        issuer_ref: Some(IssuerRef {
+            api_group: Some("example.org".into()),
+            kind: "Beacon".into(),
+            name: "north".into(),
+        }),
+        ..CertificateSpec::default()
+    }];
+    assert_eq!(server(bouncer).unwrap().issuer.group(), "example.org");
+}

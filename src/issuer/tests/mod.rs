@@ -1,3 +1,5 @@
+//! What is decided about issuers without a cluster, and the batteries.
+
 mod delegate;
 mod scene;
 mod vault;

@@ -1,0 +1,37 @@
+//! What the fuzz targets do with their input; `make test` does the same with the corpus and with
+//! changes of it.
+
+use bouncert::duration::GoDuration;
+use bouncert::pki::authority::CertificateAuthority;
+use bouncert::pki::bundle::TrustBundle;
+use bouncert::pki::chain::{CertificateChain, KeyedChain};
+use bouncert::pki::key::PrivateKey;
+use bouncert::pki::{answer, csr};
+
+/// Reads a document as every field of a Secret.
+pub(crate) fn pem(text: &str) {
+    let _ = PrivateKey::from_pem(text);
+    let _ = KeyedChain::new(text, text);
+    let _ = CertificateAuthority::load(text, text, Some(text));
+    let _ = answer::assemble(text, &[text]);
+    if let (Ok(chain), Ok(bundle)) = (
+        CertificateChain::from_pem(text),
+        TrustBundle::from_pem(text),
+    ) {
+        assert_eq!(CertificateChain::from_pem(&chain.to_pem()), Ok(chain));
+        assert!(bundle.union(&bundle).len() <= bundle.len());
+    }
+}
+
+/// Reads a request for a certificate.
+pub(crate) fn request(text: &str) {
+    let _ = csr::read(text);
+    let _ = csr::ask_for_the_same(text, text);
+}
+
+/// Reads a duration; what is read is written so that it reads the same.
+pub(crate) fn duration(text: &str) {
+    if let Ok(duration) = text.parse::<GoDuration>() {
+        assert_eq!(duration.to_string().parse(), Ok(duration));
+    }
+}

@@ -1,0 +1,89 @@
+//! The fuzz targets' entries, with their corpus, with changes of it, and with documents that are
+//! made here; a bounded stand-in for `make fuzz`, which needs a nightly toolchain.
+
+#[path = "../../fuzz/entries.rs"]
+mod entries;
+
+use std::fs;
+use std::path::Path;
+
+use bouncert::clock::Clock;
+use bouncert::pki::authority::{CertificateAuthority, Serial};
+use bouncert::pki::csr;
+use bouncert::pki::key::{KeyAlgorithm, KeyEncoding, PrivateKey};
+use bouncert::pki::profile::{CaProfile, LeafProfile, LeafUsage};
+use proptest::prelude::*;
+
+fn corpus(target: &str) -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    let mut found: Vec<String> = fs::read_dir(root.join(target))
+        .unwrap()
+        .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap())
+        .collect();
+    assert!(!found.is_empty());
+    if target != "duration" {
+        found.extend(documents());
+    }
+    found
+}
+
+/// Good documents: changes of them get further than noise does.
+fn documents() -> [String; 3] {
+    let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
+    let pem = key.to_pem(KeyEncoding::Pkcs1).expose().clone();
+    let leaf = LeafProfile::new(LeafUsage::Client, "stowaway");
+    let request = csr::request(&leaf, &key).unwrap();
+    let profile = CaProfile::new("Hold", time::Duration::days(9));
+    let serial = Serial::from_random([1; 20]);
+    let ca = CertificateAuthority::self_signed(&profile, key, serial, Clock::System.now());
+    let certificate = ca.unwrap().certificate_pem();
+    [format!("{certificate}{pem}"), certificate, request]
+}
+
+/// Runs `entry` on the corpus of a target, and on changes of it.
+fn run(target: &str, entry: fn(&str)) {
+    let corpus = corpus(target);
+    corpus.iter().for_each(|text| entry(text));
+    let changes = proptest::collection::vec((any::<prop::sample::Index>(), any::<char>()), 0..6);
+    let which = any::<prop::sample::Index>();
+    let config = ProptestConfig {
+        cases: 400,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    proptest!(config, |(which in which, changes in changes, cut in any::<prop::sample::Index>())| {
+        let mut text: Vec<char> = which.get(&corpus).chars().collect();
+        for (at, change) in changes {
+            let at = at.index(text.len());
+            text[at] = change;
+        }
+        let whole: String = text.iter().collect();
+        entry(&whole);
+        let part: String = text[..cut.index(text.len())].iter().collect();
+        entry(&part);
+    });
+}
+
+#[test]
+fn no_document_of_a_secret_makes_a_reader_panic() {
+    run("pem", entries::pem);
+}
+
+#[test]
+fn no_request_for_a_certificate_makes_a_reader_panic() {
+    run("csr", entries::request);
+}
+
+#[test]
+fn no_duration_makes_a_reader_panic() {
+    run("duration", entries::duration);
+}
+
+#[test]
+fn what_is_larger_than_any_secret_is_refused_without_being_copied() {
+    let many = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n".repeat(40_000);
+    let begun = std::time::Instant::now();
+    entries::pem(&many);
+    entries::request(&many);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(2));
+}
