@@ -76,6 +76,8 @@ proptest! {
         prop_assert_eq!(issued.chain.leaf_facts().unwrap().not_after, ends);
         prop_assert_eq!(judge(&issued.chain, &long, ends), Ok(()));
         prop_assert!(judge(&issued.chain, &long, ends + Duration::seconds(1)).is_err());
-        openssl_verify(&issued.chain, &issued.anchors, "sslserver", ends).unwrap();
+        // OpenSSL takes the last second for the first that is too late.
+        let last = ends - Duration::seconds(1);
+        openssl_verify(&issued.chain, &issued.anchors, "sslserver", last).unwrap();
     }
 }
