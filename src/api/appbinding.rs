@@ -1,5 +1,10 @@
 //! `AppBinding` (`appcatalog.appscode.com/v1alpha1`, CONTRACT 2.8): how to reach an application.
 
+#![expect(
+    clippy::duplicated_attributes,
+    reason = "columns of a kind have types and paths in common"
+)]
+
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -3,6 +3,11 @@
 //! The CRDs generated from these types stand in where cert-manager is not installed; unknown parts
 //! are carried through.
 
+#![expect(
+    clippy::duplicated_attributes,
+    reason = "columns of a kind have types and paths in common"
+)]
+
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -1,5 +1,10 @@
 //! `PgBouncerVersion` (`catalog.kubedb.com/v1alpha1`, CONTRACT 1.6).
 
+#![expect(
+    clippy::duplicated_attributes,
+    reason = "columns of a kind have types and paths in common"
+)]
+
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -64,9 +64,10 @@ impl Report {
             Step::Roll(pod) => Some(pod.clone()),
             _ => None,
         });
-        let steps = plan.steps.iter().map(|step| StepReport {
+        let steps = plan.steps.iter().zip(plan.outline());
+        let steps = steps.map(|(step, does)| StepReport {
             step: step.to_string(),
-            does: does(plan, step),
+            does,
         });
         Self {
             namespace: plan.database.at.namespace.clone(),
@@ -78,49 +79,13 @@ impl Report {
     }
 }
 
-/// What a step does, in words.
-fn does(plan: &Plan, step: &Step) -> String {
-    match step {
-        Step::Pause => "the provisioner leaves the PgBouncer alone".to_owned(),
-        Step::Issue(alias) => {
-            let planned = plan.issue.iter().find(|issuance| issuance.alias == *alias);
-            planned.map_or_else(String::new, |issuance| {
-                let (kind, name) = (&issuance.issuer.kind, &issuance.issuer.name);
-                let revision = issuance.revision;
-                format!("{kind} {name} signs revision {revision} of {alias}")
-            })
-        }
-        Step::Stage => "publish trust in the old and the new issuer".to_owned(),
-        Step::HandOut => "publish the new client and exporter material".to_owned(),
-        Step::Switch => "publish server material, configuration and pod template".to_owned(),
-        Step::Surge => format!("start {} and prove it", plan.surge_pod()),
-        Step::Roll(pod) => {
-            let canary = if plan.is_canary(pod) {
-                ", with a login before the next"
-            } else {
-                ""
-            };
-            format!("drain {pod}, restart it, see it serve what was planned{canary}")
-        }
-        Step::Unsurge => format!("drain {} and take it away", plan.surge_pod()),
-        Step::Prove => "handshake with every pod and through the Service; log in".to_owned(),
-        Step::Commit => "write the change into the PgBouncer's spec".to_owned(),
-        Step::Retire => "delete what nobody needs any more".to_owned(),
-        Step::Resume => "the provisioner takes over again".to_owned(),
-    }
-}
-
 fn text(report: &Report) -> String {
     let at = format!("{}/{}", report.namespace, report.pooler);
     if report.steps.is_empty() {
         return format!("{at}: nothing to do");
     }
-    let widest = report.steps.iter().map(|step| step.step.len()).max();
-    let widest = widest.unwrap_or_default();
-    let steps = report.steps.iter().enumerate().map(|(n, step)| {
-        let (name, does) = (&step.step, &step.does);
-        format!("{:>3}. {name:<widest$}  {does}", n + 1)
-    });
+    let steps = report.steps.iter().enumerate();
+    let steps = steps.map(|(n, step)| format!("{:>3}. {}", n + 1, step.does));
     let steps: Vec<String> = steps.collect();
     format!(
         "{at}: {} certificates issued, {} pods restarted, undone in reverse order if a step fails\n{}",

@@ -128,10 +128,7 @@ impl Reporter {
 /// 16 hexadecimal digits that stand for `parts`.
 fn short_hash(parts: &[&str]) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, parts.join("\u{1f}").as_bytes());
-    digest
-        .as_ref()
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    let leading = digest.as_ref().iter().take(8);
+    let number = leading.fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+    format!("{number:016x}")
 }

@@ -287,7 +287,8 @@ where
     K: Resource<DynamicType = ()>,
 {
     let kind = K::kind(&()).into_owned();
-    match tokio::time::timeout(CALL_TIMEOUT, call).await {
+    // Boxed, because the client's futures are large and every caller's would contain them.
+    match tokio::time::timeout(CALL_TIMEOUT, Box::pin(call)).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(source)) => Err(ClusterError::Call {
             verb,

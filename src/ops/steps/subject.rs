@@ -54,7 +54,9 @@ impl Bench<'_> {
 
     /// What is around the PgBouncer of one side.
     pub(super) async fn around(&self, bouncer: &PgBouncer) -> Result<Surroundings, StepError> {
-        Ok(surroundings::read(self.cluster, bouncer, self.kind).await?)
+        // Boxed, because every step's future would contain it.
+        let read = surroundings::read(self.cluster, bouncer, self.kind);
+        Ok(Box::pin(read).await?)
     }
 
     /// The input of all objects of one side, with the PgBouncer they are for.
