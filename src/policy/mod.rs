@@ -112,6 +112,7 @@ struct Field {
 
 impl Policies {
     /// The set that is built in: `policies/default.yaml`.
+    #[expect(clippy::missing_panics_doc, reason = "a constant, which a test reads")]
     #[expect(
         clippy::expect_used,
         reason = "parsed from a constant, which a test reads"

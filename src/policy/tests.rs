@@ -23,7 +23,7 @@ pub(super) fn request() -> Request {
 }
 
 fn policy(name: &str, spec: &str) -> String {
-    let spec: String = spec.lines().map(|line| format!("  {line}\n")).collect();
+    let spec: String = spec.lines().flat_map(|line| ["  ", line, "\n"]).collect();
     format!(
         "---\napiVersion: policy.cert-manager.io/v1alpha1\nkind: CertificateRequestPolicy\n\
          metadata:\n  name: {name}\nspec:\n{spec}"

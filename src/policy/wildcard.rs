@@ -58,13 +58,12 @@ mod tests {
     fn by_definition(pattern: &[char], text: &[char]) -> bool {
         match (pattern.split_first(), text.split_first()) {
             (None, None) => true,
-            (None, Some(_)) => false,
             (Some(('*', rest)), None) => by_definition(rest, text),
             (Some(('*', rest)), Some((_, tail))) => {
                 by_definition(rest, text) || by_definition(pattern, tail)
             }
             (Some((head, rest)), Some((first, tail))) => head == first && by_definition(rest, tail),
-            (Some(_), None) => false,
+            (None, Some(_)) | (Some(_), None) => false,
         }
     }
 
