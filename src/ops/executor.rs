@@ -103,7 +103,8 @@ impl<'a> Execution<'a> {
             .max(time::Duration::ZERO)
             .unsigned_abs();
         let bench = self.bench();
-        let acting = timeout(bound.min(longest), bench.act(&step));
+        // Boxed, as every act is: the largest is many kilobytes.
+        let acting = timeout(bound.min(longest), Box::pin(bench.act(&step)));
         let event = tokio::select! {
             acted = acting => match acted {
                 Ok(Ok(note)) => Event::Succeeded(note),
@@ -131,7 +132,7 @@ impl<'a> Execution<'a> {
                 .unsigned_abs();
             let bench = self.bench();
             let undone = tokio::select! {
-                undone = timeout(bound.min(longest), bench.undo(&step)) => undone,
+                undone = timeout(bound.min(longest), Box::pin(bench.undo(&step))) => undone,
                 () = self.operator.stopping() => return Ok(Left::Interrupted),
             };
             let failure = match undone {

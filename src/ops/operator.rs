@@ -97,7 +97,7 @@ impl Operator {
                 self.unhold(at).await?;
                 Ok(Next::Wait)
             }
-            _ => self.admit(at).await,
+            _ => Box::pin(self.admit(at)).await,
         }
     }
 
@@ -178,7 +178,7 @@ impl Operator {
                 None => return Ok(Next::Wait),
             },
         };
-        match Execution::new(self, at, ledger).run().await? {
+        match Box::pin(Execution::new(self, at, ledger).run()).await? {
             Left::Ended | Left::Interrupted => Ok(Next::Wait),
         }
     }

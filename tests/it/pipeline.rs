@@ -154,9 +154,9 @@ async fn modes_can_be_changed_alone(stage: &Stage) {
         .openssl_ca("pgbouncer-ca", "/CN=pgbouncer/O=kubedb")
         .await;
     stage.example("pb-issuer").await;
-    let issuer = json!({"kind": "Issuer", "name": "pb-issuer"});
-    let issued = json!({"issuerRef": issuer, "sslMode": "disable"});
-    stage.request("issue-only", issued).await;
+    let by = json!({"kind": "Issuer", "name": "pb-issuer"});
+    let asked = json!({"issuerRef": by, "sslMode": "disable"});
+    stage.request("issue-only", asked).await;
     stage.successful("issue-only").await;
     assert_eq!(
         served(stage, "pb").await,

@@ -106,7 +106,7 @@ pub enum StepError {
         name: String,
         /// Why.
         #[source]
-        source: SessionError,
+        source: Box<SessionError>,
     },
     /// The pooler's console is of no help.
     #[error("the console of {name} does not do its part")]
@@ -115,7 +115,7 @@ pub enum StepError {
         name: String,
         /// Why.
         #[source]
-        source: ConsoleError,
+        source: Box<ConsoleError>,
     },
     /// Our own side of TLS.
     #[error("the published material is of no use for a login to {address}")]
@@ -163,6 +163,14 @@ impl std::fmt::Display for Leaf {
 // === impl StepError ===
 
 impl StepError {
+    /// Trouble with the console of the pod `name`.
+    pub(super) fn console(name: impl Into<String>, source: ConsoleError) -> Self {
+        Self::Console {
+            name: name.into(),
+            source: Box::new(source),
+        }
+    }
+
     /// Whether trying again may help.
     pub fn retry(&self) -> Retry {
         match self {

@@ -62,7 +62,7 @@ impl Bench<'_> {
             Step::Switch => self.switch().await?,
             Step::Surge => self.surge(Side::Target).await?,
             Step::Roll(pod) => return self.roll(pod).await,
-            Step::Unsurge => return self.unsurge().await,
+            Step::Unsurge => return self.unsurge(Side::Target).await,
             Step::Prove => self.prove(Side::Target).await?,
             Step::Commit => self.commit(Side::Target).await?,
             Step::Retire => self.retire().await?,
@@ -81,7 +81,9 @@ impl Bench<'_> {
             Step::Switch => self.switch_back().await,
             Step::Roll(pod) => self.put_back(pod).await,
             // Without a switch to undo, nothing else takes the surge pod away.
-            Step::Surge if self.plan.change == Change::Restart => self.unsurge().await.map(drop),
+            Step::Surge if self.plan.change == Change::Restart => {
+                self.unsurge(Side::Former).await.map(drop)
+            }
             Step::Surge | Step::Unsurge | Step::Prove | Step::Retire | Step::Resume => Ok(()),
             Step::Commit => self.commit(Side::Former).await,
         };

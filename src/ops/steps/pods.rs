@@ -9,12 +9,13 @@ use serde_json::{Value, json};
 use std::net::{IpAddr, SocketAddr};
 
 use super::look::{Look, OFTEN};
-use super::{Bench, StepError};
+use super::{Bench, Side, StepError};
 use crate::api::annotations::{DIGEST, SERVING_LABEL};
 use crate::api::{PetSet, PgBouncer};
 use crate::blueprint::{WorkloadKind, labels, port};
 use crate::cluster::{Cluster, ClusterError};
 use crate::names::ObjectRef;
+use crate::ops::plan::PlannedPod;
 
 /// Restarts of a container after which its pod counts as broken and not as slow.
 const RESTARTS_MAX: i32 = 3;
@@ -121,8 +122,9 @@ pub(super) fn trouble(pod: &Pod) -> (String, bool) {
 
 impl Bench<'_> {
     /// A pod; `None` if there is none of that name.
-    pub(super) async fn pod(&self, name: &str) -> Result<Option<Pod>, StepError> {
-        Ok(self.cluster.get::<Pod>(&self.beside(name)).await?)
+    pub(super) async fn pod(&self, name: &str) -> Result<Option<Box<Pod>>, StepError> {
+        let found = self.cluster.get::<Pod>(&self.beside(name)).await?;
+        Ok(found.map(Box::new))
     }
 
     /// All pods of the PgBouncer.
@@ -184,6 +186,7 @@ impl Bench<'_> {
                 if reached == (serving == Serving::Yes) {
                     return Ok(Look::Found(()));
                 }
+                self.live().await?;
                 Ok(Look::Missing(match serving {
                     Serving::Yes => format!("the Service to lead to pod {name}"),
                     Serving::No => format!("the Service to lead to pod {name} no longer"),
@@ -214,9 +217,10 @@ impl Bench<'_> {
             }))
     }
 
-    /// Waits until `pod` may go: all others serve, and no disruption budget is used up (I3).
-    pub(super) async fn await_company(&self, pod: &Pod) -> Result<(), StepError> {
+    /// Waits until `pod` may go: the others serve, and no disruption budget is used up (I3).
+    pub(super) async fn await_company(&self, pod: &Pod, side: Side) -> Result<(), StepError> {
         let name = pod.name_any();
+        let least = self.company(&name, side);
         self.waiting
             .until(OFTEN, || async {
                 let pods = self.pods().await?;
@@ -225,21 +229,32 @@ impl Bench<'_> {
                     .filter(|other| other.name_any() != name && is_ready(other))
                     .filter(|other| is_labelled(other))
                     .count();
-                let least = self.plan.replicas.max(2) - 1;
-                if u32::try_from(others).unwrap_or(u32::MAX) < least {
+                if others < least {
+                    self.live().await?;
                     let text = format!("{least} other pods to serve before {name} goes");
                     return Ok(Look::Missing(text));
                 }
                 let budget: Option<PodDisruptionBudget> =
                     self.cluster.get(&self.plan.database.at).await?;
-                let allowed = budget.and_then(|budget| budget.status);
-                if allowed.is_some_and(|status| status.disruptions_allowed.unwrap_or(0) < 1) {
+                let status = budget.and_then(|budget| budget.status);
+                if status.is_some_and(|status| status.disruptions_allowed.unwrap_or(0) < 1) {
                     let text = format!("the PodDisruptionBudget to allow that {name} goes");
                     return Ok(Look::Missing(text));
                 }
                 Ok(Look::Found(()))
             })
             .await
+    }
+
+    /// How many others have to serve before a pod goes. Going back, one that did not serve before
+    /// the request is not waited for; and where the only pod did not, it needs no company.
+    fn company(&self, name: &str, side: Side) -> usize {
+        let served = |pod: &&PlannedPod| side == Side::Target || pod.ready;
+        if self.plan.replicas > 1 {
+            let others = self.plan.pods.iter().filter(|pod| pod.name != name);
+            return others.filter(served).count();
+        }
+        usize::from(self.plan.pods.iter().all(|pod| served(&pod)))
     }
 }
 

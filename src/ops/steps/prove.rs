@@ -86,7 +86,7 @@ impl Bench<'_> {
                     Err(error) => Err(error),
                 };
                 let name = name.clone();
-                asked.map_err(|source| StepError::Console { name, source })?;
+                asked.map_err(|source| StepError::console(name, source))?;
                 Ok(Look::Found(()))
             })
             .await
@@ -131,7 +131,7 @@ impl Bench<'_> {
         match login::prove(&target, &bouncer.spec.database.database_name).await {
             Ok(()) => Ok(()),
             Err(source) if is_about_the_change(&source) => {
-                let name = name.to_owned();
+                let (name, source) = (name.to_owned(), Box::new(source));
                 Err(StepError::Login { name, source })
             }
             Err(error) => {

@@ -49,19 +49,12 @@ impl Bench<'_> {
         let digest = self.wanted_digest(side).await?;
         let mut note = Note::default();
         if let Some(pod) = self.pod(name).await?
-            && self.is_stale(Some(&pod), &digest, not)
+            && is_stale(Some(&pod), &digest, not)
         {
             note = self.take_out(&pod, side).await?;
         }
-        self.bring_in(name, &digest, side).await?;
+        Box::pin(self.bring_in(name, &digest, side)).await?;
         Ok(note)
-    }
-
-    /// Whether a pod has to be replaced. One that is missing has been.
-    pub(super) fn is_stale(&self, pod: Option<&Pod>, digest: &str, not: Option<&str>) -> bool {
-        pod.is_some_and(|pod| {
-            digest_of(pod) != Some(digest) || (not.is_some() && pod.uid().as_deref() == not)
-        })
     }
 
     /// Puts a pod that is still there back into service: what undoing a roll owes.
@@ -87,13 +80,13 @@ impl Bench<'_> {
     }
 
     /// Takes the surge pod away.
-    pub(super) async fn unsurge(&self) -> Result<Note, StepError> {
+    pub(super) async fn unsurge(&self, side: Side) -> Result<Note, StepError> {
         let name = self.plan.surge_pod();
         let mut note = Note::default();
         if self.set().await?.replicas > self.plan.replicas {
-            if let Some(pod) = self.pod(&name).await?.filter(is_ready) {
-                self.await_company(&pod).await?;
-                let drained = self.drain(&pod).await?;
+            if let Some(pod) = self.pod(&name).await?.filter(|pod| is_ready(pod)) {
+                self.await_company(&pod, side).await?;
+                let drained = Box::pin(self.drain(&pod)).await?;
                 note = drained.note;
                 drained.forget();
             }
@@ -112,17 +105,19 @@ impl Bench<'_> {
             return Ok(Note::default());
         }
         if !is_ready(pod) {
-            // Nobody is served by it, so nobody has to leave it.
-            self.cluster.evict(&self.beside(pod.name_any())).await?;
+            // Nobody is served by it, so nobody has to leave it, and no budget protects anybody.
+            let at = self.beside(pod.name_any());
+            if let Eviction::Refused { .. } = self.cluster.evict(&at).await? {
+                self.cluster
+                    .delete::<Pod>(&at, pod.uid().as_deref())
+                    .await?;
+            }
             self.await_gone(pod).await?;
             return Ok(Note::default());
         }
         loop {
-            // A single replica that is undone was joined by a surge pod, if it ever served.
-            if self.plan.replicas > 1 || side == Side::Target {
-                self.await_company(pod).await?;
-            }
-            let drained = self.drain(pod).await?;
+            self.await_company(pod, side).await?;
+            let drained = Box::pin(self.drain(pod)).await?;
             match self.cluster.evict(&self.beside(pod.name_any())).await {
                 Ok(Eviction::Evicted | Eviction::Gone) => {
                     let note = drained.note;
@@ -157,18 +152,20 @@ impl Bench<'_> {
             leave: self.plan.drain.leave.to_std().unwrap_or_default(),
             quiesce: self.plan.drain.quiesce.to_std().unwrap_or_default(),
         };
-        let target = match self.console(&self.live().await?, pod).await {
+        let target = match Box::pin(self.console(&self.live().await?, pod)).await {
             Ok(target) => target,
             Err(error) => return self.undrainable(pod, &limits, &error).await,
         };
-        let report = match drain::drain(&target, &limits).await {
+        let report = match Box::pin(drain::drain(&target, &limits)).await {
             Ok(report) => report,
             Err(source) if is_shut_out(&source) => {
                 return self.undrainable(pod, &limits, &source).await;
             }
             Err(source) => {
-                let name = format!("pod {}", pod.name_any());
-                return Err(StepError::Console { name, source });
+                return Err(StepError::console(
+                    format!("pod {}", pod.name_any()),
+                    source,
+                ));
             }
         };
         let count = |n| u32::try_from(n).unwrap_or(u32::MAX);
@@ -212,7 +209,7 @@ impl Bench<'_> {
         }
         let bouncer = self.live().await?;
         let name = pod.name_any();
-        let target = match self.console(&bouncer, pod).await {
+        let target = match Box::pin(self.console(&bouncer, pod)).await {
             Ok(target) => target,
             Err(StepError::Probe { .. } | StepError::NoAddress(_)) => return Ok(()),
             Err(error) => return Err(error),
@@ -220,7 +217,7 @@ impl Bench<'_> {
         match drain::release(&target).await {
             Ok(()) => Ok(()),
             Err(error) if is_shut_out(&error) => Ok(()),
-            Err(source) => Err(StepError::Console { name, source }),
+            Err(source) => Err(StepError::console(format!("pod {name}"), source)),
         }
     }
 
@@ -234,7 +231,7 @@ impl Bench<'_> {
         let bouncer = self.bouncer(side).await?;
         self.prove_leaf(&bouncer, &pod, side).await?;
         if side == Side::Target && self.plan.is_canary(name) {
-            self.prove_login(&bouncer, &pod).await?;
+            Box::pin(self.prove_login(&bouncer, &pod)).await?;
         }
         self.label(&pod, Serving::Yes).await?;
         self.await_service(&pod, Serving::Yes).await?;
@@ -242,10 +239,12 @@ impl Bench<'_> {
         Ok(())
     }
 
-    async fn await_ready(&self, name: &str, digest: &str) -> Result<Pod, StepError> {
+    async fn await_ready(&self, name: &str, digest: &str) -> Result<Box<Pod>, StepError> {
         self.waiting
             .until(OFTEN, || async {
                 let Some(pod) = self.pod(name).await?.filter(|pod| !is_leaving(pod)) else {
+                    // Nobody makes it if what it is made for has gone.
+                    self.live().await?;
                     return Ok(Look::Missing(format!("pod {name} to be made")));
                 };
                 if digest_of(&pod) != Some(digest) {
@@ -274,6 +273,13 @@ impl Bench<'_> {
             })
             .await
     }
+}
+
+/// Whether a pod has to be replaced. One that is missing has been.
+pub(super) fn is_stale(pod: Option<&Pod>, digest: &str, not: Option<&str>) -> bool {
+    pod.is_some_and(|pod| {
+        digest_of(pod) != Some(digest) || (not.is_some() && pod.uid().as_deref() == not)
+    })
 }
 
 /// A pod that has been drained.

@@ -7,6 +7,7 @@
 use kube::ResourceExt;
 
 use super::pods::{Serving, is_ready};
+use super::roll::is_stale;
 use super::{Bench, Side, StepError};
 use crate::blueprint::{Workload, build, mounts_material};
 use crate::names::Alias;
@@ -19,7 +20,7 @@ impl Bench<'_> {
         if self.issues_server() {
             self.publish(Alias::Server).await?;
         }
-        self.apply(Side::Target).await.map(drop)
+        Box::pin(self.apply(Side::Target)).await.map(drop)
     }
 
     /// Publishes what was there before and brings every pod to it.
@@ -30,7 +31,7 @@ impl Bench<'_> {
         if self.plan.steps.contains(&Step::Stage) {
             self.unstage().await?;
         }
-        self.apply(Side::Former).await?;
+        Box::pin(self.apply(Side::Former)).await?;
         self.converge(Side::Former).await?;
         // The pods that used it are gone.
         self.withdraw_if_new(Alias::Server).await
@@ -48,7 +49,8 @@ impl Bench<'_> {
         if set.digest.as_ref() == Some(&digest) {
             return Ok(digest);
         }
-        self.apply(side).await
+        // Boxed: building all objects takes much room, and is done now and then only.
+        Box::pin(self.apply(side)).await
     }
 
     /// Writes configuration and pod template of one side; returns the digest of its pods. The number
@@ -96,9 +98,9 @@ impl Bench<'_> {
         let mut stale: Vec<(bool, &PlannedPod)> = Vec::new();
         for planned in &self.plan.pods {
             let found = self.pod(&planned.name).await?;
-            if self.is_stale(found.as_ref(), &digest, None) {
-                stale.push((found.as_ref().is_some_and(is_ready), planned));
-            } else if let Some(pod) = found.filter(is_ready) {
+            if is_stale(found.as_deref(), &digest, None) {
+                stale.push((found.as_deref().is_some_and(is_ready), planned));
+            } else if let Some(pod) = found.filter(|pod| is_ready(pod)) {
                 self.label(&pod, Serving::Yes).await?;
             }
         }
@@ -111,7 +113,7 @@ impl Bench<'_> {
             self.replace(&planned.name, None, side).await?;
         }
         if self.set().await?.replicas > self.plan.replicas {
-            self.unsurge().await?;
+            self.unsurge(side).await?;
         }
         Ok(())
     }
