@@ -46,7 +46,7 @@ bench: ## Measure what is worth measuring
 	$(CARGO) bench
 
 fuzz: ## Fuzz the parsers, a minute each (needs a nightly toolchain and cargo-fuzz)
-	@for target in pem csr duration; do \
+	@for target in pem csr duration policy; do \
 	  $(CARGO) +nightly fuzz run $$target -- -max_total_time=60 -rss_limit_mb=512 || exit 1; \
 	done
 

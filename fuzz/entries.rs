@@ -7,6 +7,7 @@ use bouncert::pki::bundle::TrustBundle;
 use bouncert::pki::chain::{CertificateChain, KeyedChain};
 use bouncert::pki::key::PrivateKey;
 use bouncert::pki::{answer, csr};
+use bouncert::policy::Policies;
 
 /// Reads a document as every field of a Secret.
 pub(crate) fn pem(text: &str) {
@@ -34,4 +35,9 @@ pub(crate) fn duration(text: &str) {
     if let Ok(duration) = text.parse::<GoDuration>() {
         assert_eq!(duration.to_string().parse(), Ok(duration));
     }
+}
+
+/// Reads policies.
+pub(crate) fn policy(text: &str) {
+    let _ = Policies::parse(text);
 }

@@ -21,7 +21,7 @@ fn corpus(target: &str) -> Vec<String> {
         .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap())
         .collect();
     assert!(!found.is_empty());
-    if target != "duration" {
+    if ["pem", "csr"].contains(&target) {
         found.extend(documents());
     }
     found
@@ -77,6 +77,11 @@ fn no_request_for_a_certificate_makes_a_reader_panic() {
 #[test]
 fn no_duration_makes_a_reader_panic() {
     run("duration", entries::duration);
+}
+
+#[test]
+fn no_policy_makes_a_reader_panic() {
+    run("policy", entries::policy);
 }
 
 #[test]
