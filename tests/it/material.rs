@@ -103,7 +103,7 @@ impl Scene {
             .into_iter()
             .find(|wanted| wanted.alias == alias)
             .unwrap();
-        wanted.issuer.name = issuer.to_owned();
+        issuer.clone_into(&mut wanted.issuer.name);
         wanted
     }
 

@@ -80,17 +80,31 @@ fn forms(pem: &str) -> Vec<String> {
         middle(&body),
         middle(&STANDARD.encode(pem)),
         list(secret),
-        secret.iter().map(|octet| format!("{octet:02x}")).collect(),
+        secret
+            .iter()
+            .fold(String::new(), |hex, octet| format!("{hex}{octet:02x}")),
     ]
 }
 
-/// The forms of every key that is stored now.
+/// The forms of every key that is stored now. That they are found where the keys may be, in the
+/// Secrets, shows that looking for them means something.
 async fn keys(stage: &Stage) -> Vec<(String, Vec<String>)> {
-    let secrets = stage
-        .api::<Secret>()
-        .list(&ListParams::default())
-        .await
+    let request = http::Request::get("/api/v1/secrets")
+        .body(Vec::new())
         .unwrap();
+    let answer = stage.client.request_text(request).await.unwrap();
+    let secrets = stage.api::<Secret>();
+    let keys = keys_of(&secrets.list(&ListParams::default()).await.unwrap().items);
+    for (name, forms) in &keys {
+        assert!(
+            answer.contains(&forms[1]),
+            "the key of {name} is not where it belongs"
+        );
+    }
+    keys
+}
+
+fn keys_of(secrets: &[Secret]) -> Vec<(String, Vec<String>)> {
     secrets
         .iter()
         .filter_map(|secret| {

@@ -456,6 +456,10 @@ impl Drop for Stage {
 }
 
 /// A ReconfigureTLS request.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the callers' literals read better"
+)]
 pub(crate) fn request(name: &str, bouncer: &str, tls: Value) -> Value {
     json!({
         "apiVersion": "ops.kubedb.com/v1alpha1", "kind": "PgBouncerOpsRequest",

@@ -38,7 +38,7 @@ async fn requests_queue_and_the_superseded_is_skipped() {
         }
         stage
             .api::<PgBouncerOpsRequest>()
-            .delete(name, &Default::default())
+            .delete(name, &kube::api::DeleteParams::default())
             .await
             .unwrap();
         Err(newer.metadata.creation_timestamp)

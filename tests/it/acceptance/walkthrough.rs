@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bouncert::api::common::find_condition;
+use bouncert::api::common::{Condition, find_condition};
 use bouncert::api::{AppBinding, PetSet, PgBouncer, SslMode};
 use bouncert::names::Fingerprint;
 use bouncert::pgbouncer::probe::{Served, fingerprint};
@@ -382,7 +382,7 @@ async fn conditions_tell_the_story(stage: &Stage) {
         let request = stage.successful(name).await;
         let status = request.status.unwrap();
         let has =
-            |type_: &str| find_condition(&status.conditions, type_).is_some_and(|c| c.is_true());
+            |type_: &str| find_condition(&status.conditions, type_).is_some_and(Condition::is_true);
         for type_ in [
             "ReconfigureTLS",
             "DatabasePauseSucceeded",
