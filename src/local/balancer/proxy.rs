@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -66,8 +67,19 @@ async fn carry(mut client: TcpStream, backends: Backends, start: usize) {
     // the copy.
     let _ = client.set_nodelay(true);
     let _ = server.set_nodelay(true);
-    // One side that stops sending is passed on as such; an error means that one side is gone.
-    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+    let (mut from_client, mut to_client) = client.split();
+    let (mut from_server, mut to_server) = server.split();
+    // Each direction ends by itself, and what it has read is passed on first: a server that refuses
+    // a certificate says so and hangs up, and the client that is still talking must hear it.
+    let upwards = async {
+        let _ = tokio::io::copy(&mut from_client, &mut to_server).await;
+        let _ = to_server.shutdown().await;
+    };
+    let downwards = async {
+        let _ = tokio::io::copy(&mut from_server, &mut to_client).await;
+        let _ = to_client.shutdown().await;
+    };
+    tokio::join!(upwards, downwards);
 }
 
 /// A connection to the first endpoint, from `start` on in turn, that accepts.
@@ -100,7 +112,7 @@ async fn connect(mut backends: Backends, start: usize) -> Option<TcpStream> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::io::AsyncReadExt as _;
     use tokio::task::JoinSet;
 
     use super::*;
@@ -187,6 +199,31 @@ mod tests {
         let mut name = [0_u8; 3];
         client.read_exact(&mut name).await.unwrap();
         assert_eq!(&name, b"one");
+    }
+
+    #[tokio::test]
+    async fn the_last_words_of_a_server_reach_a_client_that_is_still_talking() {
+        let rig = rig(Vec::new()).await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        rig.backends.send_replace(Arc::new(vec![address]));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            loop {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                // What the client says is never read, so closing resets the connection.
+                let mut first = [0_u8; 1];
+                socket.read_exact(&mut first).await.unwrap();
+                socket.write_all(b"refused").await.unwrap();
+            }
+        });
+        for _ in 0..50 {
+            let mut client = TcpStream::connect(rig.address).await.unwrap();
+            client.write_all(&[7; 4_000]).await.unwrap();
+            let mut words = Vec::new();
+            let _ = client.read_to_end(&mut words).await;
+            assert_eq!(words, b"refused");
+        }
     }
 
     #[tokio::test]
