@@ -1,4 +1,4 @@
-//! Short-lived tokens of ServiceAccounts.
+//! Short-lived tokens of a ServiceAccount.
 
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;

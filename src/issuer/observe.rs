@@ -109,23 +109,19 @@ impl Issuers {
         // What is wrong with the issuer is said before what cert-manager says about it: it is the
         // better message.
         let way = match observed.kind()? {
-            IssuerKind::SelfSigned => Way::Native(Signer::self_signed(name.clone())),
+            IssuerKind::SelfSigned => Way::Native(Box::new(Signer::self_signed(name.clone()))),
             IssuerKind::Ca { secret, pointers } => {
                 let content = self.cluster.get::<Secret>(&secret).await;
                 let content = content.map_err(|source| IssuerError::Lookup {
                     issuer: name.clone(),
                     source: Box::new(source),
                 })?;
-                Way::Native(Signer::ca(
-                    name.clone(),
-                    secret,
-                    content.as_ref(),
-                    pointers,
-                )?)
+                let signer = Signer::ca(name.clone(), secret, content.as_ref(), pointers)?;
+                Way::Native(Box::new(signer))
             }
             IssuerKind::Vault(spec) => {
                 let namespace = &observed.secret_namespace;
-                Way::Vault(Vault::new(&self.cluster, name, namespace, spec)?)
+                Way::Vault(Box::new(Vault::new(&self.cluster, name, namespace, spec)?))
             }
             IssuerKind::Delegated => Way::Delegated,
         };
@@ -147,8 +143,8 @@ impl Issuers {
 
 /// How an issuer that was read signs.
 enum Way<'a> {
-    Native(Signer),
-    Vault(Vault<'a>),
+    Native(Box<Signer>),
+    Vault(Box<Vault<'a>>),
     Delegated,
 }
 

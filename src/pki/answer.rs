@@ -54,10 +54,10 @@ pub fn assemble(certificate: &str, authorities: &[&str]) -> Result<Answer, Answe
     }
     let unreadable = || AnswerError::Certificate(PemError::BadCertificate { position: 1 });
     let facts = CertificateFacts::read(&leaf).ok_or_else(unreadable)?;
-    let signed = Signed::read(&leaf).map_err(|_| unreadable())?;
+    let signature = Signed::read(&leaf).map_err(|_| unreadable())?;
     let signer = found.iter().position(|candidate| {
         CaView::read(candidate)
-            .is_ok_and(|view| view.facts.subject == facts.issuer && signed.is_by(&view.spki))
+            .is_ok_and(|view| view.facts.subject == facts.issuer && signature.is_by(&view.spki))
     });
     let Some(signer) = signer else {
         // A leaf that signs itself is its own anchor.

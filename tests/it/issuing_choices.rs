@@ -78,7 +78,7 @@ const WAITING_KEY: &str = "billing-client-cert-r1-key";
 fn elsewhere(scene: &Scene) -> Wanted {
     let mut wanted = scene.wanted(Alias::Client, "lighthouse");
     wanted.issuer.api_group = Some("issuers.example.org".to_owned());
-    wanted.issuer.kind = "Beacon".to_owned();
+    "Beacon".clone_into(&mut wanted.issuer.kind);
     wanted
 }
 

@@ -43,7 +43,9 @@ fn documents() -> [String; 3] {
 /// Runs `entry` on the corpus of a target, and on changes of it.
 fn run(target: &str, entry: fn(&str)) {
     let corpus = corpus(target);
-    corpus.iter().for_each(|text| entry(text));
+    for text in &corpus {
+        entry(text);
+    }
     let changes = proptest::collection::vec((any::<prop::sample::Index>(), any::<char>()), 0..6);
     let which = any::<prop::sample::Index>();
     let config = ProptestConfig {

@@ -199,13 +199,13 @@ impl<'a> Vault<'a> {
         body: &Value,
     ) -> Result<Redacted<String>, VaultError> {
         let mut answer = self.post(server, LOG_IN, (path, &[], body)).await?;
-        match answer["auth"]["client_token"].take() {
-            Value::String(token) => Ok(Redacted::new(token)),
-            _ => Err(VaultError::Malformed {
-                what: LOG_IN,
-                field: "auth.client_token",
-            }),
+        if let Value::String(token) = answer["auth"]["client_token"].take() {
+            return Ok(Redacted::new(token));
         }
+        Err(VaultError::Malformed {
+            what: LOG_IN,
+            field: "auth.client_token",
+        })
     }
 
     async fn post(
