@@ -79,12 +79,15 @@ impl Stage {
 
     /// Starts the daemon.
     pub(crate) fn start_daemon(&mut self) {
+        self.start_daemon_with(DaemonOptions::default());
+    }
+
+    /// Starts the daemon with options of the test's own.
+    pub(crate) fn start_daemon_with(&mut self, options: DaemonOptions) {
         self.stop_daemon = CancellationToken::new();
         let (client, stop) = (self.client.clone(), self.stop_daemon.clone());
         self.daemon.spawn(async move {
-            daemon::run(client, DaemonOptions::default(), stop)
-                .await
-                .unwrap();
+            daemon::run(client, options, stop).await.unwrap();
         });
     }
 

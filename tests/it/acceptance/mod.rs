@@ -2,5 +2,6 @@
 
 mod creation;
 mod deletion;
+mod issuers;
 mod queue;
 mod walkthrough;
