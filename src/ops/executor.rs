@@ -29,6 +29,9 @@ pub const ABORT: &str = "bouncert.dev/abort";
 /// How often a running act is interrupted to see whether somebody asks to stop.
 const ATTEND: Duration = Duration::from_millis(500);
 
+/// How long a daemon that stops takes to put pods back into service.
+const CALM: Duration = Duration::from_secs(5);
+
 /// How the executor left a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Left {
@@ -115,7 +118,7 @@ impl<'a> Execution<'a> {
                 kind: FailureKind::Aborted,
                 cause: "somebody asked to stop".to_owned(),
             }),
-            () = self.operator.stopping() => return Ok(Left::Interrupted),
+            () = self.operator.stopping() => return Ok(self.interrupted(&bench).await),
         };
         self.waiting.clear();
         self.record(index, event).await?;
@@ -133,7 +136,7 @@ impl<'a> Execution<'a> {
             let bench = self.bench();
             let undone = tokio::select! {
                 undone = timeout(bound.min(longest), Box::pin(bench.undo(&step))) => undone,
-                () = self.operator.stopping() => return Ok(Left::Interrupted),
+                () = self.operator.stopping() => return Ok(self.interrupted(&bench).await),
             };
             let failure = match undone {
                 Ok(Ok(())) => break,
@@ -152,6 +155,13 @@ impl<'a> Execution<'a> {
         self.waiting.clear();
         self.record(index, Event::Undone).await?;
         Ok(Left::Ended)
+    }
+
+    /// The daemon stops in the middle of an act. Nothing is journalled; the next one goes on.
+    async fn interrupted(&self, bench: &Bench<'_>) -> Left {
+        tracing::info!(ops.request = %self.at, "interrupted; to be carried on by the next daemon");
+        let _in_time = timeout(CALM, Box::pin(bench.calm())).await;
+        Left::Interrupted
     }
 
     /// Writes a line, then tells people what it means.

@@ -171,7 +171,23 @@ impl Operator {
     /// Carries on a request that is Progressing.
     async fn carry_on(&self, request: &PgBouncerOpsRequest) -> Result<Next, OpsError> {
         let at = crate::cluster::reference(request);
-        let ledger = match Ledger::load(&self.cluster, request).await? {
+        let kept = Ledger::load(&self.cluster, request).await;
+        if let Err(error @ OpsError::ReadLedger { .. }) = &kept {
+            // Nothing is done by guess; a person has to look.
+            tracing::error!(ops.request = %at, error = error as &dyn std::error::Error, "stuck");
+            let message = format!(
+                "{}: it was left by another version of Bouncert, or damaged; run that version, or \
+                 remove condition Paused from the PgBouncer and delete this request",
+                chain(error)
+            );
+            let news = News {
+                trouble: true,
+                reason: "Stuck",
+                message,
+            };
+            self.report(&at, &news).await;
+        }
+        let ledger = match kept? {
             Some(ledger) => ledger,
             None => match self.make_plan(request).await? {
                 Some(plan) => Ledger::open(&self.cluster, request, plan).await?,

@@ -57,7 +57,6 @@ struct Before {
 async fn before(stage: &Stage, name: &str) -> Before {
     let labels = ListParams::default().labels(&format!("app.kubernetes.io/instance={name}"));
     let secrets = stage.api::<Secret>().list(&labels).await.unwrap();
-    let pods = stage.api::<Pod>().list(&labels).await.unwrap();
     Before {
         spec: serde_json::to_value(&stage.bouncer(name).await.spec).unwrap(),
         served: served(stage, name).await,
@@ -70,11 +69,18 @@ async fn before(stage: &Stage, name: &str) -> Before {
                 )
             })
             .collect(),
-        pods: pods
-            .into_iter()
-            .map(|pod| (pod.name_any(), pod.labels().contains_key(SERVING_LABEL)))
-            .collect(),
+        pods: in_service(stage, name).await,
     }
+}
+
+/// The pods, and whether the Service may send clients to them.
+async fn in_service(stage: &Stage, name: &str) -> BTreeMap<String, bool> {
+    let labels = ListParams::default().labels(&format!("app.kubernetes.io/instance={name}"));
+    let pods = stage.api::<Pod>().list(&labels).await.unwrap();
+    pods.into_iter()
+        .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+        .map(|pod| (pod.name_any(), pod.labels().contains_key(SERVING_LABEL)))
+        .collect()
 }
 
 async fn served(stage: &Stage, name: &str) -> Vec<Option<Fingerprint>> {
@@ -246,7 +252,16 @@ async fn deaths_of_the_daemon_are_survived(stage: &mut Stage, old: &Before) {
         if phase.is_some_and(RequestPhase::is_terminal) {
             break;
         }
-        stage.kill_daemon().await;
+        if life % 2 == 0 {
+            stage.kill_daemon().await;
+        } else {
+            stage.dismiss_daemon().await;
+            let pods = in_service(stage, "till").await;
+            assert!(
+                pods.values().all(|serving| *serving),
+                "left in order: {pods:?}"
+            );
+        }
         stage.start_daemon();
     }
     stage.successful("sturdy").await;

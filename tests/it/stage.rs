@@ -96,6 +96,15 @@ impl Stage {
         self.daemon.shutdown().await;
     }
 
+    /// Ends the daemon as an administrator would: it leaves things in order.
+    pub(crate) async fn dismiss_daemon(&mut self) {
+        self.stop_daemon.cancel();
+        let daemon = async { while self.daemon.join_next().await.is_some() {} };
+        tokio::time::timeout(LONG, daemon)
+            .await
+            .expect("the daemon stops");
+    }
+
     /// Ends everything, and sees that nothing is left.
     pub(crate) async fn stop(mut self) {
         self.stop_daemon.cancel();

@@ -71,6 +71,18 @@ impl Bench<'_> {
         Ok(Note::default())
     }
 
+    /// Leaves no pod paused or out of service, as far as that can be done in a moment: the daemon
+    /// stops, and the next one may be long in coming.
+    pub async fn calm(&self) {
+        let pods = self.plan.pods.iter().map(|pod| pod.name.clone());
+        for pod in pods.chain([self.plan.surge_pod()]) {
+            if let Err(error) = self.put_back(&pod).await {
+                let error = &error as &(dyn std::error::Error + 'static);
+                tracing::warn!(pod, error, "left out of service");
+            }
+        }
+    }
+
     /// Undoes a step, whether it was done, half done, or not begun.
     pub async fn undo(&self, step: &Step) -> Result<(), StepError> {
         let undone = match step {

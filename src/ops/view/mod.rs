@@ -285,7 +285,8 @@ fn restarted(plan: &Plan, journal: &Journal) -> String {
     )
 }
 
-/// When the last of the steps was done; `None` unless all are, and none was undone.
+/// When the last of the steps was done; `None` unless all have been. Undoing does not change what
+/// has happened.
 fn last_success(
     plan: &Plan,
     journal: &Journal,
