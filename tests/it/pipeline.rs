@@ -352,3 +352,43 @@ async fn a_single_replica_that_is_stopped_halfway_goes_back_and_never_to_zero() 
     assert_eq!(stage.psql("till", "sslmode=require").await.unwrap(), "42");
     stage.stop().await;
 }
+
+/// The cipher list is read only when TLS is on, so nothing but a new pod can tell that it is bad.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_pod_that_does_not_come_up_takes_the_whole_change_back() {
+    let stage = Stage::start().await;
+    stage
+        .openssl_ca("pgbouncer-ca", "/CN=pgbouncer/O=kubedb")
+        .await;
+    stage.example("pb-issuer").await;
+    let ini = "[pgbouncer]\nclient_tls_ciphers = NO-SUCH-CIPHER\n";
+    stage
+        .create(json!({
+            "apiVersion": "kubedb.com/v1", "kind": "PgBouncer", "metadata": {"name": "fragile"},
+            "spec": {
+                "version": "1.18.0", "replicas": 2,
+                "configuration": {"inline": {"pgbouncer.ini": ini}},
+                "database": {
+                    "databaseName": "postgres",
+                    "databaseRef": {"name": "ha-postgres", "namespace": NS},
+                },
+                "connectionPool": {"poolMode": "transaction", "maxUserConnections": 5},
+            },
+        }))
+        .await;
+    stage.ready("fragile").await;
+    let old = before(&stage, "fragile").await;
+    let tls = json!({"issuerRef": {"kind": "Issuer", "name": "pb-issuer"}, "sslMode": "require"});
+    let mut asked = request("doomed", "fragile", tls);
+    asked["spec"]["timeout"] = json!("20s");
+    stage.create(asked).await;
+    let message = stage.failed("doomed").await;
+    for part in ["roll fragile-1", "fragile-1 is", "is as it was before"] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    assert_eq!(before(&stage, "fragile").await, old);
+    assert!(!is_paused(&stage, "fragile").await);
+    let untouched = stage.psql("fragile", "sslmode=disable").await;
+    assert_eq!(untouched.unwrap(), "42");
+    stage.stop().await;
+}
