@@ -2,6 +2,7 @@
 
 mod crds;
 mod demo;
+mod life;
 mod machine;
 mod verbs;
 
@@ -68,4 +69,23 @@ fn probing_where_nobody_listens_fails_and_says_so() {
     let output = bouncert(&["probe", &address]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains(&address), "{}", stderr(&output));
+}
+
+#[test]
+fn an_address_without_tls_is_shown_and_ends_with_code_1() {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.83.4.3:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let server = std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        let mut request = [0; 8];
+        client.read_exact(&mut request).unwrap();
+        client.write_all(b"N").unwrap();
+    });
+    let output = bouncert(&["probe", &address, "--output", "json"]);
+    server.join().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let seen: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(seen["tls"], false);
+    assert!(stderr(&output).contains("does not offer TLS"));
 }
