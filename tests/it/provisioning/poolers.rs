@@ -119,6 +119,12 @@ async fn a_plain_pooler_comes_up_and_loses_and_regains_its_readiness() {
     assert_eq!(served, Served::Plaintext);
 
     let pods: Api<Pod> = Api::namespaced(rig.client.clone(), NAMESPACE);
+    // Held by a finalizer, the pod is away for as long as it takes somebody to look.
+    let hold = |finalizers: Value| Patch::Merge(json!({"metadata": {"finalizers": finalizers}}));
+    let params = PatchParams::default();
+    pods.patch("billing-1", &params, &hold(json!(["example.org/held"])))
+        .await
+        .unwrap();
     pods.delete("billing-1", &kube::api::DeleteParams::default())
         .await
         .unwrap();
@@ -132,6 +138,9 @@ async fn a_plain_pooler_comes_up_and_loses_and_regains_its_readiness() {
         }
     })
     .await;
+    pods.patch("billing-1", &params, &hold(Value::Null))
+        .await
+        .unwrap();
     rig.is_ready("billing").await;
 
     // An edit is written, and the pods that do not have it yet are named.
