@@ -142,19 +142,13 @@ pub(super) fn verify(
     wanted: &Expectation,
 ) -> Result<CertificateFacts, Verdict> {
     let leaf = chain.leaf_facts().ok_or(Verdict::Unreadable)?;
-    let usable: TrustBundle = TrustBundle::from_certificates(
-        bundle
-            .certificates()
-            .iter()
-            .filter(|anchor| is_valid_at(anchor, wanted.now))
-            .cloned(),
-    );
+    let (anchors, path_lengths) = usable_anchors(bundle, wanted.now);
     let usage = match wanted.usage {
         LeafUsage::ServerAndClient => KeyUsage::server_auth(),
         LeafUsage::Client => KeyUsage::client_auth(),
     };
-    match find_path(chain, &usable.anchors(), wanted.now, usage) {
-        Ok(path) => check_anchor(&path, &usable, &leaf)?,
+    match find_path(chain, &anchors, wanted.now, usage) {
+        Ok(path) => check_anchor(&path, &path_lengths, &leaf)?,
         Err(error) => return Err(explain(&error, chain, bundle, &leaf, wanted)),
     }
     check_fields(&leaf, wanted)?;
@@ -167,10 +161,10 @@ pub(super) fn has_path(chain: &CertificateChain, bundle: &TrustBundle, at: Offse
     find_path(chain, &bundle.anchors(), at, AnyUsage).is_ok()
 }
 
-/// The anchor at the end of a path, and how many CAs are between it and the leaf.
+/// The end of a path, as the place of its anchor among those that were offered, and how many CAs are
+/// between it and the leaf.
 struct Path {
-    anchor_subject: Vec<u8>,
-    anchor_spki: Vec<u8>,
+    anchor: Option<usize>,
     n_intermediates: usize,
 }
 
@@ -191,26 +185,41 @@ fn find_path(
         None,
     )?;
     Ok(Path {
-        anchor_subject: path.anchor().subject.to_vec(),
-        anchor_spki: path.anchor().subject_public_key_info.to_vec(),
+        anchor: anchors.iter().position(|anchor| anchor == path.anchor()),
         n_intermediates: path.intermediate_certificates().count(),
     })
 }
 
+/// The anchors that are valid at `at`, and what each says of the CAs below it.
+fn usable_anchors<'a>(
+    bundle: &'a TrustBundle,
+    at: OffsetDateTime,
+) -> (Vec<TrustAnchor<'a>>, Vec<Option<u32>>) {
+    let usable = |certificate: &'a CertificateDer<'static>| {
+        let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+        let validity = parsed.validity();
+        let life = validity.not_before.to_datetime()..=validity.not_after.to_datetime();
+        let path_length = parsed
+            .basic_constraints()
+            .ok()
+            .flatten()
+            .and_then(|constraints| constraints.value.path_len_constraint);
+        let anchor = webpki::anchor_from_trusted_cert(certificate).ok()?;
+        life.contains(&at).then_some((anchor, path_length))
+    };
+    bundle.certificates().iter().filter_map(usable).unzip()
+}
+
 /// webpki keeps only name and key of an anchor; OpenSSL, which libpq and PgBouncer use, also obeys
 /// the path length of a root.
-fn check_anchor(path: &Path, bundle: &TrustBundle, leaf: &CertificateFacts) -> Result<(), Verdict> {
-    let allowed = bundle
-        .certificates()
-        .iter()
-        .find(|certificate| {
-            webpki::anchor_from_trusted_cert(certificate).is_ok_and(|anchor| {
-                *anchor.subject == *path.anchor_subject
-                    && *anchor.subject_public_key_info == *path.anchor_spki
-            })
-        })
-        .and_then(CertificateFacts::read)
-        .and_then(|anchor| anchor.path_length);
+fn check_anchor(
+    path: &Path,
+    path_lengths: &[Option<u32>],
+    leaf: &CertificateFacts,
+) -> Result<(), Verdict> {
+    let allowed = path
+        .anchor
+        .and_then(|anchor| path_lengths.get(anchor).copied().flatten());
     match allowed {
         Some(allowed) if path.n_intermediates as u64 > u64::from(allowed) => {
             Err(Verdict::PathTooLong {
@@ -391,10 +400,6 @@ fn out_of_date(facts: CertificateFacts, now: OffsetDateTime) -> Verdict {
             now,
         }
     }
-}
-
-fn is_valid_at(certificate: &CertificateDer<'_>, at: OffsetDateTime) -> bool {
-    CertificateFacts::read(certificate).is_some_and(|facts| facts.is_valid_at(at))
 }
 
 /// Instants before 1970 are of no certificate that we could meet.

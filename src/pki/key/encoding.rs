@@ -1,9 +1,8 @@
 //! The encodings of private keys: PKCS#8 (RFC 5958), SEC 1 (RFC 5915), PKCS#1 (RFC 8017).
 
-use ring::signature::KeyPair as _;
 use zeroize::Zeroizing;
 
-use super::{Curve, KeyEncoding, KeyError, Material, PrivateKey, Signer};
+use super::{Curve, KeyEncoding, KeyError, Material, PrivateKey};
 use crate::pki::der::{self, DerError, Reader};
 use crate::pki::oid;
 
@@ -20,7 +19,8 @@ pub(super) fn read_pkcs8(bytes: &[u8]) -> Result<PrivateKey, KeyError> {
         let seed = Reader::new(inner).read(der::OCTET_STRING)?;
         PrivateKey::from_ed25519_seed(seed)
     } else if identifier == oid::EC_PUBLIC_KEY {
-        read_sec1(inner, Some(curve(algorithm.read(der::OBJECT_IDENTIFIER)?)?))
+        let curve = curve(algorithm.read(der::OBJECT_IDENTIFIER)?)?;
+        PrivateKey::from_ec(&EcNumbers::read(inner, Some(curve))?)
     } else {
         Err(KeyError::Unsupported {
             kind: dotted(identifier),
@@ -28,51 +28,80 @@ pub(super) fn read_pkcs8(bytes: &[u8]) -> Result<PrivateKey, KeyError> {
     }
 }
 
-/// Reads `ECPrivateKey`; the curve is the one inside, or that of the PKCS#8 envelope.
-pub(super) fn read_sec1(bytes: &[u8], outer: Option<Curve>) -> Result<PrivateKey, KeyError> {
-    let mut key = Reader::new(bytes).enter(der::SEQUENCE)?;
-    key.read(der::INTEGER)?;
-    let scalar = key.read(der::OCTET_STRING)?;
-    let inner = if key.next_is(der::explicit(0)) {
-        let mut parameters = key.enter(der::explicit(0))?;
-        if !parameters.next_is(der::OBJECT_IDENTIFIER) {
-            return Err(KeyError::Unsupported {
-                kind: "ECDSA with a curve spelled out in numbers".to_owned(),
-            });
-        }
-        Some(curve(parameters.read(der::OBJECT_IDENTIFIER)?)?)
-    } else {
-        None
-    };
-    let curve = match (outer, inner) {
-        (Some(outer), Some(inner)) if outer != inner => {
+/// Reads `ECPrivateKey`.
+pub(super) fn read_sec1(bytes: &[u8]) -> Result<PrivateKey, KeyError> {
+    PrivateKey::from_ec(&EcNumbers::read(bytes, None)?)
+}
+
+/// What an `ECPrivateKey` consists of; that both halves belong together is not proved.
+pub(super) struct EcNumbers<'a> {
+    pub(super) curve: Curve,
+    /// As long as the curve's order.
+    pub(super) scalar: Zeroizing<Vec<u8>>,
+    pub(super) public: &'a [u8],
+}
+
+impl<'a> EcNumbers<'a> {
+    /// Takes them out of a `PrivateKeyInfo` whose curve is known.
+    pub(super) fn in_pkcs8(bytes: &'a [u8], curve: Curve) -> Result<Self, KeyError> {
+        let mut info = Reader::new(bytes).enter(der::SEQUENCE)?;
+        info.read(der::INTEGER)?;
+        info.read(der::SEQUENCE)?;
+        Self::read(info.read(der::OCTET_STRING)?, Some(curve))
+    }
+
+    /// Reads them; the curve is the one inside, or that of the PKCS#8 envelope.
+    fn read(bytes: &'a [u8], outer: Option<Curve>) -> Result<Self, KeyError> {
+        let mut key = Reader::new(bytes).enter(der::SEQUENCE)?;
+        key.read(der::INTEGER)?;
+        let scalar = key.read(der::OCTET_STRING)?;
+        let curve = one_curve(outer, inner_curve(&mut key)?)?;
+        if !key.next_is(der::explicit(1)) {
             return Err(KeyError::Malformed {
-                detail: "it names two different curves",
+                detail: "it lacks its public half: rewrite it with `openssl ec`",
             });
         }
-        (Some(curve), _) | (None, Some(curve)) => curve,
-        (None, None) => {
-            return Err(KeyError::Malformed {
-                detail: "it does not name its curve",
-            });
-        }
-    };
-    if !key.next_is(der::explicit(1)) {
-        return Err(KeyError::Malformed {
-            detail: "it lacks its public half: rewrite it with `openssl ec`",
+        let public = key.enter(der::explicit(1))?.read_bit_string()?;
+        // Some writers drop leading zeros of the scalar, which RFC 5915 forbids.
+        let mut padded = Zeroizing::new(vec![0_u8; curve.scalar_length()]);
+        let gap = padded
+            .len()
+            .checked_sub(scalar.len())
+            .ok_or(KeyError::Malformed {
+                detail: "its number is longer than its curve",
+            })?;
+        padded[gap..].copy_from_slice(scalar);
+        Ok(Self {
+            curve,
+            scalar: padded,
+            public,
+        })
+    }
+}
+
+fn inner_curve(key: &mut Reader<'_>) -> Result<Option<Curve>, KeyError> {
+    if !key.next_is(der::explicit(0)) {
+        return Ok(None);
+    }
+    let mut parameters = key.enter(der::explicit(0))?;
+    if !parameters.next_is(der::OBJECT_IDENTIFIER) {
+        return Err(KeyError::Unsupported {
+            kind: "ECDSA with a curve spelled out in numbers".to_owned(),
         });
     }
-    let public = key.enter(der::explicit(1))?.read_bit_string()?;
-    // Some writers drop leading zeros of the scalar, which RFC 5915 forbids.
-    let mut padded = Zeroizing::new(vec![0_u8; curve.scalar_length()]);
-    let gap = padded
-        .len()
-        .checked_sub(scalar.len())
-        .ok_or(KeyError::Malformed {
-            detail: "its number is longer than its curve",
-        })?;
-    padded[gap..].copy_from_slice(scalar);
-    PrivateKey::from_ec(curve, &padded, public)
+    curve(parameters.read(der::OBJECT_IDENTIFIER)?).map(Some)
+}
+
+fn one_curve(outer: Option<Curve>, inner: Option<Curve>) -> Result<Curve, KeyError> {
+    match (outer, inner) {
+        (Some(outer), Some(inner)) if outer != inner => Err(KeyError::Malformed {
+            detail: "it names two different curves",
+        }),
+        (Some(curve), _) | (None, Some(curve)) => Ok(curve),
+        (None, None) => Err(KeyError::Malformed {
+            detail: "it does not name its curve",
+        }),
+    }
 }
 
 /// The size of the modulus in an `RSAPrivateKey`.
@@ -126,12 +155,8 @@ fn pkcs8(algorithm: &[u8], inner: &[u8]) -> Zeroizing<Vec<u8>> {
 }
 
 fn sec1(scalar: &[u8], parameters: &[u8], key: &PrivateKey) -> Zeroizing<Vec<u8>> {
-    let point = match &key.signer {
-        Signer::Ec(pair) => pair.public_key().as_ref(),
-        Signer::Ed25519(_) | Signer::Rsa(_) => &[],
-    };
     let scalar = Zeroizing::new(der::octet_string(scalar));
-    let public = der::element(der::explicit(1), &[&der::bit_string(point)]);
+    let public = der::element(der::explicit(1), &[&der::bit_string(key.public.bits())]);
     Zeroizing::new(der::sequence(&[
         &der::unsigned(&[1]),
         &scalar,

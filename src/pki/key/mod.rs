@@ -5,6 +5,7 @@ mod public;
 mod rsa_generation;
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::{
@@ -124,8 +125,9 @@ pub enum KeyError {
 /// A private key with its public half.
 pub struct PrivateKey {
     material: Material,
-    signer: Signer,
     public: PublicKey,
+    /// Made when the key first signs: the key of a leaf under a CA of ours never does.
+    signer: OnceLock<Signer>,
 }
 
 /// The private numbers, each in the form that the encodings are built from.
@@ -198,7 +200,7 @@ impl PrivateKey {
         let der = Zeroizing::new(block.into_contents());
         match tag.as_str() {
             "PRIVATE KEY" => encoding::read_pkcs8(&der),
-            "EC PRIVATE KEY" => encoding::read_sec1(&der, None),
+            "EC PRIVATE KEY" => encoding::read_sec1(&der),
             "RSA PRIVATE KEY" => Self::from_pkcs1(&der),
             other => Err(KeyError::Unsupported {
                 kind: other.to_owned(),
@@ -230,7 +232,7 @@ impl PrivateKey {
     /// Signs `message` with the algorithm that [`PublicKey::signature_algorithm`] names.
     pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
         let failed = |_| KeyError::Sign { kind: self.kind() };
-        match &self.signer {
+        match self.signer()? {
             Signer::Ec(pair) => pair
                 .sign(&SystemRandom::new(), message)
                 .map(|signature| signature.as_ref().to_vec())
@@ -253,7 +255,9 @@ impl PrivateKey {
     fn generate_ec(curve: Curve, algorithm: KeyAlgorithm) -> Result<Self, KeyError> {
         let document = EcdsaKeyPair::generate_pkcs8(curve.signing(), &SystemRandom::new())
             .map_err(|_| KeyError::Generate { algorithm })?;
-        encoding::read_pkcs8(document.as_ref())
+        let numbers = encoding::EcNumbers::in_pkcs8(document.as_ref(), curve)?;
+        // ring has just computed the public half from the scalar; a key that is read has to prove it.
+        Ok(Self::of_ec_pair(&numbers))
     }
 
     fn generate_rsa(bits: usize, algorithm: KeyAlgorithm) -> Result<Self, KeyError> {
@@ -261,36 +265,44 @@ impl PrivateKey {
         Self::from_pkcs1(&pkcs1)
     }
 
-    fn from_ec(curve: Curve, scalar: &[u8], public: &[u8]) -> Result<Self, KeyError> {
-        let pair = EcdsaKeyPair::from_private_key_and_public_key(
-            curve.signing(),
-            scalar,
-            public,
-            &SystemRandom::new(),
-        )
-        .map_err(|_| KeyError::Malformed {
-            detail: "its private and public halves do not belong together",
-        })?;
-        Ok(Self {
-            public: PublicKey::from_ec(curve, pair.public_key().as_ref()),
+    /// Takes numbers that somebody wrote, and proves that they belong together.
+    fn from_ec(numbers: &encoding::EcNumbers<'_>) -> Result<Self, KeyError> {
+        let key = Self::of_ec_pair(numbers);
+        key.signer()?;
+        Ok(key)
+    }
+
+    fn of_ec_pair(numbers: &encoding::EcNumbers<'_>) -> Self {
+        Self {
+            public: PublicKey::from_ec(numbers.curve, numbers.public),
             material: Material::Ec {
-                curve,
-                scalar: Redacted::new(scalar.to_vec()),
+                curve: numbers.curve,
+                scalar: Redacted::new(numbers.scalar.to_vec()),
             },
-            signer: Signer::Ec(pair),
-        })
+            signer: OnceLock::new(),
+        }
+    }
+
+    fn signer(&self) -> Result<&Signer, KeyError> {
+        if let Some(signer) = self.signer.get() {
+            return Ok(signer);
+        }
+        let signer = match &self.material {
+            Material::Ec { curve, scalar } => ec_signer(*curve, scalar.expose(), &self.public)?,
+            Material::Ed25519 { seed } => Signer::Ed25519(ed25519_pair(seed.expose())?),
+            Material::Rsa { pkcs1 } => Signer::Rsa(rsa_pair(pkcs1.expose())?),
+        };
+        Ok(self.signer.get_or_init(|| signer))
     }
 
     fn from_ed25519_seed(seed: &[u8]) -> Result<Self, KeyError> {
-        let pair = Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| KeyError::Malformed {
-            detail: "an Ed25519 key has 32 bytes",
-        })?;
+        let pair = ed25519_pair(seed)?;
         Ok(Self {
             public: PublicKey::from_ed25519(pair.public_key().as_ref()),
             material: Material::Ed25519 {
                 seed: Redacted::new(seed.to_vec()),
             },
-            signer: Signer::Ed25519(pair),
+            signer: OnceLock::from(Signer::Ed25519(pair)),
         })
     }
 
@@ -300,17 +312,40 @@ impl PrivateKey {
             bits if bits > RSA_MAX_BITS => return Err(KeyError::TooLarge { bits }),
             _ => {}
         }
-        let pair = RsaKeyPair::from_der(pkcs1).map_err(|_| KeyError::Malformed {
-            detail: "its RSA numbers do not belong together",
-        })?;
+        let pair = rsa_pair(pkcs1)?;
         Ok(Self {
             public: PublicKey::from_rsa(pair.public().as_ref())?,
             material: Material::Rsa {
                 pkcs1: Redacted::new(pkcs1.to_vec()),
             },
-            signer: Signer::Rsa(pair),
+            signer: OnceLock::from(Signer::Rsa(pair)),
         })
     }
+}
+
+fn ec_signer(curve: Curve, scalar: &[u8], public: &PublicKey) -> Result<Signer, KeyError> {
+    EcdsaKeyPair::from_private_key_and_public_key(
+        curve.signing(),
+        scalar,
+        public.bits(),
+        &SystemRandom::new(),
+    )
+    .map(Signer::Ec)
+    .map_err(|_| KeyError::Malformed {
+        detail: "its private and public halves do not belong together",
+    })
+}
+
+fn ed25519_pair(seed: &[u8]) -> Result<Ed25519KeyPair, KeyError> {
+    Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| KeyError::Malformed {
+        detail: "an Ed25519 key has 32 bytes",
+    })
+}
+
+fn rsa_pair(pkcs1: &[u8]) -> Result<RsaKeyPair, KeyError> {
+    RsaKeyPair::from_der(pkcs1).map_err(|_| KeyError::Malformed {
+        detail: "its RSA numbers do not belong together",
+    })
 }
 
 impl fmt::Debug for PrivateKey {

@@ -63,6 +63,11 @@ impl PublicKey {
         &self.spki
     }
 
+    /// The key itself: a point, or an `RSAPublicKey`.
+    pub(super) fn bits(&self) -> &[u8] {
+        &self.bits
+    }
+
     /// The key identifier by method 1 of RFC 7093: the first 160 bits of the key's SHA-256.
     pub(in crate::pki) fn key_identifier(&self) -> [u8; 20] {
         let digest = ring::digest::digest(&ring::digest::SHA256, &self.bits);
