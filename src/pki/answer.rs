@@ -31,7 +31,7 @@ pub enum AnswerError {
     Authorities(#[source] PemError),
     /// The CA that signed did not come with it.
     #[error(
-        "the answer ends at {subject}, and the certificate of {issuer} above it is missing: have the issuer send its whole chain with the root, because clients trust roots only"
+        "the answer ends at {subject}, and the certificate of {issuer} above it is missing: have the issuer send its whole chain with the root, or write the root into spec.acme.caBundle or spec.venafi.tpp.caBundle of the Issuer, because clients trust roots only"
     )]
     RootMissing {
         /// The last certificate that is there.

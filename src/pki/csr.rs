@@ -116,15 +116,12 @@ pub fn ask_for_the_same(one: &str, other: &str) -> bool {
 mod tests {
     use super::*;
     use crate::pki::key::KeyAlgorithm;
-    use crate::pki::testing::{client, openssl, server};
+    use crate::pki::testing::{ALGORITHMS, client, openssl, server};
+    use x509_parser::prelude::FromDer as _;
 
     #[test]
     fn a_request_of_every_key_is_believed_by_strangers_and_reads_back() {
-        for algorithm in [
-            KeyAlgorithm::EcdsaP256,
-            KeyAlgorithm::EcdsaP384,
-            KeyAlgorithm::Ed25519,
-        ] {
+        for algorithm in ALGORITHMS {
             let key = PrivateKey::generate(algorithm).unwrap();
             let pem = request(&server(), &key).unwrap();
             let text = openssl(&["req", "-verify", "-noout", "-text"], &pem).unwrap();
@@ -137,6 +134,12 @@ mod tests {
                 assert!(text.contains(line), "{line} is not in\n{text}");
             }
             let der = ::pem::parse(&pem).unwrap().into_contents();
+            let (rest, parsed) =
+                x509_parser::certification_request::X509CertificationRequest::from_der(&der)
+                    .unwrap();
+            assert!(rest.is_empty());
+            let info = &parsed.certification_request_info;
+            assert_eq!(info.subject_pki.raw, key.public_key_der());
             rcgen::CertificateSigningRequestParams::from_der(&der.into()).unwrap();
             let read = read(&pem).unwrap();
             assert_eq!(read.subject, "CN=ledger.treasury.svc");

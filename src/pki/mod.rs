@@ -11,6 +11,9 @@
 //! LeafProfile ┴─▶ CertificateAuthority ─▶ PEM ─▶ KeyedChain ─▶ VerifiedChain ─▶ Secret
 //! ```
 //!
+//! It stands on its own: whoever wants certificates without a PgBouncer uses this module alone.
+//! `tests/it/library.rs` does so, and is the example to copy.
+//!
 //! The encoding of certificates is written here (`der`, `tbs`) and not left to a library, because
 //! the issuer's name must be repeated byte for byte as its own certificate has it, and because a
 //! subject may hold several values of one attribute (`O=a, O=b`, `DC=com, DC=example`).

@@ -16,6 +16,16 @@ use super::profile::{CaProfile, LeafProfile, LeafUsage};
 /// The instant of the tests.
 pub(crate) const NOW: OffsetDateTime = datetime!(2031-04-05 06:07:08 UTC);
 
+/// Every kind of key that can be asked for.
+pub(crate) const ALGORITHMS: [KeyAlgorithm; 6] = [
+    KeyAlgorithm::EcdsaP256,
+    KeyAlgorithm::EcdsaP384,
+    KeyAlgorithm::Ed25519,
+    KeyAlgorithm::Rsa2048,
+    KeyAlgorithm::Rsa3072,
+    KeyAlgorithm::Rsa4096,
+];
+
 /// A serial number, another for each `number`.
 pub(crate) fn serial(number: u8) -> Serial {
     Serial::from_random([number; 20])

@@ -9,7 +9,7 @@ use super::chain::{CertificateChain, ChainError, Expectation, KeyedChain, Verdic
 use super::facts::read_chain;
 use super::key::{KeyAlgorithm, KeyEncoding, PrivateKey};
 use super::profile::{CaProfile, LeafProfile, Outliving, Pointers};
-use super::testing::{NOW, client, key, openssl, openssl_verify, root, serial, server};
+use super::testing::{ALGORITHMS, NOW, client, key, openssl, openssl_verify, root, serial, server};
 
 fn sign(ca: &CertificateAuthority, profile: &LeafProfile, key: &PrivateKey) -> Issued {
     ca.sign(profile, key.public_key(), serial(7), NOW).unwrap()
@@ -18,6 +18,10 @@ fn sign(ca: &CertificateAuthority, profile: &LeafProfile, key: &PrivateKey) -> I
 fn assert_strangers_agree(issued: &Issued, profile: &LeafProfile) {
     let wanted = Expectation::of(profile, NOW);
     issued.chain.verify(&issued.anchors, &wanted).unwrap();
+    for document in [issued.chain.to_pem(), issued.anchors.to_pem()] {
+        let again = openssl(&["x509"], &document).unwrap();
+        assert!(document.starts_with(&again), "openssl writes it otherwise");
+    }
     openssl_verify(&issued.chain, &issued.anchors, "sslclient", NOW).unwrap();
     if *profile == server() {
         openssl_verify(&issued.chain, &issued.anchors, "sslserver", NOW).unwrap();
@@ -26,19 +30,14 @@ fn assert_strangers_agree(issued: &Issued, profile: &LeafProfile) {
 
 #[test]
 fn strangers_agree_with_leaves_of_every_key_under_cas_of_every_key() {
-    let algorithms = [
-        KeyAlgorithm::EcdsaP256,
-        KeyAlgorithm::EcdsaP384,
-        KeyAlgorithm::Ed25519,
-    ];
-    for ca_algorithm in algorithms {
+    let leaf_keys = ALGORITHMS.map(|algorithm| PrivateKey::generate(algorithm).unwrap());
+    for ca_algorithm in ALGORITHMS {
         let ca_key = PrivateKey::generate(ca_algorithm).unwrap();
         let profile = CaProfile::new("Treasury root", Duration::days(400));
         let ca = CertificateAuthority::self_signed(&profile, ca_key, serial(1), NOW).unwrap();
-        for algorithm in algorithms {
-            let leaf_key = PrivateKey::generate(algorithm).unwrap();
+        for leaf_key in &leaf_keys {
             for profile in [server(), client()] {
-                assert_strangers_agree(&sign(&ca, &profile, &leaf_key), &profile);
+                assert_strangers_agree(&sign(&ca, &profile, leaf_key), &profile);
             }
         }
     }

@@ -37,17 +37,41 @@ fn every_elliptic_key_reads_what_it_writes_and_openssl_agrees() {
 
 #[test]
 fn an_rsa_key_reads_what_it_writes_and_openssl_agrees() {
-    let key = PrivateKey::generate(KeyAlgorithm::Rsa2048).unwrap();
-    assert_eq!(key.kind(), KeyKind::Rsa { bits: 2048 });
-    assert_reads_back(&key);
-    assert_eq!(
-        label(&key.to_pem(KeyEncoding::Pkcs1)),
-        "-----BEGIN RSA PRIVATE KEY-----"
-    );
-    assert_eq!(
-        label(&key.to_pem(KeyEncoding::Pkcs8)),
-        "-----BEGIN PRIVATE KEY-----"
-    );
+    for (algorithm, bits) in [
+        (KeyAlgorithm::Rsa2048, 2048),
+        (KeyAlgorithm::Rsa3072, 3072),
+        (KeyAlgorithm::Rsa4096, 4096),
+    ] {
+        let key = PrivateKey::generate(algorithm).unwrap();
+        assert_eq!(key.kind(), KeyKind::Rsa { bits });
+        assert_reads_back(&key);
+        assert_eq!(
+            label(&key.to_pem(KeyEncoding::Pkcs1)),
+            "-----BEGIN RSA PRIVATE KEY-----"
+        );
+        assert_eq!(
+            label(&key.to_pem(KeyEncoding::Pkcs8)),
+            "-----BEGIN PRIVATE KEY-----"
+        );
+    }
+}
+
+#[test]
+fn halves_that_do_not_belong_together_make_no_key() {
+    for algorithm in [KeyAlgorithm::EcdsaP256, KeyAlgorithm::EcdsaP384] {
+        let [ours, theirs] = [(); 2].map(|()| PrivateKey::generate(algorithm).unwrap());
+        for encoding in [KeyEncoding::Pkcs1, KeyEncoding::Pkcs8] {
+            let document = ::pem::parse(ours.to_pem(encoding).expose()).unwrap();
+            let (label, mut der) = (document.tag().to_owned(), document.into_contents());
+            let at = der.len() - theirs.public.bits().len();
+            der[at..].copy_from_slice(theirs.public.bits());
+            let error = PrivateKey::from_pem(&pem::write_block(&label, &der)).unwrap_err();
+            assert!(
+                error.to_string().contains("do not belong together"),
+                "{error}"
+            );
+        }
+    }
 }
 
 #[test]
