@@ -2,27 +2,20 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::thread;
 
 use kube_cel::KubeCelExt;
 use kube_cel::cel::{Context, Program, Value};
 
 use super::Request;
+use crate::cel::{self, Limits};
 
-/// Longest rule: longer ones are programs, and the parser's work grows with them.
-pub(super) const RULE_MAX_CHARS: usize = 1024;
-/// Brackets that may be open at once. Parser and evaluation recurse, without optimization by up to
-/// 200 KiB per bracket.
-pub(super) const NESTING_MAX: usize = 16;
-/// Operators and selections in one rule; each may cost 40 KiB of stack.
-pub(super) const OPERATORS_MAX: usize = 64;
-/// Walks over lists in one rule; nested ones multiply.
-pub(super) const WALKS_MAX: usize = 2;
-/// Stack for parser and evaluation.
-const STACK_BYTES: usize = 16 << 20;
-const _: () = assert!(NESTING_MAX * (200 << 10) + OPERATORS_MAX * (40 << 10) < STACK_BYTES / 2);
-/// What walks over a list.
-const WALKS: [&str; 5] = [".all(", ".exists(", ".exists_one(", ".map(", ".filter("];
+/// How large a rule may be.
+const LIMITS: Limits = Limits {
+    chars: 1024,
+    nesting: 16,
+    operators: 64,
+    walks: 2,
+};
 
 /// A rule that has been compiled.
 #[derive(Clone, Debug)]
@@ -35,9 +28,9 @@ pub(super) struct Rule {
 impl Rule {
     /// Compiles a rule; the error says what is wrong with it.
     pub(super) fn compile(text: &str, message: Option<&str>) -> Result<Self, String> {
-        check_form(text)?;
+        cel::check_form(text, &LIMITS)?;
         let compile = || Program::compile(text).map_err(|error| first_line(&error.to_string()));
-        let program = with_stack(compile)??;
+        let program = cel::with_stack(&LIMITS, compile)??;
         Ok(Self {
             program: Arc::new(program),
             text: text.to_owned(),
@@ -47,7 +40,7 @@ impl Rule {
 
     /// Whether `value` satisfies the rule; the error says why not.
     pub(super) fn check(&self, value: &str, request: &Request) -> Result<(), String> {
-        let found = with_stack(|| self.evaluate(value, request));
+        let found = cel::with_stack(&LIMITS, || self.evaluate(value, request));
         match found.flatten() {
             Ok(true) => Ok(()),
             Ok(false) => Err(self.broken()),
@@ -77,90 +70,6 @@ impl Rule {
         let unsaid = || format!("failed rule: `{}`", self.text);
         self.message.clone().unwrap_or_else(unsaid)
     }
-}
-
-/// Refuses what could exhaust the stack, take for ever, or be understood otherwise than written.
-fn check_form(text: &str) -> Result<(), String> {
-    if text.chars().count() > RULE_MAX_CHARS {
-        return Err(format!("it is longer than {RULE_MAX_CHARS} characters"));
-    }
-    let bare = without_strings(text)?;
-    let (mut open, mut operators) = (0_usize, 0_usize);
-    let mut before = None;
-    for character in bare.chars().filter(|c| !c.is_whitespace()) {
-        match character {
-            // The parser takes two of them for one (cel 0.13).
-            '!' | '-' if before == Some(character) => {
-                return Err(format!("{character} stands twice: leave both out"));
-            }
-            '(' | '[' | '{' => open += 1,
-            ')' | ']' | '}' => open = open.saturating_sub(1),
-            _ => {}
-        }
-        operators += usize::from("!-+*/%?&|<>=.[".contains(character));
-        if open > NESTING_MAX {
-            return Err(format!("more than {NESTING_MAX} brackets are open at once"));
-        }
-        before = Some(character);
-    }
-    // `in` is an operator in letters.
-    let words = bare.split(|c: char| !c.is_alphanumeric() && c != '_');
-    operators += words.filter(|word| *word == "in").count();
-    if operators > OPERATORS_MAX {
-        return Err(format!(
-            "it has more than {OPERATORS_MAX} operators and dots"
-        ));
-    }
-    let dense: String = bare.split_whitespace().collect();
-    let n_walks: usize = WALKS.iter().map(|walk| dense.matches(walk).count()).sum();
-    if n_walks > WALKS_MAX {
-        return Err(format!("it walks over lists more than {WALKS_MAX} times"));
-    }
-    Ok(())
-}
-
-/// The rule with the contents of its strings left out.
-fn without_strings(text: &str) -> Result<String, String> {
-    if text.contains("\"\"\"") || text.contains("'''") {
-        return Err("strings in three quotes are not understood here".to_owned());
-    }
-    let mut bare = String::new();
-    let mut characters = text.chars();
-    let mut before = ' ';
-    while let Some(character) = characters.next() {
-        if (before, character) == ('/', '/') {
-            return Err("comments are not understood here".to_owned());
-        }
-        bare.push(character);
-        if matches!(character, '"' | '\'') {
-            let is_raw = matches!(before, 'r' | 'R');
-            while let Some(inner) = characters.next() {
-                if inner == character {
-                    bare.push(inner);
-                    break;
-                }
-                if inner == '\\' && !is_raw {
-                    characters.next();
-                }
-            }
-        }
-        before = character;
-    }
-    Ok(bare)
-}
-
-/// Runs the parser or an evaluation on a stack of its own, so that neither depends on how much of
-/// the caller's is left; if it panics, that is an error of the rule.
-fn with_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, String> {
-    thread::scope(|scope| {
-        let own = thread::Builder::new().stack_size(STACK_BYTES);
-        let running = own
-            .spawn_scoped(scope, work)
-            .map_err(|error| format!("no thread for it: {error}"))?;
-        running
-            .join()
-            .map_err(|_| "it made the evaluator panic".to_owned())
-    })
 }
 
 fn first_line(text: &str) -> String {
@@ -257,16 +166,26 @@ mod tests {
 
     #[test]
     fn the_largest_rules_that_are_let_through_do_no_harm() {
-        let nested = format!("{}true{}", "(".repeat(NESTING_MAX), ")".repeat(NESTING_MAX));
+        let nested = format!(
+            "{}true{}",
+            "(".repeat(LIMITS.nesting),
+            ")".repeat(LIMITS.nesting)
+        );
         check(&nested, "x").unwrap();
-        let sum = format!("1{} > 1", "+1".repeat(OPERATORS_MAX - 1));
+        let sum = format!("1{} > 1", "+1".repeat(LIMITS.operators - 1));
         check(&sum, "x").unwrap();
-        let open = |text: &str| text.repeat(NESTING_MAX);
+        let open = |text: &str| text.repeat(LIMITS.nesting);
         let equal = format!("{}1{} == []", open("["), open("]"));
         assert!(check(&equal, "x").is_err());
-        let choice = format!("{}true", "self == 'y' ? true : ".repeat(OPERATORS_MAX / 3));
+        let choice = format!(
+            "{}true",
+            "self == 'y' ? true : ".repeat(LIMITS.operators / 3)
+        );
         check(&choice, "x").unwrap();
-        let calls = format!("self{} == 'x'", ".lowerAscii()".repeat(OPERATORS_MAX - 2));
+        let calls = format!(
+            "self{} == 'x'",
+            ".lowerAscii()".repeat(LIMITS.operators - 2)
+        );
         check(&calls, "x").unwrap();
     }
 }

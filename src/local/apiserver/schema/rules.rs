@@ -8,6 +8,16 @@ use serde_json::{Map, Value};
 use super::CompileError;
 use super::errors::{FieldError, Path, Reason};
 use super::node::invalid;
+use crate::cel::{self, Limits};
+
+/// How large a rule may be: above all that operators' definitions have, and far below what Kubernetes'
+/// cost budget would let through.
+const LIMITS: Limits = Limits {
+    chars: 16 << 10,
+    nesting: 32,
+    operators: 512,
+    walks: 16,
+};
 
 /// The rules of one place.
 #[derive(Debug)]
@@ -26,10 +36,17 @@ impl Rules {
         if let Value::Object(own) = &mut own {
             own.insert("x-kubernetes-validations".to_owned(), rules.clone());
         }
-        let compiled = kube_cel::compile_schema(&own);
-        if let Some(error) = compiled.compilation_errors().first() {
+        let refused = |detail: String| {
             let path = format!("{path}.x-kubernetes-validations");
-            return Err(invalid(&path, error.to_string()));
+            invalid(&path, detail)
+        };
+        for expression in expressions(rules) {
+            cel::check_form(expression, &LIMITS).map_err(refused)?;
+        }
+        let compile = || kube_cel::compile_schema(&own);
+        let compiled = cel::with_stack(&LIMITS, compile).map_err(refused)?;
+        if let Some(error) = compiled.compilation_errors().first() {
+            return Err(refused(error.to_string()));
         }
         let type_name = schema
             .get("type")
@@ -50,8 +67,19 @@ impl Rules {
         path: &Path<'_>,
         errors: &mut Vec<FieldError>,
     ) {
-        let Err(broken) = kube_cel::validate_compiled(&self.compiled, value, old) else {
-            return;
+        let judge = || kube_cel::validate_compiled(&self.compiled, value, old);
+        let broken = match cel::with_stack(&LIMITS, judge) {
+            Ok(Ok(())) => return,
+            Ok(Err(broken)) => broken,
+            Err(detail) => {
+                let (reason, message) = self.words(None, &detail);
+                let field = path.join_text("");
+                return errors.push(FieldError {
+                    field,
+                    reason,
+                    message,
+                });
+            }
         };
         for error in broken {
             let (reason, message) = self.words(error.reason.as_deref(), &error.message);
@@ -78,6 +106,15 @@ impl Rules {
             ),
         }
     }
+}
+
+/// Every expression in a list of rules.
+fn expressions(rules: &Value) -> impl Iterator<Item = &str> {
+    let rules = rules.as_array().into_iter().flatten();
+    rules.flat_map(|rule| {
+        let parts = ["rule", "messageExpression"].map(|part| rule.get(part));
+        parts.into_iter().flatten().filter_map(Value::as_str)
+    })
 }
 
 /// The schema without rules and without what rules do not look at.

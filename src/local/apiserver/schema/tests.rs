@@ -333,6 +333,22 @@ fn a_rule_that_is_no_cel_and_a_pattern_that_is_no_pattern_are_refused_with_their
         rule.starts_with("openAPIV3Schema.x-kubernetes-validations: "),
         "{rule}"
     );
+    let deep = "(".repeat(20_000);
+    for (rule, why) in [
+        ("!!self.open", "stands twice"),
+        ("- -self.size == 1", "stands twice"),
+        (&deep[..12_000], "brackets"),
+        (&deep, "longer"),
+    ] {
+        for rule in [
+            json!({ "rule": rule }),
+            json!({ "rule": "true", "messageExpression": rule }),
+        ] {
+            let schema = json!({ "type": "object", "x-kubernetes-validations": [rule] });
+            let error = refused(&schema);
+            assert!(error.contains(why), "{error}");
+        }
+    }
     let pattern = refused(&json!({ "properties": { "a": { "pattern": "(" } } }));
     assert!(
         pattern.starts_with("openAPIV3Schema.properties[a].pattern: "),
