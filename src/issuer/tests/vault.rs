@@ -10,6 +10,8 @@ use axum::routing::post;
 use axum::{Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use k8s_openapi::api::authentication::v1::TokenReview;
+use k8s_openapi::api::core::v1::ServiceAccount;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
@@ -41,6 +43,8 @@ struct FakeVault {
 
 struct Answers {
     ca: CertificateAuthority,
+    /// Where tokens of ServiceAccounts are reviewed.
+    kubernetes: Mutex<Option<kube::Client>>,
     /// What every call is answered with, instead.
     instead: Mutex<Option<(u16, &'static str)>>,
 }
@@ -51,6 +55,7 @@ impl FakeVault {
     async fn start() -> Self {
         let state = Arc::new(Answers {
             ca: authority("Vault"),
+            kubernetes: Mutex::new(None),
             instead: Mutex::new(None),
         });
         let router = Router::new()
@@ -149,7 +154,12 @@ async fn log_in(
         "approle" => json!({"role_id": "purser", "secret_id": "hush"}),
         _ => json!({"role": "purser", "jwt": "signed.by.kubernetes"}),
     };
-    if body == known {
+    let kubernetes = answers.kubernetes.lock().unwrap().clone();
+    let is_known = match kubernetes {
+        Some(client) => is_reviewed(client, &body).await,
+        None => body == known,
+    };
+    if is_known {
         (
             StatusCode::OK,
             Json(json!({"auth": {"client_token": TOKEN}})),
@@ -157,6 +167,23 @@ async fn log_in(
     } else {
         refusal(403, "invalid credentials")
     }
+}
+
+/// As Vault does it: the API server says whose token it is; the role is bound to an account.
+async fn is_reviewed(client: kube::Client, body: &Value) -> bool {
+    let review = serde_json::from_value(json!({
+        "metadata": {},
+        "spec": {"token": body["jwt"], "audiences": ["vault://treasury/mint"]},
+    }));
+    let reviews: kube::Api<TokenReview> = kube::Api::all(client);
+    let answer = reviews
+        .create(&kube::api::PostParams::default(), &review.unwrap())
+        .await;
+    let status = answer.unwrap().status.unwrap();
+    let user = status.user.and_then(|user| user.username);
+    body["role"] == "purser"
+        && status.authenticated == Some(true)
+        && user.as_deref() == Some("system:serviceaccount:treasury:ledger-issuer")
 }
 
 fn refusal(status: u16, error: &str) -> Reply {
@@ -280,6 +307,42 @@ async fn app_roles_and_service_accounts_log_in_and_wrong_ones_are_told() {
         "{text}"
     );
     assert!(!text.contains("guessed"), "{text}");
+}
+
+#[tokio::test]
+async fn a_service_account_logs_in_with_a_token_of_its_own_that_the_api_server_vouches_for() {
+    let (scene, vault) = (Scene::new().await, FakeVault::start().await);
+    *vault.state.kubernetes.lock().unwrap() = Some(scene.cluster.client().clone());
+    let way = json!({"kubernetes": {
+        "role": "purser", "serviceAccountRef": {"name": "ledger-issuer", "audiences": ["more"]},
+    }});
+    scene.issuer(vault.spec(&way)).await;
+    let error = failure(ask(&scene, &server()).await);
+    let text = error.describe();
+    assert!(
+        text.contains("the ServiceAccount treasury/ledger-issuer gets no token"),
+        "{text}"
+    );
+    let account = |name: &str| -> ServiceAccount {
+        let account = json!({"metadata": {"namespace": "treasury", "name": name}});
+        serde_json::from_value(account).unwrap()
+    };
+    scene
+        .cluster
+        .create(&account("ledger-issuer"))
+        .await
+        .unwrap();
+    let outcome = ask(&scene, &server()).await;
+    assert!(matches!(outcome, Outcome::Issued(_)), "{outcome:?}");
+
+    // Another account of the namespace gets a token, but not in.
+    let scene = Scene::new().await;
+    *vault.state.kubernetes.lock().unwrap() = Some(scene.cluster.client().clone());
+    scene.cluster.create(&account("stowaway")).await.unwrap();
+    let way = json!({"kubernetes": {"role": "purser", "serviceAccountRef": {"name": "stowaway"}}});
+    scene.issuer(vault.spec(&way)).await;
+    let text = failure(ask(&scene, &server()).await).describe();
+    assert!(text.contains("403 to the login"), "{text}");
 }
 
 #[tokio::test]

@@ -118,7 +118,9 @@ pub static BUILT_IN: &[BuiltIn] = &[
         .counted()
         .with(&["status", "log", "eviction", "binding"]),
     BuiltIn::new("", "Event", ("events", "event")).short(&["ev"]),
-    BuiltIn::new("", "ServiceAccount", ("serviceaccounts", "serviceaccount")).short(&["sa"]),
+    BuiltIn::new("", "ServiceAccount", ("serviceaccounts", "serviceaccount"))
+        .short(&["sa"])
+        .with(&["token"]),
     BuiltIn::new(
         "",
         "PersistentVolumeClaim",

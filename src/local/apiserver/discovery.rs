@@ -169,6 +169,12 @@ fn part<'a>(resource: &'a Resource, subresource: &str) -> Part<'a> {
             kind: "Binding",
             verbs: &["create"],
         },
+        "token" => Part {
+            group: "authentication.k8s.io",
+            version: "v1",
+            kind: "TokenRequest",
+            verbs: &["create"],
+        },
         "log" => own(&["get"]),
         "finalize" => own(&["update"]),
         _ => own(&["get", "patch", "update"]),

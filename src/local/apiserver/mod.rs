@@ -41,6 +41,7 @@ mod logs;
 mod patch;
 mod read;
 mod scale;
+mod tokens;
 mod update;
 mod watch;
 
@@ -67,6 +68,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use axum::Router;
 use ring::rand::SystemRandom;
+use ring::signature::EcdsaKeyPair;
 use serde_json::{Value, json};
 
 use crate::clock::Clock;
@@ -102,6 +104,8 @@ struct Inner {
     /// Held while an eviction counts and deletes.
     evicting: Mutex<()>,
     logs: OnceLock<Arc<dyn PodLogs>>,
+    /// Signs the tokens of ServiceAccounts.
+    token_key: OnceLock<EcdsaKeyPair>,
 }
 
 impl ApiServer {
@@ -114,6 +118,7 @@ impl ApiServer {
             random: SystemRandom::new(),
             evicting: Mutex::new(()),
             logs: OnceLock::new(),
+            token_key: OnceLock::new(),
         };
         let server = Self {
             inner: Arc::new(inner),

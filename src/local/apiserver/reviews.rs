@@ -1,11 +1,19 @@
-//! Questions about oneself: whoever holds the token is the administrator and may do everything.
+//! Reviews. Questions about oneself are answered here: whoever holds the token is the administrator and may do everything.
 
 use serde_json::{Value, json};
+
+use super::path::Target;
 
 /// Name of the token's holder.
 const USER: &str = "bouncert-local-admin";
 /// The group Kubernetes gives to administrators.
 const GROUP: &str = "system:masters";
+
+/// Whether a path asks whose token one is.
+pub(super) fn is_of_tokens(target: &Target) -> bool {
+    (&*target.group, &*target.version, &*target.resource)
+        == ("authentication.k8s.io", "v1", "tokenreviews")
+}
 
 /// The answer to a review; `None` where the path is none. What exactly was asked does not matter.
 pub fn answer(group: &str, version: &str, resource: &str) -> Option<Value> {

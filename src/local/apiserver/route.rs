@@ -43,6 +43,12 @@ async fn handle(server: ApiServer, request: Request) -> Result<Response, ApiErro
     {
         return Ok((StatusCode::CREATED, Json(answer)).into_response());
     }
+    if parts.method == Method::POST && reviews::is_of_tokens(&target) {
+        let review = body::read(body).await?;
+        let review = body::object(&body::media_type(&parts.headers), &review)?;
+        let answer = server.review_token(&review)?;
+        return Ok((StatusCode::CREATED, Json(answer)).into_response());
+    }
     let query = Query::parse(&parts.uri)?;
     let resource = server
         .registry()
@@ -168,6 +174,10 @@ impl ApiServer {
             ("eviction", &Method::POST) => {
                 let status = self.evict(call, &object()?)?;
                 Ok((StatusCode::CREATED, Json(status)).into_response())
+            }
+            ("token", &Method::POST) => {
+                let token = self.give_token(call, &object()?)?;
+                Ok((StatusCode::CREATED, Json(token)).into_response())
             }
             ("binding", &Method::POST) => {
                 let written = self.bind(call, &object()?)?;
