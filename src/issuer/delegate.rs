@@ -33,14 +33,16 @@ use crate::pki::{answer, csr};
 /// How long a request waits for its answer: people approve, and ACME orders take minutes.
 pub const ANSWER_TIMEOUT: Duration = Duration::hours(1);
 
-/// Asks for a certificate, or for the answer to a request that was made before.
+/// Asks for a certificate, or for the answer to a request that was made before. `roots` are
+/// certificates that the issuer's own spec trusts: an answer may lead to one without having it, as
+/// those of ACME do.
 pub(super) async fn sign(
     cluster: &Cluster,
     issuer: &IssuerName,
     request: &SigningRequest<'_>,
-    now: OffsetDateTime,
+    (roots, now): (&str, OffsetDateTime),
 ) -> Outcome {
-    match ask(cluster, issuer, request, now).await {
+    match ask(cluster, issuer, request, (roots, now)).await {
         Ok(outcome) => outcome,
         Err(error) => Outcome::Failed(error),
     }
@@ -55,7 +57,7 @@ async fn ask(
     cluster: &Cluster,
     issuer: &IssuerName,
     request: &SigningRequest<'_>,
-    now: OffsetDateTime,
+    (roots, now): (&str, OffsetDateTime),
 ) -> Result<Outcome, IssuerError> {
     let at = ObjectRef::new(request.namespace, request.name);
     let lookup = |source| IssuerError::Lookup {
@@ -83,7 +85,8 @@ async fn ask(
                     minutes: ANSWER_TIMEOUT.whole_minutes(),
                 });
             }
-            return judge(issuer, &at, found.status.as_ref(), (request.profile, now));
+            let status = found.status.as_ref();
+            return judge((issuer, roots), &at, status, (request.profile, now));
         }
         take_away().await.map_err(lookup)?;
     }
@@ -183,7 +186,7 @@ fn is_open(status: Option<&CertificateRequestStatus>) -> bool {
 
 /// What the conditions of a request mean. Pure.
 fn judge(
-    issuer: &IssuerName,
+    (issuer, roots): (&IssuerName, &str),
     at: &ObjectRef,
     status: Option<&CertificateRequestStatus>,
     (profile, now): (&LeafProfile, OffsetDateTime),
@@ -216,11 +219,12 @@ fn judge(
     };
     let certificate = field(|status| status.certificate.as_ref()).unwrap_or_default();
     let authority = field(|status| status.ca.as_ref()).unwrap_or_default();
-    let answer =
-        answer::assemble(&certificate, &[&authority]).map_err(|source| IssuerError::Answer {
+    let answer = answer::assemble(&certificate, &[&authority, roots]).map_err(|source| {
+        IssuerError::Answer {
             issuer: issuer.clone(),
             source: Box::new(source),
-        })?;
+        }
+    })?;
     Ok(Outcome::Issued(Box::new(Issuance {
         clamped: clamped(&answer.chain, profile, now),
         chain: answer.chain,

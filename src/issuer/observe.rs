@@ -40,7 +40,7 @@ impl Issuers {
     pub async fn sign(&self, request: &SigningRequest<'_>) -> Outcome {
         if request.issuer.group() != CERT_MANAGER_GROUP {
             let name = issuer_name(request.issuer, request.namespace);
-            return delegate::sign(&self.cluster, &name, request, self.clock.now()).await;
+            return delegate::sign(&self.cluster, &name, request, ("", self.clock.now())).await;
         }
         let observed = match self.observe(request.issuer, request.namespace).await {
             Ok(observed) => observed,
@@ -123,7 +123,7 @@ impl Issuers {
                 let namespace = &observed.secret_namespace;
                 Way::Vault(Box::new(Vault::new(&self.cluster, name, namespace, spec)?))
             }
-            IssuerKind::Delegated => Way::Delegated,
+            IssuerKind::Delegated { roots } => Way::Delegated { roots },
         };
         if let Some(message) = observed.is_held_back() {
             return Ok(Outcome::Pending {
@@ -136,7 +136,9 @@ impl Issuers {
                 Outcome::Issued(Box::new(issuance))
             }
             Way::Vault(vault) => vault.sign(request, now).await,
-            Way::Delegated => delegate::sign(&self.cluster, name, request, now).await,
+            Way::Delegated { roots } => {
+                delegate::sign(&self.cluster, name, request, (&roots, now)).await
+            }
         })
     }
 }
@@ -145,7 +147,7 @@ impl Issuers {
 enum Way<'a> {
     Native(Box<Signer>),
     Vault(Box<Vault<'a>>),
-    Delegated,
+    Delegated { roots: String },
 }
 
 /// A serial number that nobody has used.

@@ -1,5 +1,7 @@
 //! What an issuer is, from the objects that say so, and what it signs: pure, no client, no clock.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -26,7 +28,10 @@ pub enum IssuerKind {
     /// Vault signs; its spec, to be read.
     Vault(Value),
     /// Somebody else signs, through a `CertificateRequest`.
-    Delegated,
+    Delegated {
+        /// What the issuer's spec trusts, PEM; empty if it names nobody.
+        roots: String,
+    },
 }
 
 /// An issuer as it was read.
@@ -89,7 +94,11 @@ impl Observed {
             return Ok(IssuerKind::Vault(vault.clone()));
         }
         if acme.is_some() || venafi.is_some() {
-            return Ok(IssuerKind::Delegated);
+            let bundle = |spec: &Option<Value>, at| bundle_at(spec.as_ref()?.pointer(at)?);
+            let roots = bundle(acme, "/caBundle").or_else(|| bundle(venafi, "/tpp/caBundle"));
+            return Ok(IssuerKind::Delegated {
+                roots: roots.unwrap_or_default(),
+            });
         }
         Err(IssuerError::NoMethod {
             issuer: self.name.clone(),
@@ -111,6 +120,12 @@ impl Observed {
             .filter(is_current)
             .map(|condition| condition.message.clone().unwrap_or_default())
     }
+}
+
+/// PEM in base64.
+fn bundle_at(encoded: &Value) -> Option<String> {
+    let bytes = BASE64.decode(encoded.as_str()?).ok()?;
+    String::from_utf8(bytes).ok()
 }
 
 // === impl Signer ===

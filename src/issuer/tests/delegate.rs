@@ -208,3 +208,34 @@ async fn an_acme_issuer_is_asked_through_a_request_as_well() {
         .await;
     assert_pending(&outcome, "approved and signed");
 }
+
+#[tokio::test]
+async fn an_acme_answer_without_its_root_is_believed_only_with_a_root_that_the_issuer_names() {
+    let (ca, stranger) = (authority("Harbour"), authority("Stranger"));
+    for (bundle, is_believed) in [(None, false), (Some(&stranger), false), (Some(&ca), true)] {
+        let scene = Scene::new().await;
+        let mut acme = json!({"server": "https://acme.example"});
+        if let Some(named) = bundle {
+            acme["caBundle"] = json!(BASE64.encode(named.anchors().to_pem()));
+        }
+        scene.issuer(json!({ "acme": acme })).await;
+        let (profile, key) = (server(), key());
+        let ask = || scene.ask((None, NAME), (&profile, &key), Clock::System);
+        assert_pending(&ask().await, "approved and signed");
+        scene.answer(NAME, &ca, &server()).await;
+        // cert-manager leaves `ca` empty there; the answer has leaf and intermediate.
+        scene.say(NAME, json!({ "ca": null })).await;
+        match ask().await {
+            Outcome::Issued(issued) => {
+                assert!(is_believed);
+                assert_eq!(&issued.anchors, ca.anchors());
+                assert_eq!(issued.chain.intermediates().len(), 1);
+            }
+            Outcome::Failed(error) => {
+                assert!(!is_believed);
+                assert!(error.describe().contains("spec.acme.caBundle"), "{error}");
+            }
+            outcome @ (Outcome::Pending { .. } | Outcome::Denied { .. }) => panic!("{outcome:?}"),
+        }
+    }
+}

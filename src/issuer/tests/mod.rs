@@ -183,7 +183,8 @@ fn the_spec_says_how_an_issuer_signs() {
         "{error}"
     );
     let acme = observed(json!({"acme": {}})).kind().unwrap();
-    assert_eq!(acme, IssuerKind::Delegated);
+    let roots = String::new();
+    assert_eq!(acme, IssuerKind::Delegated { roots });
     let vault = observed(json!({"vault": {"server": "https://vault"}}));
     assert!(matches!(vault.kind(), Ok(IssuerKind::Vault(_))));
     let spec = json!({"ca": {"secretName": "mint-ca", "ocspServers": ["http://ocsp.mint"]}});
