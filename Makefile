@@ -4,7 +4,10 @@ CARGO ?= cargo
 BOUNCERT = $(CARGO) run --quiet --bin bouncert --
 
 .DEFAULT_GOAL := help
-.PHONY: help deps demo test fmt lint bans doc ci bench fuzz crds
+FUZZ_TARGETS = pem csr duration policy
+FUZZ_SECONDS ?= 60
+
+.PHONY: help deps demo test fmt lint bans doc ci bench fuzz fuzzci crds
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,17 +41,27 @@ doc: ## Check the documentation
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
 
 ci: ## Everything that has to pass before a change is accepted
-	@set -e; for step in fmt bans lint doc test; do \
+	@set -e; for step in fmt bans lint doc test fuzzci; do \
 	  echo "ci: $$step"; $(MAKE) --no-print-directory $$step; \
 	done; echo "ci: all passed"
 
 bench: ## Measure what is worth measuring
 	$(CARGO) bench
 
-fuzz: ## Fuzz the parsers, a minute each (needs a nightly toolchain and cargo-fuzz)
-	@for target in pem csr duration policy; do \
-	  $(CARGO) +nightly fuzz run $$target -- -max_total_time=60 -rss_limit_mb=512 || exit 1; \
+fuzz: ## Fuzz the parsers, FUZZ_SECONDS each (needs a nightly toolchain and cargo-fuzz)
+	@cp Cargo.lock fuzz/Cargo.lock
+	@for target in $(FUZZ_TARGETS); do \
+	  mkdir -p fuzz/target/corpus/$$target; \
+	  $(CARGO) +nightly fuzz run $$target fuzz/target/corpus/$$target fuzz/corpus/$$target -- \
+	    -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=512 -timeout=10 -verbosity=0 -print_final_stats=1 || exit 1; \
 	done
+
+fuzzci: # What `make ci` does of it: seconds for each target, where the tools are
+	@if $(CARGO) +nightly fuzz --version >/dev/null 2>&1; then \
+	  $(MAKE) --no-print-directory fuzz FUZZ_SECONDS=10; \
+	else \
+	  echo "fuzz: skipped, there is no nightly toolchain with cargo-fuzz; the corpus is replayed by the tests"; \
+	fi
 
 crds: ## Write the CRDs and the other golden files anew
 	GOLDEN=update $(CARGO) test --test it golden

@@ -188,10 +188,16 @@ fn both_sides_complete_a_handshake_with_every_elliptic_key_and_encoding() {
 }
 
 #[test]
-fn both_sides_complete_a_handshake_with_rsa_keys_of_kubedbs_size() {
+fn both_sides_complete_a_handshake_with_rsa_keys_of_every_size_and_encoding() {
     let ca = ca(KeyAlgorithm::Rsa2048);
-    for encoding in ENCODINGS {
-        assert_handshake(&ca, KeyAlgorithm::Rsa2048, encoding);
+    for algorithm in [
+        KeyAlgorithm::Rsa2048,
+        KeyAlgorithm::Rsa3072,
+        KeyAlgorithm::Rsa4096,
+    ] {
+        for encoding in ENCODINGS {
+            assert_handshake(&ca, algorithm, encoding);
+        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! The fuzz targets' entries, with their corpus, with changes of it, and with documents that are
-//! made here; a bounded stand-in for `make fuzz`, which needs a nightly toolchain.
+//! made here: a bounded stand-in for `make fuzz`, which needs a nightly toolchain, in bounded memory.
 
 #[path = "../../fuzz/entries.rs"]
 mod entries;
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use bouncert::clock::Clock;
 use bouncert::pki::authority::{CertificateAuthority, Serial};
@@ -84,6 +85,22 @@ fn no_duration_makes_a_reader_panic() {
 #[test]
 fn no_policy_makes_a_reader_panic() {
     run("policy", entries::policy);
+}
+
+/// The tests above once more, in a process that may have no more than half a gigabyte of addresses.
+#[test]
+fn no_document_takes_a_reader_beyond_half_a_gigabyte() {
+    let output = Command::new("prlimit")
+        .arg(format!("--as={}", 512 << 20))
+        .arg(std::env::current_exe().unwrap())
+        .args(["issuing_hostile::no_", "--test-threads=1"])
+        .args(["--skip", "half_a_gigabyte"])
+        .output()
+        .expect("prlimit is installed");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}{complaints}");
+    assert!(said.contains("test result: ok. 4 passed"), "{said}");
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod cli;
 mod issuing;
 mod issuing_choices;
 mod issuing_hostile;
+mod library;
 mod material;
 mod pipeline;
 mod platform;
