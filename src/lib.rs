@@ -27,6 +27,7 @@ pub mod surroundings;
 // Layer 4
 pub mod ops;
 pub mod provisioner;
+pub mod rotation;
 // Layer 5 to 7
 pub mod cli;
 pub mod controllers;

@@ -52,7 +52,7 @@ const OPERATOR: [&str; 9] = [
 ];
 
 /// The core: pure, synchronous, without a clock. Paths below `src`, without `.rs`.
-const CORE: [&str; 11] = [
+const CORE: [&str; 18] = [
     "api",
     "pki",
     "policy",
@@ -63,6 +63,13 @@ const CORE: [&str; 11] = [
     "ops/plan",
     "ops/decide",
     "ops/view",
+    "rotation/window",
+    "rotation/limits",
+    "rotation/facts",
+    "rotation/decide",
+    "rotation/fleet",
+    "rotation/forecast",
+    "rotation/index",
     "local/runner/pod",
 ];
 

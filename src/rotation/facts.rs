@@ -1,0 +1,176 @@
+//! What is known of one PgBouncer: parsed once, when something of it changes. Pure.
+
+use std::sync::Arc;
+
+use time::{Duration, OffsetDateTime};
+
+use super::window::Windows;
+use crate::names::Alias;
+use crate::pki::renewal::{RenewPolicy, jitter_seed, renew_at};
+
+/// A certificate that is published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// What it is for.
+    pub alias: Alias,
+    /// Number of its revision; 0 for one that somebody else has made.
+    pub revision: u32,
+    /// Beginning of its life.
+    pub not_before: OffsetDateTime,
+    /// End of its life.
+    pub not_after: OffsetDateTime,
+    /// When the manifest says it is renewed.
+    pub policy: RenewPolicy,
+    /// When it is renewed, jitter included.
+    pub renews_at: OffsetDateTime,
+}
+
+/// When rotations may begin.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Window {
+    /// At any time.
+    #[default]
+    Always,
+    /// Within these.
+    Within(Arc<Windows>),
+    /// What is written there says nothing: only what is urgent begins.
+    Unreadable,
+}
+
+/// Whether somebody has said that nothing is to be rotated.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Freeze {
+    /// Nobody has.
+    #[default]
+    None,
+    /// Until then.
+    Until(OffsetDateTime),
+    /// Until it is taken off.
+    Frozen,
+    /// What is written there says nothing: only what is urgent begins.
+    Unreadable,
+}
+
+/// Whether a request could be carried out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// It could.
+    #[default]
+    Fit,
+    /// The PgBouncer is not Ready: only what is urgent begins, because new certificates may be what
+    /// it lacks.
+    NotReady,
+    /// Somebody else holds the PgBouncer.
+    Paused,
+    /// It has no pods, or is about to go.
+    Absent,
+    /// A Secret is owned by somebody who renews it: the kind and name of the owner are in a condition.
+    RenewedByOthers,
+}
+
+/// What else than age makes a request necessary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// What to do.
+    pub remedy: Remedy,
+    /// Since when it has been known.
+    pub since: OffsetDateTime,
+    /// From when on a window is not waited for any longer.
+    pub urgent_at: OffsetDateTime,
+    /// Why, for people.
+    pub why: String,
+}
+
+/// What puts something right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// New certificates.
+    Rotate,
+    /// The same certificates, in new processes.
+    Restart,
+}
+
+/// The requests that were made here before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// How many failed in a row, up to now.
+    pub failures: u32,
+    /// When the last one of these ended.
+    pub failed_at: Option<OffsetDateTime>,
+    /// When the newest was created.
+    pub started_at: Option<OffsetDateTime>,
+    /// Name of the newest.
+    pub newest: Option<String>,
+    /// Names of those that have ended.
+    pub finished: Vec<String>,
+}
+
+/// What is known of one PgBouncer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Its published certificates.
+    pub certificates: Vec<Held>,
+    /// When rotations may begin.
+    pub window: Window,
+    /// Whether somebody has said that nothing is to be rotated.
+    pub freeze: Freeze,
+    /// Whether a request could be carried out.
+    pub standing: Standing,
+    /// Name of the request that waits or runs, whoever made it.
+    pub live: Option<String>,
+    /// The requests that were made here before.
+    pub history: History,
+    /// What else than age makes a request necessary.
+    pub wish: Option<Wish>,
+    /// Spreads what would else happen together.
+    pub seed: u64,
+}
+
+// === impl Held ===
+
+impl Held {
+    /// A certificate of `alias`, of the PgBouncer that `identity` (`namespace/name`) names.
+    pub fn new(
+        identity: &str,
+        (alias, revision): (Alias, u32),
+        (not_before, not_after): (OffsetDateTime, OffsetDateTime),
+        policy: RenewPolicy,
+    ) -> Self {
+        let seed = jitter_seed(&format!("{identity}/{alias}"));
+        Self {
+            alias,
+            revision,
+            not_before,
+            not_after,
+            policy,
+            renews_at: renew_at(not_before, not_after, policy, seed),
+        }
+    }
+
+    /// Length of its life.
+    pub fn lifetime(&self) -> Duration {
+        self.not_after - self.not_before
+    }
+
+    /// When its renewal is urgent: when less than a fifth of its life is left, but not before it is
+    /// due at all.
+    pub fn urgent_at(&self) -> OffsetDateTime {
+        let late = self.not_after - self.lifetime() / super::limits::URGENT_DIVISOR;
+        late.max(self.renews_at)
+    }
+}
+
+// === impl Facts ===
+
+impl Facts {
+    /// The certificate that is due first.
+    pub fn first_due(&self) -> Option<&Held> {
+        self.certificates.iter().min_by_key(|held| held.renews_at)
+    }
+
+    /// The number that the next rotation's revisions reach at least: what its request is named by.
+    pub fn next_revision(&self) -> u32 {
+        let highest = self.certificates.iter().map(|held| held.revision).max();
+        highest.unwrap_or(0).saturating_add(1)
+    }
+}

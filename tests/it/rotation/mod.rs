@@ -1,0 +1,45 @@
+//! Rotation by itself: in virtual time, and on the local platform.
+
+mod simulation;
+
+use std::time::Duration;
+
+use bouncert::rotation::limits::Limits;
+
+#[test]
+fn two_years_of_ten_thousand_poolers_keep_every_limit_and_expire_nothing() {
+    let world = simulation::two_years();
+    let report = simulation::run(&world);
+    let told = format!(
+        "{} rotations, {} failures; at once {}, in a namespace {}; worst minute {}, after an outage \
+         {}; oldest {:.3}, late {}, excused {}; passes {}, median {:?}, longest {:?}",
+        report.rotations,
+        report.failures,
+        report.most_at_once,
+        report.most_in_a_namespace,
+        report.worst_minute,
+        report.worst_minute_after_an_outage,
+        report.oldest,
+        report.late,
+        report.excused,
+        report.passes.len(),
+        report.median_pass(),
+        report.longest_pass(),
+    );
+    println!("{told}");
+    let Limits {
+        concurrency,
+        concurrency_per_namespace,
+        starts_per_minute,
+    } = world.limits;
+    // That the outages were felt at all: otherwise the rest says nothing.
+    assert!(report.rotations > 100_000 && report.failures > 1_000, "{told}");
+    assert!(report.most_at_once == concurrency, "{told}");
+    assert!(report.most_in_a_namespace <= concurrency_per_namespace, "{told}");
+    assert!(report.worst_minute <= starts_per_minute, "{told}");
+    assert!(report.worst_minute_after_an_outage > 0, "{told}");
+    assert_eq!(report.late, 0, "{told}");
+    assert_eq!(report.outside_window, 0, "{told}");
+    // An unoptimised build on a busy machine: the median says what a pass costs.
+    assert!(report.median_pass() <= Duration::from_millis(50), "{told}");
+}
