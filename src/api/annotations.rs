@@ -31,6 +31,20 @@ pub const FINGERPRINT: &str = "bouncert.dev/fingerprint";
 pub const TRUST_UNTIL: &str = "bouncert.dev/trust-until";
 /// Label on all Secrets that hold a revision of material: the alias.
 pub const ALIAS_LABEL: &str = "bouncert.dev/alias";
+/// On a PgBouncer or a Namespace: when rotations may begin by themselves, such as
+/// `Mon-Fri 01:00-05:00 Europe/Berlin` or `cron 0 2 * * SAT for 4h`; the PgBouncer's is stronger.
+pub const MAINTENANCE_WINDOW: &str = "bouncert.dev/maintenance-window";
+/// On a PgBouncer or a Namespace: `true`, or an RFC 3339 instant: no rotation begins by itself, or
+/// none before then.
+pub const FREEZE_ROTATION: &str = "bouncert.dev/freeze-rotation";
+/// Label on requests that somebody else than a person made: who.
+pub const CREATED_BY_LABEL: &str = "bouncert.dev/created-by";
+/// Value of [`CREATED_BY_LABEL`] on requests of the scheduled rotation.
+pub const CREATED_BY_ROTATION: &str = "rotation";
+/// On such a request: why it was made.
+pub const CAUSE: &str = "bouncert.dev/cause";
+/// On such a request: how many in a row it is, the first being 1.
+pub const ATTEMPT: &str = "bouncert.dev/attempt";
 /// Label on a journal ConfigMap: name of its request.
 pub const REQUEST_LABEL: &str = "bouncert.dev/request";
 /// Annotation on the Auth Secret (CONTRACT 2.2).

@@ -8,3 +8,4 @@ mod engine;
 pub mod pgbouncers;
 mod related;
 pub mod requests;
+pub mod rotation;

@@ -17,6 +17,7 @@ use crate::ops::{Operator, OperatorOptions};
 use crate::policy::Policies;
 use crate::provisioner::Provisioner;
 use crate::retry::{Retry, backoff};
+use crate::rotation::{RotationOptions, Rotator};
 use crate::surroundings;
 
 /// How the daemon runs.
@@ -29,6 +30,8 @@ pub struct DaemonOptions {
     pub policies: Policies,
     /// Where the time comes from.
     pub clock: Clock,
+    /// How certificates are rotated by themselves.
+    pub rotation: RotationOptions,
 }
 
 impl Default for DaemonOptions {
@@ -37,6 +40,7 @@ impl Default for DaemonOptions {
             cluster_resource_namespace: "cert-manager".to_owned(),
             policies: Policies::builtin(),
             clock: Clock::System,
+            rotation: RotationOptions::default(),
         }
     }
 }
@@ -66,6 +70,7 @@ pub async fn run(
         cluster_resource_namespace,
         policies,
         clock,
+        rotation,
     } = options;
     let cluster = Cluster::new(client);
     let Some(kind) = discover(&cluster, &cancel).await? else {
@@ -78,16 +83,27 @@ pub async fn run(
     let cancel = cancel.child_token();
     let provisioner = Provisioner::new(cluster.clone(), materials.clone(), clock.clone());
     let provisioner = Arc::new(provisioner);
+    let rotation = RotationOptions {
+        cluster_resource_namespace,
+        ..rotation
+    };
+    let rotator = Rotator::new(cluster.clone(), materials.clone(), clock.clone(), rotation);
     let operating = OperatorOptions {
         kind,
         cancel: cancel.clone(),
     };
-    let operator = Arc::new(Operator::new(cluster.clone(), materials, clock, operating));
+    let operator = Operator::new(cluster.clone(), materials, clock.clone(), operating);
 
     let mut running = JoinSet::new();
     running.spawn(controllers::requests::run(
         cluster.clone(),
-        operator,
+        Arc::new(operator),
+        cancel.clone(),
+    ));
+    running.spawn(controllers::rotation::run(
+        cluster.clone(),
+        Arc::new(rotator),
+        clock,
         cancel.clone(),
     ));
     running.spawn(controllers::pgbouncers::run(

@@ -14,6 +14,10 @@ use crate::names::Alias;
 /// For a wish that has no age: how soon it is to be granted, for the order among others.
 const WISH_GRANTED_WITHIN: Duration = Duration::days(1);
 
+/// How long after a success nothing begins: what it changed is seen by then, and is not taken for
+/// what was there before.
+const SETTLES_WITHIN: Duration = Duration::seconds(10);
+
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -49,6 +53,8 @@ pub enum Waiting {
     NotDue,
     /// A request waits or runs.
     Request(String),
+    /// One has just succeeded.
+    Settling,
     /// The pause after failures.
     BackOff {
         /// How many in a row.
@@ -79,6 +85,7 @@ impl Waiting {
             Self::Nothing => "nothing",
             Self::NotDue => "not due",
             Self::Request(_) => "request",
+            Self::Settling => "settling",
             Self::BackOff { .. } => "back-off",
             Self::Closed => "window closed",
             Self::WindowUnreadable => "window unreadable",
@@ -128,6 +135,10 @@ pub fn verdict(facts: &Facts, now: OffsetDateTime, openings: &mut Openings) -> V
         Freeze::Frozen => return Verdict::Hold(Waiting::Frozen),
         Freeze::Until(end) if end > now => return Verdict::At(end, Waiting::Frozen),
         Freeze::Until(_) | Freeze::Unreadable | Freeze::None => {}
+    }
+    let settled = facts.history.succeeded_at.map(|at| at + SETTLES_WITHIN);
+    if let Some(at) = settled.filter(|at| *at > now) {
+        return Verdict::At(at, Waiting::Settling);
     }
     if let Some(at) = backed_off(facts, &need).filter(|at| *at > now) {
         let failures = facts.history.failures;

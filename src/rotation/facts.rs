@@ -97,6 +97,8 @@ pub struct History {
     pub failures: u32,
     /// When the last one of these ended.
     pub failed_at: Option<OffsetDateTime>,
+    /// When any request last succeeded, whoever made it.
+    pub succeeded_at: Option<OffsetDateTime>,
     /// When the newest was created.
     pub started_at: Option<OffsetDateTime>,
     /// Name of the newest.

@@ -47,6 +47,8 @@ pub struct Pass {
     pub starts: Vec<Start>,
     /// When the next pass has something to look at; `None`: when facts change.
     pub wake: Option<OffsetDateTime>,
+    /// Whose time had come: what is decided about them may have changed.
+    pub looked_at: Vec<ObjectRef>,
     /// How many wait for room.
     pub waiting: usize,
 }
@@ -105,9 +107,8 @@ impl Fleet {
     /// Takes notice of what is known now of the PgBouncer at `at`.
     pub fn upsert(&mut self, at: &ObjectRef, facts: Facts, now: OffsetDateTime) {
         let mut member = self.take(at).unwrap_or_else(Member::new);
-        let seen = |name: &String| {
-            facts.live.is_some() || facts.history.newest.as_ref() == Some(name)
-        };
+        let seen =
+            |name: &String| facts.live.is_some() || facts.history.newest.as_ref() == Some(name);
         member.assumed = member
             .assumed
             .filter(|(name, since)| !seen(name) && *since + ASSUMED_MAX > now);
@@ -161,7 +162,7 @@ impl Fleet {
 
     /// Decides who begins at `now`.
     pub fn pass(&mut self, now: OffsetDateTime) -> Pass {
-        self.look_at_due(now);
+        let looked_at = self.look_at_due(now);
         let mut starts = Vec::new();
         let mut over = Vec::new();
         let room = self.room(now);
@@ -200,14 +201,22 @@ impl Fleet {
         Pass {
             wake: self.wake(now),
             waiting: self.ready.len(),
+            looked_at,
             starts,
         }
     }
 
     /// Looks again at those whose time has come.
-    fn look_at_due(&mut self, now: OffsetDateTime) {
-        while let Some((_, at)) = self.timers.first().filter(|(when, _)| *when <= now).cloned() {
+    fn look_at_due(&mut self, now: OffsetDateTime) -> Vec<ObjectRef> {
+        let mut looked_at = Vec::new();
+        while let Some((_, at)) = self
+            .timers
+            .first()
+            .filter(|(when, _)| *when <= now)
+            .cloned()
+        {
             self.touch(&at, now, |_| {});
+            looked_at.push(at);
         }
         while let Some((since, at)) = self.assumed.first().cloned() {
             if since + ASSUMED_MAX > now {
@@ -215,15 +224,24 @@ impl Fleet {
             }
             self.touch(&at, now, |member| member.assumed = None);
         }
-        while let Some(oldest) = self.starts.first().filter(|(at, _)| *at + MINUTE <= now).cloned()
+        while let Some(oldest) = self
+            .starts
+            .first()
+            .filter(|(at, _)| *at + MINUTE <= now)
+            .cloned()
         {
             self.starts.remove(&oldest);
         }
+        looked_at
     }
 
     /// How many may begin now.
     fn room(&self, now: OffsetDateTime) -> usize {
-        let recent = self.starts.iter().filter(|(at, _)| *at + MINUTE > now).count();
+        let recent = self
+            .starts
+            .iter()
+            .filter(|(at, _)| *at + MINUTE > now)
+            .count();
         let by_pace = self.limits.starts_per_minute.saturating_sub(recent);
         by_pace.min(self.limits.concurrency.saturating_sub(self.busy))
     }
@@ -232,7 +250,11 @@ impl Fleet {
         let timer = self.timers.first().map(|(at, _)| *at);
         let assumed = self.assumed.first().map(|(since, _)| *since + ASSUMED_MAX);
         let is_paced = !self.ready.is_empty() && self.starts.len() >= self.limits.starts_per_minute;
-        let paced = self.starts.first().filter(|_| is_paced).map(|(at, _)| *at + MINUTE);
+        let paced = self
+            .starts
+            .first()
+            .filter(|_| is_paced)
+            .map(|(at, _)| *at + MINUTE);
         let soonest = [timer, assumed, paced].into_iter().flatten().min();
         soonest.map(|at| at.max(now))
     }

@@ -76,8 +76,9 @@ mod tests {
 
     #[test]
     fn those_that_failed_together_come_back_one_by_one() {
-        let all: std::collections::HashSet<_> =
-            (0..256).map(|seed| pause(3, Duration::days(90), seed)).collect();
+        let all: std::collections::HashSet<_> = (0..256)
+            .map(|seed| pause(3, Duration::days(90), seed))
+            .collect();
         assert_eq!(all.len(), 256);
         assert!(all.iter().all(|pause| *pause > BACKOFF_FIRST * 3));
     }

@@ -25,8 +25,18 @@
 //! 5. A maintenance window is waited for, until the rotation is urgent.
 
 pub mod decide;
+pub mod drift;
 pub mod facts;
 pub mod fleet;
 pub mod forecast;
+pub mod index;
 pub mod limits;
+pub mod request;
+mod rotator;
+pub mod tell;
 pub mod window;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::rotator::{Counts, Note, Object, RotationOptions, Rotator, Snapshot};

@@ -45,7 +45,9 @@ pub enum WindowError {
     #[error("{0:?} is no window: {GRAMMAR}")]
     Form(String),
     /// An unknown day.
-    #[error("{0:?} is no day: write Mon, Tue, Wed, Thu, Fri, Sat, Sun, a range such as Mon-Fri, or *")]
+    #[error(
+        "{0:?} is no day: write Mon, Tue, Wed, Thu, Fri, Sat, Sun, a range such as Mon-Fri, or *"
+    )]
     Day(String),
     /// Not a time of day.
     #[error("{0:?} is no time of day: write 00:00 to 24:00")]
@@ -346,11 +348,17 @@ mod tests {
     #[test]
     fn days_and_hours_are_those_of_the_zone() {
         // Berlin is two hours ahead of UTC in June; 2031-06-06 is a Friday.
-        let open = next("Mon-Fri 01:00-05:00 Europe/Berlin", datetime!(2031-06-06 02:00 UTC));
+        let open = next(
+            "Mon-Fri 01:00-05:00 Europe/Berlin",
+            datetime!(2031-06-06 02:00 UTC),
+        );
         assert_eq!(open.from, datetime!(2031-06-05 23:00 UTC));
         assert_eq!(open.until, datetime!(2031-06-06 03:00 UTC));
         // On Friday evening the next one is Monday's.
-        let next_one = next("Mon-Fri 01:00-05:00 Europe/Berlin", datetime!(2031-06-06 18:00 UTC));
+        let next_one = next(
+            "Mon-Fri 01:00-05:00 Europe/Berlin",
+            datetime!(2031-06-06 18:00 UTC),
+        );
         assert_eq!(next_one.from, datetime!(2031-06-08 23:00 UTC));
     }
 
@@ -366,10 +374,16 @@ mod tests {
     #[test]
     fn the_change_of_the_clock_moves_the_instant_and_not_the_wall_clock() {
         // In Berlin the clock goes from 2:00 to 3:00 on 2031-03-30.
-        let spring = next("* 01:00-05:00 Europe/Berlin", datetime!(2031-03-30 00:30 UTC));
+        let spring = next(
+            "* 01:00-05:00 Europe/Berlin",
+            datetime!(2031-03-30 00:30 UTC),
+        );
         assert_eq!(spring.until - spring.from, time::Duration::hours(3));
         // A window that the change swallows does not open that day.
-        let gone = next("* 02:00-03:00 Europe/Berlin", datetime!(2031-03-29 12:00 UTC));
+        let gone = next(
+            "* 02:00-03:00 Europe/Berlin",
+            datetime!(2031-03-29 12:00 UTC),
+        );
         assert_eq!(gone.from, datetime!(2031-03-31 00:00 UTC));
     }
 
@@ -383,7 +397,13 @@ mod tests {
         assert_eq!(later.from, datetime!(2031-06-14 06:00 UTC));
         // 30 February never comes.
         let never = Windows::parse("cron 0 0 30 2 * for 1h");
-        assert!(never.is_err() || never.unwrap().next(datetime!(2031-06-07 10:00 UTC)).is_none());
+        assert!(
+            never.is_err()
+                || never
+                    .unwrap()
+                    .next(datetime!(2031-06-07 10:00 UTC))
+                    .is_none()
+        );
     }
 
     #[test]
@@ -391,18 +411,27 @@ mod tests {
         let text = "Sat 00:00-02:00; daily 12:00-13:00";
         let noon = next(text, datetime!(2031-06-07 12:30 UTC));
         assert_eq!(noon.until, datetime!(2031-06-07 13:00 UTC));
-        assert_eq!(next("always", datetime!(2031-06-07 12:30 UTC)).from, datetime!(2031-06-07 12:30 UTC));
+        assert_eq!(
+            next("always", datetime!(2031-06-07 12:30 UTC)).from,
+            datetime!(2031-06-07 12:30 UTC)
+        );
     }
 
     #[test]
     fn what_is_no_window_is_refused_by_its_part() {
         let error = |text: &str| Windows::parse(text).unwrap_err().to_string();
         assert!(error(" ; ").contains("empty"));
-        assert!(error("Mon-Fri").contains("is no window"), "{}", error("Mon-Fri"));
+        assert!(
+            error("Mon-Fri").contains("is no window"),
+            "{}",
+            error("Mon-Fri")
+        );
         assert!(error("Mon-Fry 01:00-02:00").contains("\"Fry\" is no day"));
         assert!(error("Mon 1:00-02:00").contains("\"1:00\" is no time of day"));
         assert!(error("Mon 24:00-02:00").contains("no time of day"));
-        assert!(error("Mon 01:00-02:00 Europe/Berlim").contains("\"Europe/Berlim\" is no time zone"));
+        assert!(
+            error("Mon 01:00-02:00 Europe/Berlim").contains("\"Europe/Berlim\" is no time zone")
+        );
         assert!(error("cron 0 2 * * for 4h").contains("is no window"));
         assert!(error("cron 61 2 * * * for 4h").contains("is no cron expression"));
         assert!(error("cron 0 2 * * * for 4d").contains("\"d\""));

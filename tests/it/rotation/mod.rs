@@ -33,9 +33,15 @@ fn two_years_of_ten_thousand_poolers_keep_every_limit_and_expire_nothing() {
         starts_per_minute,
     } = world.limits;
     // That the outages were felt at all: otherwise the rest says nothing.
-    assert!(report.rotations > 100_000 && report.failures > 1_000, "{told}");
+    assert!(
+        report.rotations > 100_000 && report.failures > 1_000,
+        "{told}"
+    );
     assert!(report.most_at_once == concurrency, "{told}");
-    assert!(report.most_in_a_namespace <= concurrency_per_namespace, "{told}");
+    assert!(
+        report.most_in_a_namespace <= concurrency_per_namespace,
+        "{told}"
+    );
     assert!(report.worst_minute <= starts_per_minute, "{told}");
     assert!(report.worst_minute_after_an_outage > 0, "{told}");
     assert_eq!(report.late, 0, "{told}");

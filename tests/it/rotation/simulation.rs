@@ -65,7 +65,10 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn median_pass(&self) -> std::time::Duration {
-        self.passes.get(self.passes.len() / 2).copied().unwrap_or_default()
+        self.passes
+            .get(self.passes.len() / 2)
+            .copied()
+            .unwrap_or_default()
     }
 
     pub(crate) fn longest_pass(&self) -> std::time::Duration {
@@ -105,7 +108,11 @@ pub(crate) fn run(world: &World) -> Report {
             fleet = run.fleet(now);
         }
         for member in run.finish(now) {
-            fleet.upsert(&run.members[member].at, run.members[member].facts.clone(), now);
+            fleet.upsert(
+                &run.members[member].at,
+                run.members[member].facts.clone(),
+                now,
+            );
         }
         let begun = Instant::now();
         let pass = fleet.pass(now);
@@ -116,7 +123,11 @@ pub(crate) fn run(world: &World) -> Report {
         }
         run.check(&fleet);
         let next_end = run.running.peek().map(|Reverse((at, ..))| *at);
-        let outage = world.daemon_away.iter().map(|(from, _)| *from).filter(|from| *from > now);
+        let outage = world
+            .daemon_away
+            .iter()
+            .map(|(from, _)| *from)
+            .filter(|from| *from > now);
         let next = [next_end, pass.wake, outage.min(), Some(end)];
         let next = next.into_iter().flatten().min().unwrap_or(end);
         // A pass that has nothing left to do now has to say a later time.
@@ -142,7 +153,10 @@ impl<'a> Run<'a> {
         let saturdays =
             Arc::new(Windows::parse("cron 0 2 * * SAT for 4h America/New_York").unwrap());
         for n in 0..world.members {
-            let at = ObjectRef::new(format!("team-{}", n % world.namespaces), format!("pooler-{n}"));
+            let at = ObjectRef::new(
+                format!("team-{}", n % world.namespaces),
+                format!("pooler-{n}"),
+            );
             let (lifetime, policy) = match n % 100 {
                 0..3 => (Duration::days(7), RenewPolicy::TwoThirds),
                 3..20 => (Duration::days(30), RenewPolicy::BeforePercentage(30)),
@@ -195,7 +209,11 @@ impl<'a> Run<'a> {
         };
         self.running.push(Reverse((ends, index, works)));
         self.recent.push_back(now);
-        while self.recent.front().is_some_and(|at| *at + Duration::minutes(1) <= now) {
+        while self
+            .recent
+            .front()
+            .is_some_and(|at| *at + Duration::minutes(1) <= now)
+        {
             self.recent.pop_front();
         }
         self.report.worst_minute = self.report.worst_minute.max(self.recent.len());
@@ -212,11 +230,18 @@ impl<'a> Run<'a> {
                 self.report.outside_window += 1;
             }
         }
-        assert!(member.facts.live.is_none(), "{} has two requests", start.request);
+        assert!(
+            member.facts.live.is_none(),
+            "{} has two requests",
+            start.request
+        );
         member.facts.live = Some(start.request.clone());
         member.facts.history.started_at = Some(now);
         member.facts.history.newest = Some(start.request.clone());
-        *self.running_in.entry(start.at.namespace.clone()).or_default() += 1;
+        *self
+            .running_in
+            .entry(start.at.namespace.clone())
+            .or_default() += 1;
         index
     }
 
@@ -253,9 +278,8 @@ impl<'a> Run<'a> {
     /// How old a certificate was when its successor was served.
     fn age(&mut self, held: &Held, now: OffsetDateTime) {
         let age = (now - held.not_before) / held.lifetime();
-        let was_away = |(from, to): &(OffsetDateTime, OffsetDateTime)| {
-            *from < now && *to > held.renews_at
-        };
+        let was_away =
+            |(from, to): &(OffsetDateTime, OffsetDateTime)| *from < now && *to > held.renews_at;
         let is_excused = self.world.issuer_away.iter().any(was_away);
         match (age > 0.9, is_excused) {
             (true, true) => self.report.excused += 1,
@@ -300,7 +324,10 @@ impl Member {
 }
 
 /// The end of the outage that holds `now`.
-fn until(outages: &[(OffsetDateTime, OffsetDateTime)], now: OffsetDateTime) -> Option<OffsetDateTime> {
+fn until(
+    outages: &[(OffsetDateTime, OffsetDateTime)],
+    now: OffsetDateTime,
+) -> Option<OffsetDateTime> {
     let inside = outages.iter().find(|(from, to)| *from <= now && now < *to);
     inside.map(|(_, to)| *to)
 }
@@ -318,7 +345,10 @@ pub(crate) fn two_years() -> World {
     let hours = [1, 6, 96, 12, 24];
     let issuer_away = (1..12).map(|n: i64| {
         let from = day(n * 61) + Duration::minutes(n * 331);
-        (from, from + Duration::hours(hours[usize::try_from(n).unwrap() % hours.len()]))
+        (
+            from,
+            from + Duration::hours(hours[usize::try_from(n).unwrap() % hours.len()]),
+        )
     });
     World {
         members: 10_000,

@@ -1,0 +1,300 @@
+//! What is not as it was left: adoption and drift, case by case. Pure.
+//!
+//! | what is found | what is done |
+//! |---|---|
+//! | the Secret is gone | the provisioner publishes its revision again |
+//! | other certificates in it, sound and with the wanted names | adopted: pods that serve something else are restarted |
+//! | something in it that is not sound | published again from its revision; never over another owner |
+//! | another owner (a cert-manager `Certificate`) | that owner renews; pods follow it |
+//! | the issuer's CA is another than the one that is trusted | rotated, which hands out trust in both |
+//! | a pod serves something else than the Secret holds | restarted |
+//!
+//! *Sound* is: the key fits, and the chain leads to the bundle beside it, now.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
+use time::OffsetDateTime;
+
+use super::facts::{Remedy, Wish};
+use super::index::Served;
+use crate::api::annotations::{FINGERPRINT, REVISION};
+use crate::blueprint::certificates::Wanted;
+use crate::names::{Alias, Fingerprint};
+use crate::pki::bundle::TrustBundle;
+use crate::pki::chain::{Expectation, KeyedChain};
+use crate::pki::facts::{CertificateFacts, read_chain};
+use crate::pki::profile::LeafUsage;
+
+/// How long a restart may be put off where nobody knows when what is served expires.
+const UNKNOWN_URGENT_AFTER: time::Duration = time::Duration::days(1);
+
+/// What is left of a Secret: no key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SecretFacts {
+    /// Beginning and end of its leaf.
+    pub life: Option<(OffsetDateTime, OffsetDateTime)>,
+    /// Its leaf.
+    pub leaf: Option<Fingerprint>,
+    /// Names in its leaf.
+    pub dns_names: BTreeSet<String>,
+    /// All certificates of its chain and its bundle.
+    pub all: BTreeSet<Fingerprint>,
+    /// The revision that it says it holds.
+    pub revision: Option<u32>,
+    /// The leaf that Bouncert published in it.
+    pub published: Option<Fingerprint>,
+    /// A controller that is no PgBouncer, as kind and name.
+    pub owner: Option<String>,
+    /// What is wrong with it.
+    pub unsound: Option<String>,
+}
+
+/// Something that is not as it was left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Drift {
+    /// The Secret of an alias is gone.
+    Missing(Alias),
+    /// Somebody else's certificates, sound.
+    Adopted(Alias),
+    /// Something that is not sound, and what is wrong with it.
+    Unsound(Alias, String),
+    /// It belongs to somebody else.
+    Owned(Alias, String),
+    /// Its issuer has another CA by now.
+    CaRenewed(Alias),
+    /// These pods serve something else than the Secret holds; since when, and from when on that is
+    /// urgent.
+    Astray {
+        /// Names of the pods.
+        pods: Vec<String>,
+        /// When what they serve becomes urgent to replace, if it is known.
+        since: OffsetDateTime,
+    },
+}
+
+impl Drift {
+    /// One word for programs: reason of a condition, label of a metric.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Missing(_) => "SecretMissing",
+            Self::Adopted(_) => "SecretAdopted",
+            Self::Unsound(..) => "SecretUnsound",
+            Self::Owned(..) => "SecretOwnedByOther",
+            Self::CaRenewed(_) => "CaRenewed",
+            Self::Astray { .. } => "PodServesOther",
+        }
+    }
+
+    /// Whether a person may have to do something.
+    pub const fn is_trouble(&self) -> bool {
+        matches!(
+            self,
+            Self::Missing(_) | Self::Unsound(..) | Self::Astray { .. }
+        )
+    }
+
+    /// A sentence for people.
+    pub fn message(&self) -> String {
+        match self {
+            Self::Missing(alias) => {
+                format!("the Secret of the {alias} certificate is gone and will be published again")
+            }
+            Self::Adopted(alias) => format!(
+                "the Secret of the {alias} certificate holds a certificate that Bouncert did not \
+                 issue; it is sound and is used"
+            ),
+            Self::Unsound(alias, why) => format!(
+                "the Secret of the {alias} certificate holds something that cannot be used ({why}); \
+                 its revision is published again"
+            ),
+            Self::Owned(alias, owner) => format!(
+                "the Secret of the {alias} certificate belongs to {owner}, which renews it; Bouncert \
+                 only carries it into the pods"
+            ),
+            Self::CaRenewed(alias) => format!(
+                "the issuer of the {alias} certificate has another CA than the one that is trusted; \
+                 the certificates are rotated"
+            ),
+            Self::Astray { pods, .. } => {
+                format!(
+                    "{} serve another certificate than the Secret holds",
+                    pods.join(", ")
+                )
+            }
+        }
+    }
+}
+
+/// What is not as it was left with the Secret of `wanted`.
+pub fn of_secret(
+    wanted: &Wanted,
+    secret: Option<&SecretFacts>,
+    authority: Option<&SecretFacts>,
+    now: OffsetDateTime,
+) -> Vec<Drift> {
+    let alias = wanted.alias;
+    let Some(secret) = secret else {
+        return vec![Drift::Missing(alias)];
+    };
+    let mut found = Vec::new();
+    if let Some(owner) = &secret.owner {
+        found.push(Drift::Owned(alias, owner.clone()));
+    }
+    let is_ours = secret.leaf.is_some() && secret.leaf == secret.published;
+    // Names and old age of our own are the matter of requests and of the schedule.
+    let unfit = || unfitness(wanted, secret, now).filter(|_| !is_ours);
+    if let Some(why) = secret.unsound.clone().or_else(unfit) {
+        found.push(Drift::Unsound(alias, why));
+    } else if !is_ours {
+        found.push(Drift::Adopted(alias));
+    } else if authority.is_some_and(|ca| ca.leaf.is_some_and(|ca| !secret.all.contains(&ca))) {
+        found.push(Drift::CaRenewed(alias));
+    }
+    found
+}
+
+/// Whether pods serve something else than `secret` holds.
+pub fn of_pods(secret: &SecretFacts, served: &Served) -> Option<Drift> {
+    let leaf = secret.leaf?;
+    let since = served.astray_since?;
+    let astray = served
+        .pods
+        .iter()
+        .filter(|(_, served)| **served != Some(leaf));
+    let pods: Vec<String> = astray.map(|(pod, _)| pod.clone()).collect();
+    (!pods.is_empty()).then_some(Drift::Astray { pods, since })
+}
+
+/// What is to be done by a request, if anything is.
+pub fn wish(drift: &[Drift], since: OffsetDateTime) -> Option<Wish> {
+    // A pod that serves something else cannot be left so while the Secret itself is not sound: it
+    // would be restarted into something that does not work.
+    let is_unsound = drift
+        .iter()
+        .any(|drift| matches!(drift, Drift::Unsound(..) | Drift::Missing(_)));
+    let wish = |remedy, since: OffsetDateTime, drift: &Drift| Wish {
+        remedy,
+        since,
+        urgent_at: since + UNKNOWN_URGENT_AFTER,
+        why: drift.message(),
+    };
+    let astray = drift.iter().find_map(|found| match found {
+        Drift::Astray { since, .. } if !is_unsound => Some(wish(Remedy::Restart, *since, found)),
+        _ => None,
+    });
+    let renewed = drift
+        .iter()
+        .find(|found| matches!(found, Drift::CaRenewed(_)));
+    let is_owned = is_renewed_by_others(drift);
+    astray.or_else(|| {
+        renewed
+            .filter(|_| !is_owned)
+            .map(|found| wish(Remedy::Rotate, since, found))
+    })
+}
+
+/// Whether somebody else renews a certificate: a rotation of all would be refused its Secret.
+pub fn is_renewed_by_others(drift: &[Drift]) -> bool {
+    drift.iter().any(|drift| matches!(drift, Drift::Owned(..)))
+}
+
+/// Why a sound certificate is not what is wanted.
+fn unfitness(wanted: &Wanted, secret: &SecretFacts, now: OffsetDateTime) -> Option<String> {
+    let (not_before, not_after) = secret.life?;
+    if now < not_before || now >= not_after {
+        return Some(format!("it is valid from {not_before} to {not_after}"));
+    }
+    let names = wanted.profile.dns_names.iter();
+    let missing: Vec<&str> = names
+        .filter(|name| !secret.dns_names.contains(*name))
+        .map(String::as_str)
+        .collect();
+    // Only the names of a server are compared by anybody.
+    (wanted.alias == Alias::Server && !missing.is_empty())
+        .then(|| format!("it lacks the names {}", missing.join(", ")))
+}
+
+// === reading ===
+
+/// Reads a Secret that holds, or is to hold, certificates; `None` if it is of another kind.
+pub fn read(secret: &Secret, now: OffsetDateTime) -> Option<SecretFacts> {
+    let text = |key: &str| {
+        let bytes = secret.data.as_ref()?.get(key)?;
+        std::str::from_utf8(&bytes.0).ok()
+    };
+    if secret.type_.as_deref() != Some("kubernetes.io/tls") && text("tls.crt").is_none() {
+        return None;
+    }
+    let annotation = |key: &str| secret.annotations().get(key);
+    let owner = secret
+        .owner_references()
+        .iter()
+        .find(|owner| owner.controller == Some(true) && owner.kind != "PgBouncer");
+    let chain = text("tls.crt").map(read_chain);
+    let leaf = chain
+        .as_ref()
+        .and_then(|chain| chain.as_ref().ok()?.first().cloned());
+    let bundle = text("ca.crt").map(read_chain);
+    let certificates = chain
+        .iter()
+        .chain(&bundle)
+        .filter_map(|read| read.as_ref().ok());
+    Some(SecretFacts {
+        life: leaf.as_ref().map(|leaf| (leaf.not_before, leaf.not_after)),
+        leaf: leaf.as_ref().map(|leaf| leaf.fingerprint),
+        dns_names: leaf
+            .iter()
+            .flat_map(|leaf| leaf.dns_names.clone())
+            .collect(),
+        all: certificates
+            .flatten()
+            .map(|facts: &CertificateFacts| facts.fingerprint)
+            .collect(),
+        revision: annotation(REVISION).and_then(|text| text.parse().ok()),
+        published: annotation(FINGERPRINT).and_then(|text| Fingerprint::parse(text)),
+        owner: owner.map(|owner| format!("{} {}", owner.kind, owner.name)),
+        unsound: proof(text("tls.crt"), text("tls.key"), text("ca.crt"), now).err(),
+    })
+}
+
+/// Key, chain and bundle belong together. What is not valid at this time is not unsound for that.
+fn proof(
+    chain: Option<&str>,
+    key: Option<&str>,
+    bundle: Option<&str>,
+    now: OffsetDateTime,
+) -> Result<(), String> {
+    let chain = chain.ok_or("key tls.crt is missing")?;
+    let key = key.ok_or("key tls.key is missing")?;
+    let bundle = bundle.ok_or("key ca.crt is missing")?;
+    let keyed = KeyedChain::new(chain, key).map_err(|error| said(&error))?;
+    let bundle = TrustBundle::from_pem(bundle).map_err(|error| said(&error))?;
+    let leaf = keyed
+        .chain()
+        .leaf_facts()
+        .ok_or("its leaf cannot be read")?;
+    let expected = Expectation {
+        usage: LeafUsage::Client,
+        common_name: None,
+        dns_names: Vec::new(),
+        ip_addresses: Vec::new(),
+        now: now.clamp(leaf.not_before, leaf.not_after - time::Duration::SECOND),
+    };
+    keyed
+        .verify(&bundle, &expected)
+        .map(drop)
+        .map_err(|error| said(&error))
+}
+
+/// An error with its causes, in one line.
+pub fn said(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        words = format!("{words}: {cause}");
+        source = cause.source();
+    }
+    words
+}

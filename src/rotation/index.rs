@@ -1,0 +1,523 @@
+//! What is stored, parsed once, and the [`Facts`] that follow from it. Pure: objects come in as they
+//! change, and certificates are read then and never again.
+//!
+//! No key is kept: of a Secret remains what its certificates say and whether its key fits.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use kube::ResourceExt;
+use time::OffsetDateTime;
+
+use super::drift::{self, Drift, SecretFacts};
+use super::facts::{Facts, Freeze, Held, History, Standing, Window};
+use super::window::Windows;
+use crate::api::annotations::{
+    ATTEMPT, CREATED_BY_LABEL, CREATED_BY_ROTATION, FREEZE_ROTATION, MAINTENANCE_WINDOW,
+};
+use crate::api::common::{Condition, find_condition, parse_rfc3339};
+use crate::api::tls::IssuerRef;
+use crate::api::{PgBouncer, PgBouncerOpsRequest, Phase, RequestPhase};
+use crate::blueprint::certificates::{LoadBalancer, Wanted, wanted};
+use crate::names::{Fingerprint, ObjectRef};
+use crate::pki::renewal::{RenewPolicy, jitter_seed};
+
+/// The condition under which nobody but its holder touches a PgBouncer (CONTRACT 4.4).
+const PAUSED: &str = "Paused";
+
+/// What is left of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct RequestFacts {
+    bouncer: ObjectRef,
+    phase: Option<RequestPhase>,
+    is_ours: bool,
+    attempt: u32,
+    created: Option<OffsetDateTime>,
+    ended: Option<OffsetDateTime>,
+}
+
+/// What pods were seen to serve.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Served {
+    /// By pod; `None` where one served no TLS.
+    pub pods: BTreeMap<String, Option<Fingerprint>>,
+    /// Since when a pod has been seen to serve something else than is stored.
+    pub astray_since: Option<OffsetDateTime>,
+}
+
+/// Kinds of which it matters when one has gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// PgBouncers.
+    Bouncers,
+    /// Requests.
+    Requests,
+    /// Secrets.
+    Secrets,
+}
+
+/// Why annotations say nothing: annotation and what is wrong.
+pub type Malformed = Vec<String>;
+
+/// Everything that is known about one PgBouncer.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// What is decided by.
+    pub facts: Facts,
+    /// Annotations that cannot be read, for people.
+    pub malformed: Malformed,
+    /// What is not as it was left.
+    pub drift: Vec<Drift>,
+    /// The certificates that it wants.
+    pub wanted: Vec<Wanted>,
+}
+
+/// What is stored.
+#[derive(Debug, Default)]
+pub struct Index {
+    default_window: Option<Arc<Windows>>,
+    bouncers: HashMap<ObjectRef, Arc<PgBouncer>>,
+    secrets: HashMap<ObjectRef, SecretFacts>,
+    requests: HashMap<ObjectRef, RequestFacts>,
+    requests_of: HashMap<ObjectRef, BTreeSet<ObjectRef>>,
+    namespaces: HashMap<String, BTreeMap<String, String>>,
+    /// Secrets of CA issuers, by kind, namespace (empty for a ClusterIssuer) and name.
+    authorities: HashMap<(String, ObjectRef), ObjectRef>,
+    served: HashMap<ObjectRef, Served>,
+    /// When something was first seen to be amiss.
+    noticed: HashMap<ObjectRef, OffsetDateTime>,
+}
+
+// === impl Index ===
+
+impl Index {
+    /// Nothing is known yet. `default_window` is for PgBouncers that have none.
+    pub fn new(default_window: Option<Windows>) -> Self {
+        Self {
+            default_window: default_window.map(Arc::new),
+            ..Self::default()
+        }
+    }
+
+    /// A PgBouncer is there, or has changed.
+    pub fn set_bouncer(&mut self, bouncer: PgBouncer) -> ObjectRef {
+        let at = reference(&bouncer);
+        self.bouncers.insert(at.clone(), Arc::new(bouncer));
+        at
+    }
+
+    /// A PgBouncer has gone.
+    pub fn remove_bouncer(&mut self, at: &ObjectRef) {
+        self.bouncers.remove(at);
+        self.served.remove(at);
+        self.noticed.remove(at);
+    }
+
+    /// A request is there, or has changed; whom it concerns.
+    pub fn set_request(&mut self, request: &PgBouncerOpsRequest) -> ObjectRef {
+        let at = reference(request);
+        let facts = RequestFacts::of(request);
+        let bouncer = facts.bouncer.clone();
+        self.requests_of
+            .entry(bouncer.clone())
+            .or_default()
+            .insert(at.clone());
+        self.requests.insert(at, facts);
+        bouncer
+    }
+
+    /// A request has gone; whom it concerns.
+    pub fn remove_request(&mut self, at: &ObjectRef) -> Option<ObjectRef> {
+        let bouncer = self.requests.remove(at)?.bouncer;
+        if let Some(all) = self.requests_of.get_mut(&bouncer) {
+            all.remove(at);
+        }
+        Some(bouncer)
+    }
+
+    /// A Secret is there, has changed or (`None`) has gone; whom it concerns, if it is news.
+    pub fn set_secret(&mut self, at: &ObjectRef, facts: Option<SecretFacts>) -> Vec<ObjectRef> {
+        let former = match &facts {
+            Some(facts) => self.secrets.insert(at.clone(), facts.clone()),
+            None => self.secrets.remove(at),
+        };
+        if former == facts {
+            return Vec::new();
+        }
+        self.concerned_by_secret(at)
+    }
+
+    /// A Namespace has these annotations; whom it concerns, if it is news.
+    pub fn set_namespace(
+        &mut self,
+        name: &str,
+        annotations: &BTreeMap<String, String>,
+    ) -> Vec<ObjectRef> {
+        let ours = |key: &str| matches!(key, MAINTENANCE_WINDOW | FREEZE_ROTATION);
+        let kept: BTreeMap<_, _> = annotations
+            .iter()
+            .filter(|(key, _)| ours(key))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        if self.namespaces.insert(name.to_owned(), kept.clone()) == Some(kept) {
+            return Vec::new();
+        }
+        let here = self.bouncers.keys().filter(|at| at.namespace == name);
+        here.cloned().collect()
+    }
+
+    /// A CA issuer keeps its key in `secret` (`None`: it is of another type, or has gone); whom it
+    /// concerns, if it is news.
+    pub fn set_issuer(
+        &mut self,
+        kind: &str,
+        at: &ObjectRef,
+        secret: Option<ObjectRef>,
+    ) -> Vec<ObjectRef> {
+        let key = (kind.to_owned(), at.clone());
+        let former = match &secret {
+            Some(secret) => self.authorities.insert(key, secret.clone()),
+            None => self.authorities.remove(&key),
+        };
+        if former == secret {
+            return Vec::new();
+        }
+        self.bouncers.keys().cloned().collect()
+    }
+
+    /// What the pods of a PgBouncer were seen to serve.
+    pub fn set_served(&mut self, at: &ObjectRef, pods: Served) {
+        self.served.insert(at.clone(), pods);
+    }
+
+    /// The PgBouncer itself.
+    pub fn bouncer(&self, at: &ObjectRef) -> Option<&Arc<PgBouncer>> {
+        self.bouncers.get(at)
+    }
+
+    /// What is published in a Secret.
+    pub fn secret(&self, at: &ObjectRef) -> Option<&SecretFacts> {
+        self.secrets.get(at)
+    }
+
+    /// What pods were last seen to serve.
+    pub fn served(&self, at: &ObjectRef) -> Option<&Served> {
+        self.served.get(at)
+    }
+
+    /// Keeps the objects of a kind that a fresh list has shown; whom the others concern.
+    pub fn retain(&mut self, kind: Kind, seen: &BTreeSet<ObjectRef>) -> Vec<ObjectRef> {
+        let gone = |all: Vec<&ObjectRef>| -> Vec<ObjectRef> {
+            all.into_iter()
+                .filter(|at| !seen.contains(*at))
+                .cloned()
+                .collect()
+        };
+        match kind {
+            Kind::Bouncers => {
+                let gone = gone(self.bouncers.keys().collect());
+                gone.iter().for_each(|at| self.remove_bouncer(at));
+                gone
+            }
+            Kind::Requests => {
+                let gone = gone(self.requests.keys().collect());
+                gone.iter()
+                    .filter_map(|at| self.remove_request(at))
+                    .collect()
+            }
+            Kind::Secrets => {
+                let gone = gone(self.secrets.keys().collect());
+                gone.iter()
+                    .flat_map(|at| self.set_secret(at, None))
+                    .collect()
+            }
+        }
+    }
+
+    /// All PgBouncers.
+    pub fn bouncers(&self) -> impl Iterator<Item = &ObjectRef> {
+        self.bouncers.keys()
+    }
+
+    /// Names of our own finished requests of a PgBouncer, newest first; successful and others.
+    pub fn finished(&self, at: &ObjectRef) -> (Vec<ObjectRef>, Vec<ObjectRef>) {
+        let (mut good, mut bad) = (Vec::new(), Vec::new());
+        for (name, facts) in self.ours(at) {
+            match facts.phase {
+                Some(RequestPhase::Successful) => good.push(name.clone()),
+                Some(phase) if phase.is_terminal() => bad.push(name.clone()),
+                _ => {}
+            }
+        }
+        (good, bad)
+    }
+
+    /// Everything that is known about a PgBouncer; `None` without one.
+    pub fn known(&mut self, at: &ObjectRef, now: OffsetDateTime) -> Option<Known> {
+        let bouncer = Arc::clone(self.bouncers.get(at)?);
+        if self.live(at).is_some() {
+            // What was seen of its pods is not true any more when it has ended.
+            self.served.remove(at);
+        }
+        let wanted = wanted(&bouncer, &LoadBalancer::default()).unwrap_or_default();
+        let drift = self.drift(at, &wanted, now);
+        let mut malformed = Malformed::new();
+        let mut facts = Facts {
+            certificates: self.held(at, &wanted),
+            window: self.window(&bouncer, &mut malformed),
+            freeze: self.freeze(&bouncer, &mut malformed),
+            standing: standing(&bouncer),
+            live: self.live(at),
+            history: self.history(at),
+            wish: None,
+            seed: jitter_seed(&at.to_string()),
+        };
+        if drift.is_empty() {
+            self.noticed.remove(at);
+        } else {
+            let since = *self.noticed.entry(at.clone()).or_insert(now);
+            facts.wish = drift::wish(&drift, since);
+        }
+        if facts.standing == Standing::Fit && drift::is_renewed_by_others(&drift) {
+            facts.standing = Standing::RenewedByOthers;
+        }
+        Some(Known {
+            facts,
+            malformed,
+            drift,
+            wanted,
+        })
+    }
+
+    fn held(&self, at: &ObjectRef, wanted: &[Wanted]) -> Vec<Held> {
+        let identity = at.to_string();
+        let held = wanted.iter().filter_map(|wanted| {
+            let secret = self.secrets.get(&beside(at, &wanted.secret_name))?;
+            let (not_before, not_after) = secret.life?;
+            let which = (wanted.alias, secret.revision.unwrap_or(0));
+            let policy = renew_policy(wanted);
+            Some(Held::new(&identity, which, (not_before, not_after), policy))
+        });
+        held.collect()
+    }
+
+    fn drift(&self, at: &ObjectRef, wanted: &[Wanted], now: OffsetDateTime) -> Vec<Drift> {
+        let mut found = Vec::new();
+        for wanted in wanted {
+            let secret = self.secrets.get(&beside(at, &wanted.secret_name));
+            let authority = self.authority(at, &wanted.issuer);
+            found.extend(drift::of_secret(wanted, secret, authority, now));
+        }
+        let server = wanted
+            .iter()
+            .find(|wanted| wanted.alias == crate::names::Alias::Server);
+        if let (Some(server), Some(served)) = (server, self.served.get(at))
+            && let Some(secret) = self.secrets.get(&beside(at, &server.secret_name))
+        {
+            found.extend(drift::of_pods(secret, served));
+        }
+        found
+    }
+
+    /// The Secret of the CA that signs, where that is known.
+    fn authority(&self, at: &ObjectRef, issuer: &IssuerRef) -> Option<&SecretFacts> {
+        let namespace = match issuer.kind.as_str() {
+            "Issuer" => at.namespace.as_str(),
+            _ => "",
+        };
+        let key = (issuer.kind.clone(), ObjectRef::new(namespace, &issuer.name));
+        self.secrets.get(self.authorities.get(&key)?)
+    }
+
+    fn window(&self, bouncer: &PgBouncer, malformed: &mut Malformed) -> Window {
+        match self.annotation(bouncer, MAINTENANCE_WINDOW) {
+            None => self
+                .default_window
+                .clone()
+                .map_or(Window::Always, Window::Within),
+            Some((whose, text)) => match Windows::parse(text) {
+                Ok(windows) => Window::Within(Arc::new(windows)),
+                Err(error) => {
+                    malformed.push(format!(
+                        "annotation {MAINTENANCE_WINDOW} of the {whose}: {error}"
+                    ));
+                    Window::Unreadable
+                }
+            },
+        }
+    }
+
+    fn freeze(&self, bouncer: &PgBouncer, malformed: &mut Malformed) -> Freeze {
+        let is_off = bouncer
+            .spec
+            .auto_ops
+            .as_ref()
+            .and_then(|auto| auto.disabled);
+        if is_off == Some(true) {
+            return Freeze::Frozen;
+        }
+        let Some((whose, text)) = self.annotation(bouncer, FREEZE_ROTATION) else {
+            return Freeze::None;
+        };
+        match (text.trim(), parse_rfc3339(text.trim())) {
+            ("true", _) => Freeze::Frozen,
+            ("false", _) => Freeze::None,
+            (_, Some(end)) => Freeze::Until(end),
+            _ => {
+                malformed.push(format!(
+                    "annotation {FREEZE_ROTATION} of the {whose}: {text:?} is neither true, false, \
+                     nor an instant such as 2031-05-06T07:00:00Z"
+                ));
+                Freeze::Unreadable
+            }
+        }
+    }
+
+    /// An annotation of the PgBouncer, else of its Namespace.
+    fn annotation<'a>(
+        &'a self,
+        bouncer: &'a PgBouncer,
+        key: &str,
+    ) -> Option<(&'static str, &'a str)> {
+        let own = bouncer.annotations().get(key);
+        if let Some(text) = own {
+            return Some(("PgBouncer", text));
+        }
+        let namespace = self
+            .namespaces
+            .get(&bouncer.namespace().unwrap_or_default())?;
+        namespace.get(key).map(|text| ("Namespace", text.as_str()))
+    }
+
+    fn live(&self, at: &ObjectRef) -> Option<String> {
+        let of = self.requests_of.get(at)?.iter();
+        let is_live = |facts: &&RequestFacts| !facts.phase.is_some_and(RequestPhase::is_terminal);
+        let mut live = of.filter(|name| self.requests.get(name).filter(is_live).is_some());
+        live.next().map(|name| name.name.clone())
+    }
+
+    fn history(&self, at: &ObjectRef) -> History {
+        let all = self.ours(at);
+        let newest = all.first();
+        let succeeded = self.requests_of.get(at).into_iter().flatten();
+        let succeeded = succeeded
+            .filter_map(|name| self.requests.get(name))
+            .filter(|facts| facts.phase == Some(RequestPhase::Successful));
+        let mut history = History {
+            succeeded_at: succeeded.filter_map(|facts| facts.ended).max(),
+            started_at: newest.and_then(|(_, facts)| facts.created),
+            newest: newest.map(|(name, _)| name.name.clone()),
+            finished: all
+                .iter()
+                .filter(|(_, facts)| facts.phase.is_some_and(RequestPhase::is_terminal))
+                .map(|(name, _)| name.name.clone())
+                .collect(),
+            ..History::default()
+        };
+        if let Some((_, facts)) = newest
+            && facts.phase == Some(RequestPhase::Failed)
+        {
+            history.failures = facts.attempt.max(1);
+            history.failed_at = facts.ended.or(facts.created);
+        }
+        history
+    }
+
+    /// Our own requests of a PgBouncer, newest first.
+    fn ours(&self, at: &ObjectRef) -> Vec<(&ObjectRef, &RequestFacts)> {
+        let of = self.requests_of.get(at).into_iter().flatten();
+        let mut ours: Vec<_> = of
+            .filter_map(|name| Some((name, self.requests.get(name)?)))
+            .filter(|(_, facts)| facts.is_ours)
+            .collect();
+        ours.sort_by_key(|(_, facts)| std::cmp::Reverse((facts.created, facts.attempt)));
+        ours
+    }
+
+    fn concerned_by_secret(&self, secret: &ObjectRef) -> Vec<ObjectRef> {
+        let names = |at: &ObjectRef, bouncer: &PgBouncer| {
+            let tls = bouncer.spec.tls.as_ref();
+            let entries = tls
+                .map(|tls| tls.certificates.as_slice())
+                .unwrap_or_default();
+            at.namespace == secret.namespace
+                && entries
+                    .iter()
+                    .any(|entry| entry.secret_name.as_ref() == Some(&secret.name))
+        };
+        let is_authority = self
+            .authorities
+            .values()
+            .any(|authority| authority == secret);
+        let concerned = self.bouncers.iter().filter(|(at, bouncer)| {
+            names(at, bouncer) || (is_authority && bouncer.spec.tls.is_some())
+        });
+        concerned.map(|(at, _)| at.clone()).collect()
+    }
+}
+
+// === impl RequestFacts ===
+
+impl RequestFacts {
+    fn of(request: &PgBouncerOpsRequest) -> Self {
+        let status = request.status.as_ref();
+        let conditions = status
+            .map(|status| status.conditions.as_slice())
+            .unwrap_or_default();
+        let created_by = request.labels().get(CREATED_BY_LABEL);
+        let attempt = request
+            .annotations()
+            .get(ATTEMPT)
+            .and_then(|text| text.parse().ok());
+        let created = request.metadata.creation_timestamp.as_ref();
+        let namespace = request.namespace().unwrap_or_default();
+        let phase = status.and_then(|status| status.phase);
+        Self {
+            bouncer: ObjectRef::new(namespace, &request.spec.database_ref.name),
+            phase,
+            is_ours: created_by.is_some_and(|who| who == CREATED_BY_ROTATION),
+            attempt: attempt.unwrap_or(1),
+            created: created.and_then(|at| parse_rfc3339(&at.0.to_string())),
+            ended: ended(conditions).filter(|_| phase.is_some_and(RequestPhase::is_terminal)),
+        }
+    }
+}
+
+fn ended(conditions: &[Condition]) -> Option<OffsetDateTime> {
+    let times = conditions.iter();
+    times
+        .filter_map(|condition| parse_rfc3339(&condition.last_transition_time))
+        .max()
+}
+
+// === helpers ===
+
+/// When a certificate that is wanted is renewed.
+pub fn renew_policy(wanted: &Wanted) -> RenewPolicy {
+    wanted
+        .renew_before
+        .map_or(RenewPolicy::TwoThirds, RenewPolicy::Before)
+}
+
+fn standing(bouncer: &PgBouncer) -> Standing {
+    let status = bouncer.status.clone().unwrap_or_default();
+    if bouncer.metadata.deletion_timestamp.is_some() || bouncer.spec.halted == Some(true) {
+        return Standing::Absent;
+    }
+    if find_condition(&status.conditions, PAUSED).is_some_and(Condition::is_true) {
+        return Standing::Paused;
+    }
+    match status.phase {
+        Some(Phase::Ready) => Standing::Fit,
+        Some(Phase::Halted) => Standing::Absent,
+        _ => Standing::NotReady,
+    }
+}
+
+fn beside(at: &ObjectRef, secret: &str) -> ObjectRef {
+    ObjectRef::new(&at.namespace, secret)
+}
+
+fn reference<K: kube::Resource>(object: &K) -> ObjectRef {
+    ObjectRef::new(object.namespace().unwrap_or_default(), object.name_any())
+}

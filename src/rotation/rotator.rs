@@ -1,0 +1,650 @@
+//! Acting on what is decided: notes come in, requests, conditions and events go out.
+//!
+//! Nothing is read here to decide: the index is fed by watches. What is read are pods, and only those
+//! of PgBouncers of which there is reason to believe that they serve something else than is stored.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::future::join_all;
+use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
+use kube::ResourceExt;
+use serde_json::json;
+use time::OffsetDateTime;
+
+use super::decide::Verdict;
+use super::drift::{self, Drift};
+use super::facts::Standing;
+use super::fleet::{Fleet, Start};
+use super::index::{Index, Kind, Known, Served};
+use super::limits::{FAILED_KEPT_DEFAULT, Limits, SUCCESSFUL_KEPT_DEFAULT};
+use super::window::Windows;
+use super::{request, tell};
+use crate::api::common::{Condition, find_condition};
+use crate::api::{ClusterIssuer, Issuer, PgBouncer, PgBouncerOpsRequest};
+use crate::blueprint::{labels, port, serves_tls};
+use crate::clock::Clock;
+use crate::cluster::{Cluster, ClusterError, EventKind, Reporter, reference};
+use crate::material::{MaterialError, Materials};
+use crate::names::{Alias, ObjectRef, Revision};
+use crate::pgbouncer::probe;
+use crate::pki::bundle::TrustBundle;
+
+/// Source of rotation's events.
+const COMPONENT: &str = "bouncert-rotation";
+/// The provisioner's condition that names pods with an earlier configuration or material.
+const RECONCILED: &str = "Reconciled";
+const RESTART_PENDING: &str = "RestartPending";
+/// How often the pods of a suspect are looked at.
+const SUSPECT_PERIOD: time::Duration = time::Duration::seconds(15);
+/// Suspects that are looked at together.
+const SUSPECTS_AT_ONCE: usize = 16;
+/// Bound of one handshake.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How rotation works.
+#[derive(Clone, Debug)]
+pub struct RotationOptions {
+    /// How much may happen at once.
+    pub limits: Limits,
+    /// When rotations may begin, where neither PgBouncer nor Namespace says so; any time if absent.
+    pub window: Option<Windows>,
+    /// Successful requests of a PgBouncer that are kept.
+    pub successful_kept: usize,
+    /// Other finished requests of a PgBouncer that are kept; at least one.
+    pub failed_kept: usize,
+    /// Namespace of the Secrets that ClusterIssuers name.
+    pub cluster_resource_namespace: String,
+}
+
+impl Default for RotationOptions {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            window: None,
+            successful_kept: SUCCESSFUL_KEPT_DEFAULT,
+            failed_kept: FAILED_KEPT_DEFAULT,
+            cluster_resource_namespace: "cert-manager".to_owned(),
+        }
+    }
+}
+
+/// An object that rotation takes notice of.
+#[derive(Debug)]
+pub enum Object {
+    /// What is rotated.
+    Bouncer(Box<PgBouncer>),
+    /// What is created.
+    Request(Box<PgBouncerOpsRequest>),
+    /// What is stored.
+    Secret(Box<Secret>),
+    /// Where annotations may stand.
+    Namespace(Box<Namespace>),
+    /// Who signs.
+    Issuer(Box<Issuer>),
+    /// Who signs for all namespaces.
+    ClusterIssuer(Box<ClusterIssuer>),
+}
+
+/// Something to take notice of.
+#[derive(Debug)]
+pub enum Note {
+    /// It is there, or has changed.
+    Set(Object),
+    /// It has gone.
+    Gone(Object),
+    /// These are all there are.
+    Listed(Kind, BTreeSet<ObjectRef>),
+}
+
+/// What has happened since the daemon started: for counters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Requests created.
+    pub created: u64,
+    /// Requests that could not be created.
+    pub not_created: u64,
+    /// Secrets that were published again over something unsound.
+    pub put_back: u64,
+    /// Drift that appeared, by reason.
+    pub drift: BTreeMap<&'static str, u64>,
+}
+
+/// How things stand: for gauges.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// PgBouncers with a request that waits or runs.
+    pub busy: usize,
+    /// PgBouncers that may begin and wait for room.
+    pub waiting: usize,
+    /// PgBouncers with drift, by reason.
+    pub drifting: BTreeMap<&'static str, usize>,
+    /// What has happened so far.
+    pub counts: Counts,
+}
+
+/// Creates the requests that are due.
+pub struct Rotator {
+    cluster: Cluster,
+    materials: Materials,
+    clock: Clock,
+    reporter: Reporter,
+    options: RotationOptions,
+    state: Mutex<State>,
+}
+
+struct State {
+    index: Index,
+    fleet: Fleet,
+    dirty: BTreeSet<ObjectRef>,
+    suspects: BTreeMap<ObjectRef, OffsetDateTime>,
+    /// What was put back, and as of which content: once is enough.
+    drifting: BTreeMap<ObjectRef, BTreeSet<&'static str>>,
+    listed: BTreeSet<u8>,
+    waiting: usize,
+    counts: Counts,
+}
+
+/// What is to be done about one PgBouncer.
+struct Work {
+    at: ObjectRef,
+    known: Known,
+    verdict: Option<Verdict>,
+    bouncer: std::sync::Arc<PgBouncer>,
+    finished: Vec<ObjectRef>,
+}
+
+// === impl Rotator ===
+
+impl Rotator {
+    /// A rotator over `cluster` that knows nothing yet.
+    pub fn new(
+        cluster: Cluster,
+        materials: Materials,
+        clock: Clock,
+        options: RotationOptions,
+    ) -> Self {
+        let state = State {
+            index: Index::new(options.window.clone()),
+            fleet: Fleet::new(options.limits),
+            dirty: BTreeSet::new(),
+            suspects: BTreeMap::new(),
+            drifting: BTreeMap::new(),
+            listed: BTreeSet::new(),
+            waiting: 0,
+            counts: Counts::default(),
+        };
+        Self {
+            reporter: Reporter::new(cluster.clone(), COMPONENT),
+            cluster,
+            materials,
+            clock,
+            options,
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Takes notice of something. Nothing is done about it before [`Rotator::settle`].
+    pub fn note(&self, note: Note) {
+        let now = self.clock.now();
+        let mut state = self.lock();
+        let concerned = match note {
+            Note::Set(object) => self.set(&mut state.index, object, now),
+            Note::Gone(object) => gone(&mut state.index, &object),
+            Note::Listed(kind, seen) => {
+                state.listed.insert(match kind {
+                    Kind::Bouncers => 0,
+                    Kind::Requests => 1,
+                    Kind::Secrets => 2,
+                });
+                state.index.retain(kind, &seen)
+            }
+        };
+        state.dirty.extend(concerned);
+    }
+
+    /// Decides about everybody whom notes or the time concern, and acts. Returns when there is
+    /// something to do again, should nothing happen before.
+    pub async fn settle(&self) -> Option<OffsetDateTime> {
+        let now = self.clock.now();
+        // Who does not know all requests yet would make some twice.
+        if self.lock().listed.len() < 3 {
+            return None;
+        }
+        self.look_at_suspects(now).await;
+        let (work, starts, wake) = self.decide(now);
+        for start in starts {
+            self.start(&start).await;
+        }
+        for work in work {
+            self.act(&work, now).await;
+        }
+        let state = self.lock();
+        let suspects = state.suspects.values().min().copied();
+        let dirty = (!state.dirty.is_empty()).then_some(now);
+        [wake, suspects, dirty].into_iter().flatten().min()
+    }
+
+    /// How things stand.
+    pub fn snapshot(&self) -> Snapshot {
+        let state = self.lock();
+        let mut drifting: BTreeMap<&'static str, usize> = BTreeMap::new();
+        for reason in state.drifting.values().flatten() {
+            *drifting.entry(reason).or_default() += 1;
+        }
+        Snapshot {
+            busy: state.fleet.busy(),
+            waiting: state.waiting,
+            drifting,
+            counts: state.counts.clone(),
+        }
+    }
+
+    fn set(&self, index: &mut Index, object: Object, now: OffsetDateTime) -> Vec<ObjectRef> {
+        match object {
+            Object::Bouncer(bouncer) => vec![index.set_bouncer(*bouncer)],
+            Object::Request(request) => vec![index.set_request(&request)],
+            Object::Secret(secret) => {
+                index.set_secret(&reference(secret.as_ref()), drift::read(&secret, now))
+            }
+            Object::Namespace(namespace) => {
+                index.set_namespace(&namespace.name_any(), namespace.annotations())
+            }
+            Object::Issuer(issuer) => {
+                let namespace = issuer.namespace().unwrap_or_default();
+                let ca = issuer.spec.ca.as_ref();
+                let secret = ca.map(|ca| ObjectRef::new(&namespace, &ca.secret_name));
+                index.set_issuer("Issuer", &reference(issuer.as_ref()), secret)
+            }
+            Object::ClusterIssuer(issuer) => {
+                let namespace = &self.options.cluster_resource_namespace;
+                let ca = issuer.spec.issuer.ca.as_ref();
+                let secret = ca.map(|ca| ObjectRef::new(namespace, &ca.secret_name));
+                index.set_issuer(
+                    "ClusterIssuer",
+                    &ObjectRef::new("", issuer.name_any()),
+                    secret,
+                )
+            }
+        }
+    }
+
+    /// The pure part, under the lock.
+    fn decide(&self, now: OffsetDateTime) -> (Vec<Work>, Vec<Start>, Option<OffsetDateTime>) {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let mut concerned = std::mem::take(&mut state.dirty);
+        for at in &concerned {
+            match state.index.known(at, now) {
+                Some(known) => state.fleet.upsert(at, known.facts, now),
+                None => state.fleet.remove(at),
+            }
+        }
+        let pass = state.fleet.pass(now);
+        state.waiting = pass.waiting;
+        concerned.extend(pass.looked_at);
+        let work = concerned
+            .into_iter()
+            .filter_map(|at| state.work(at, now, &self.options));
+        (work.collect(), pass.starts, pass.wake)
+    }
+
+    /// Creates a request. One of that name is this very one: somebody has decided the same before.
+    async fn start(&self, start: &Start) {
+        let Some(bouncer) = self.lock().index.bouncer(&start.at).cloned() else {
+            return;
+        };
+        let made = request::request(&bouncer, start);
+        match self.cluster.create_or_get(&made).await {
+            Ok(kept) => {
+                tracing::info!(
+                    pgbouncer = %start.at,
+                    ops.request = start.request,
+                    attempt = start.attempt,
+                    urgent = start.task.urgent,
+                    why = start.task.why,
+                    "rotation begins"
+                );
+                let message = format!("Created {}: {}", start.request, start.task.why);
+                self.event(&bouncer, EventKind::Normal, "RotationCreated", &message)
+                    .await;
+                self.lock().counts.created += 1;
+                self.note(Note::Set(Object::Request(Box::new(kept))));
+            }
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(pgbouncer = %start.at, error, "request not created");
+                // It counts until the assumption ends, and is then asked for again.
+                self.lock().counts.not_created += 1;
+            }
+        }
+    }
+
+    async fn act(&self, work: &Work, now: OffsetDateTime) {
+        for request in &work.finished {
+            if let Err(error) = self
+                .cluster
+                .delete::<PgBouncerOpsRequest>(request, None)
+                .await
+            {
+                let error = &error as &dyn std::error::Error;
+                tracing::debug!(ops.request = %request, error, "old request not deleted");
+            }
+        }
+        // While a request runs, nothing is as it was left, and conditions are its own to write.
+        let is_held = work.known.facts.live.is_some()
+            || matches!(
+                work.known.facts.standing,
+                Standing::Paused | Standing::Absent
+            );
+        if is_held {
+            return;
+        }
+        for drift in &work.known.drift {
+            if let Drift::Unsound(alias, _) = drift {
+                self.put_back(work, *alias, now).await;
+            }
+        }
+        self.tell(work, now).await;
+    }
+
+    /// Publishes the revision of an alias again.
+    async fn put_back(&self, work: &Work, alias: Alias, now: OffsetDateTime) {
+        let message = match self.republish(work, alias).await {
+            Ok(Some(revision)) => {
+                self.lock().counts.put_back += 1;
+                tracing::info!(pgbouncer = %work.at, alias = %alias, %revision, "published again");
+                format!("Published the {alias} certificate of revision {revision} again")
+            }
+            Ok(None) => return,
+            Err(MaterialError::Cluster(error)) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::debug!(pgbouncer = %work.at, error, "not published again yet");
+                return;
+            }
+            Err(error) => {
+                let error = crate::rotation::drift::said(&error);
+                let message = format!("The {alias} certificate cannot be put back: {error}");
+                let reason = "PutBackFailed";
+                self.event(&work.bouncer, EventKind::Warning, reason, &message)
+                    .await;
+                return;
+            }
+        };
+        let _ = now;
+        self.event(&work.bouncer, EventKind::Normal, "SecretPutBack", &message)
+            .await;
+    }
+
+    /// Publishes the newest revision of an alias, with trust in the anchors of all.
+    async fn republish(
+        &self,
+        work: &Work,
+        alias: Alias,
+    ) -> Result<Option<Revision>, MaterialError> {
+        let bouncer = work.bouncer.as_ref();
+        let Some(wanted) = work
+            .known
+            .wanted
+            .iter()
+            .find(|wanted| wanted.alias == alias)
+        else {
+            return Ok(None);
+        };
+        let mut anchors = TrustBundle::default();
+        let mut newest = None;
+        for other in &work.known.wanted {
+            let next = self.materials.next_revision(bouncer, other.alias).await?;
+            let Some(last) = Revision::new(next.get() - 1) else {
+                continue;
+            };
+            if let Some(found) = self.materials.revision(bouncer, other.alias, last).await? {
+                anchors = anchors.union(&found.anchors);
+                if other.alias == alias {
+                    newest = Some(last);
+                }
+            }
+        }
+        let Some(revision) = newest else {
+            return Ok(None);
+        };
+        let mut former = TrustBundle::default();
+        for other in work
+            .known
+            .wanted
+            .iter()
+            .filter(|other| other.alias != alias)
+        {
+            let found = self
+                .materials
+                .published(bouncer, other.alias, &other.secret_name)
+                .await;
+            if let Ok(Some(found)) = found {
+                former = former.union(&found.bundle);
+            }
+        }
+        let trust = self.materials.trust(bouncer, &anchors, &former).await?;
+        self.materials
+            .publish(bouncer, wanted, revision, &trust)
+            .await?;
+        Ok(Some(revision))
+    }
+
+    /// Writes conditions and events, if there is news.
+    async fn tell(&self, work: &Work, now: OffsetDateTime) {
+        let status = work.bouncer.status.as_ref();
+        let present = status
+            .map(|status| status.conditions.as_slice())
+            .unwrap_or_default();
+        let verdict = work.verdict.as_ref();
+        let Some((conditions, news)) = tell::conditions(present, &work.known, verdict, now) else {
+            return;
+        };
+        let patch = json!({
+            "metadata": { "resourceVersion": work.bouncer.resource_version() },
+            "status": { "conditions": conditions },
+        });
+        match self
+            .cluster
+            .patch_status::<PgBouncer>(&work.at, &patch)
+            .await
+        {
+            Ok(_) => {}
+            Err(error) => {
+                // Whoever was faster wakes us.
+                let error = &error as &dyn std::error::Error;
+                tracing::debug!(pgbouncer = %work.at, error, "conditions not written");
+                return;
+            }
+        }
+        for news in news {
+            let kind = if news.trouble {
+                EventKind::Warning
+            } else {
+                EventKind::Normal
+            };
+            self.event(&work.bouncer, kind, news.reason, &news.message)
+                .await;
+        }
+    }
+
+    // === what pods serve ===
+
+    /// Shakes hands with the pods of suspects.
+    async fn look_at_suspects(&self, now: OffsetDateTime) {
+        let due: Vec<_> = {
+            let mut state = self.lock();
+            let due = state.suspects.iter().filter(|(_, at)| **at <= now);
+            let due: Vec<ObjectRef> = due
+                .map(|(at, _)| at.clone())
+                .take(SUSPECTS_AT_ONCE)
+                .collect();
+            for at in &due {
+                state.suspects.insert(at.clone(), now + SUSPECT_PERIOD);
+            }
+            let known = due
+                .iter()
+                .filter_map(|at| Some((at.clone(), state.index.bouncer(at)?.clone())));
+            known.collect()
+        };
+        let looks = due
+            .iter()
+            .map(|(at, bouncer)| async move { (at, self.served(bouncer).await) });
+        for (at, seen) in join_all(looks).await {
+            match seen {
+                Ok(pods) => self.seen(at, pods, now),
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::debug!(pgbouncer = %at, error, "pods not looked at");
+                }
+            }
+        }
+    }
+
+    /// Takes notice of what the pods of a PgBouncer serve: from here, or from whoever looks at all
+    /// pods anyway.
+    pub fn seen(
+        &self,
+        at: &ObjectRef,
+        pods: BTreeMap<String, Option<crate::names::Fingerprint>>,
+        now: OffsetDateTime,
+    ) {
+        let mut state = self.lock();
+        let Some(bouncer) = state.index.bouncer(at).cloned() else {
+            return;
+        };
+        let secret = crate::blueprint::names::certificate_secret(&bouncer, Alias::Server);
+        let stored = state.index.secret(&ObjectRef::new(&at.namespace, secret));
+        let stored = stored.and_then(|stored| stored.leaf);
+        let is_astray = stored.is_some() && pods.values().any(|served| *served != stored);
+        let former = state
+            .index
+            .served(at)
+            .and_then(|served| served.astray_since);
+        let astray_since = is_astray.then(|| former.unwrap_or(now));
+        state.index.set_served(at, Served { pods, astray_since });
+        state.dirty.insert(at.clone());
+    }
+
+    /// What each ready pod serves. One that does not answer is left out: that is another trouble.
+    async fn served(
+        &self,
+        bouncer: &PgBouncer,
+    ) -> Result<BTreeMap<String, Option<crate::names::Fingerprint>>, ClusterError> {
+        let selector = labels::to_selector_text(&labels::selector(&bouncer.name_any()));
+        let namespace = bouncer.namespace().unwrap_or_default();
+        let pods: Vec<Pod> = self.cluster.list(&namespace, &selector).await?;
+        let port = u16::try_from(port(bouncer)).unwrap_or(0);
+        let looks = pods
+            .iter()
+            .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+            .map(|pod| async move {
+                let ip: IpAddr = pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?;
+                let at = SocketAddr::new(ip, port);
+                let served = probe::probe(at, None, PROBE_TIMEOUT).await.ok()?;
+                Some((pod.name_any(), served.fingerprint()))
+            });
+        Ok(join_all(looks).await.into_iter().flatten().collect())
+    }
+
+    async fn event(&self, bouncer: &PgBouncer, kind: EventKind, reason: &str, message: &str) {
+        let words = (reason, message);
+        self.reporter
+            .report(bouncer, kind, words, self.clock.now())
+            .await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl State ===
+
+impl State {
+    /// What is to be done about one PgBouncer, and whether its pods are suspect.
+    fn work(
+        &mut self,
+        at: ObjectRef,
+        now: OffsetDateTime,
+        options: &RotationOptions,
+    ) -> Option<Work> {
+        let Some(known) = self.index.known(&at, now) else {
+            self.suspects.remove(&at);
+            self.drifting.remove(&at);
+            return None;
+        };
+        let bouncer = self.index.bouncer(&at)?.clone();
+        let reasons: BTreeSet<_> = known.drift.iter().map(Drift::reason).collect();
+        let former = self
+            .drifting
+            .insert(at.clone(), reasons.clone())
+            .unwrap_or_default();
+        for reason in reasons.difference(&former) {
+            *self.counts.drift.entry(reason).or_default() += 1;
+        }
+        if is_suspect(&bouncer, &known) {
+            self.suspects.entry(at.clone()).or_insert(now);
+        } else {
+            self.suspects.remove(&at);
+        }
+        let (good, bad) = self.index.finished(&at);
+        let old = good.into_iter().skip(options.successful_kept);
+        let finished = old
+            .chain(bad.into_iter().skip(options.failed_kept.max(1)))
+            .collect();
+        Some(Work {
+            verdict: self.fleet.verdict(&at).cloned(),
+            at,
+            known,
+            bouncer,
+            finished,
+        })
+    }
+}
+
+// === helpers ===
+
+fn gone(index: &mut Index, object: &Object) -> Vec<ObjectRef> {
+    match object {
+        Object::Bouncer(bouncer) => {
+            let at = reference(bouncer.as_ref());
+            index.remove_bouncer(&at);
+            vec![at]
+        }
+        Object::Request(request) => index
+            .remove_request(&reference(request.as_ref()))
+            .into_iter()
+            .collect(),
+        Object::Secret(secret) => index.set_secret(&reference(secret.as_ref()), None),
+        Object::Namespace(namespace) => {
+            index.set_namespace(&namespace.name_any(), &BTreeMap::new())
+        }
+        Object::Issuer(issuer) => index.set_issuer("Issuer", &reference(issuer.as_ref()), None),
+        Object::ClusterIssuer(issuer) => index.set_issuer(
+            "ClusterIssuer",
+            &ObjectRef::new("", issuer.name_any()),
+            None,
+        ),
+    }
+}
+
+/// Whether there is reason to believe that pods serve something else than is stored.
+fn is_suspect(bouncer: &PgBouncer, known: &Known) -> bool {
+    let conditions = bouncer
+        .status
+        .as_ref()
+        .map(|status| status.conditions.as_slice());
+    let pending = find_condition(conditions.unwrap_or_default(), RECONCILED);
+    let is_stale = pending.is_some_and(|open: &Condition| open.reason == RESTART_PENDING);
+    let is_foreign = known.drift.iter().any(|drift| {
+        matches!(
+            drift,
+            Drift::Adopted(Alias::Server) | Drift::Owned(Alias::Server, _) | Drift::Astray { .. }
+        )
+    });
+    let can_tell = serves_tls(bouncer) && known.facts.live.is_none();
+    can_tell && known.facts.standing != Standing::Absent && (is_stale || is_foreign)
+}
