@@ -13,6 +13,9 @@ use super::output::Format;
 use crate::api::opsrequest::ApplyPolicy;
 use crate::api::{AuthType, SslMode};
 use crate::duration::{GoDuration, ParseDurationError};
+use crate::rotation::RotationOptions;
+use crate::rotation::limits::{self, Limits};
+use crate::rotation::window::Windows;
 
 /// Certificate lifecycle for PgBouncer: issues, publishes, rotates and proves TLS without cutting
 /// a transaction.
@@ -48,7 +51,7 @@ pub enum LogFormatArg {
 pub enum Verb {
     /// Show the main job on this machine: TLS added, rotated, re-issued and removed under load.
     #[command(after_help = exit::TABLE)]
-    Demo,
+    Demo(DemoArgs),
     /// Run a Kubernetes-compatible API, pooler processes and the daemon on this machine.
     #[command(after_help = exit::TABLE)]
     Local(LocalArgs),
@@ -61,6 +64,9 @@ pub enum Verb {
     /// List every certificate that is managed.
     #[command(after_help = exit::TABLE)]
     Certs(ListArgs),
+    /// List what will be rotated when, and what keeps the rest.
+    #[command(after_help = exit::TABLE)]
+    Schedule(ScheduleArgs),
     /// Issue all certificates of a PgBouncer anew.
     #[command(after_help = exit::TABLE)]
     Rotate(RotateArgs),
@@ -106,6 +112,84 @@ pub struct NamespaceArgs {
     pub namespace: Option<String>,
 }
 
+/// Arguments of `demo`.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct DemoArgs {
+    /// Leave it to itself for so long instead, such as `10m`, with certificates that are renewed
+    /// every half minute.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub soak: Option<Duration>,
+}
+
+/// How certificates are rotated by themselves.
+#[derive(Args, Clone, Debug)]
+pub struct RotationArgs {
+    /// `PgBouncers` that are rotated at the same time; 0 turns scheduled rotation off.
+    #[arg(long, value_name = "N", default_value_t = limits::CONCURRENCY_DEFAULT)]
+    pub rotation_concurrency: usize,
+    /// The same in one namespace.
+    #[arg(long, value_name = "N", default_value_t = limits::CONCURRENCY_PER_NAMESPACE_DEFAULT)]
+    pub rotation_concurrency_per_namespace: usize,
+    /// Rotations that begin within a minute.
+    #[arg(long, value_name = "N", default_value_t = limits::STARTS_PER_MINUTE_DEFAULT)]
+    pub rotation_starts_per_minute: usize,
+    /// When rotations may begin where neither PgBouncer nor Namespace says so, such as
+    /// `Mon-Fri 01:00-05:00 Europe/Berlin`; any time by default.
+    #[arg(long, value_name = "WINDOW", value_parser = Windows::parse)]
+    pub maintenance_window: Option<Windows>,
+}
+
+impl RotationArgs {
+    /// As the daemon takes them.
+    pub fn options(&self) -> RotationOptions {
+        RotationOptions {
+            limits: Limits {
+                concurrency: self.rotation_concurrency,
+                concurrency_per_namespace: self.rotation_concurrency_per_namespace,
+                starts_per_minute: self.rotation_starts_per_minute,
+            },
+            window: self.maintenance_window.clone(),
+            ..RotationOptions::default()
+        }
+    }
+}
+
+/// How many finished requests of the scheduled rotation are kept.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct HistoryArgs {
+    /// Successful requests of the scheduled rotation that are kept for each PgBouncer.
+    #[arg(long, value_name = "N", default_value_t = limits::SUCCESSFUL_KEPT_DEFAULT)]
+    pub rotation_history: usize,
+    /// The same of those that failed; at least one.
+    #[arg(long, value_name = "N", default_value_t = limits::FAILED_KEPT_DEFAULT)]
+    pub rotation_failed_history: usize,
+}
+
+impl HistoryArgs {
+    /// Puts them beside the others.
+    pub fn with(self, rotation: &RotationArgs) -> RotationOptions {
+        RotationOptions {
+            successful_kept: self.rotation_history,
+            failed_kept: self.rotation_failed_history,
+            ..rotation.options()
+        }
+    }
+}
+
+/// Arguments of `schedule`.
+#[derive(Args, Clone, Debug)]
+pub struct ScheduleArgs {
+    /// Where to look.
+    #[command(flatten)]
+    pub list: ListArgs,
+    /// How many days ahead.
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=3650))]
+    pub days: u16,
+    /// What the daemon was started with.
+    #[command(flatten)]
+    pub rotation: RotationArgs,
+}
+
 /// Arguments of `certs` and `status`.
 #[derive(Args, Clone, Debug)]
 pub struct ListArgs {
@@ -130,6 +214,12 @@ pub struct RunArgs {
     /// that are built in.
     #[arg(long, value_name = "DIR")]
     pub policies: Option<PathBuf>,
+    /// How certificates are rotated by themselves.
+    #[command(flatten)]
+    pub rotation: RotationArgs,
+    /// How many finished requests are kept.
+    #[command(flatten)]
+    pub history: HistoryArgs,
 }
 
 /// Arguments of `local`.
@@ -154,6 +244,12 @@ pub struct LocalArgs {
     /// that are built in.
     #[arg(long, value_name = "DIR")]
     pub policies: Option<PathBuf>,
+    /// How certificates are rotated by themselves.
+    #[command(flatten)]
+    pub rotation: RotationArgs,
+    /// How many finished requests are kept.
+    #[command(flatten)]
+    pub history: HistoryArgs,
 }
 
 /// What all changing verbs take.

@@ -17,6 +17,7 @@ pub(super) async fn until_stopped(output: Output, args: LocalArgs) -> Result<(),
     let daemon = DaemonOptions {
         cluster_resource_namespace: args.cluster_resource_namespace,
         policies: policy::in_force(args.policies.as_deref())?,
+        rotation: args.history.with(&args.rotation),
         ..DaemonOptions::default()
     };
     let mut standing = standing::start(options, daemon).await?;

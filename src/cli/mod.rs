@@ -14,6 +14,7 @@ mod certs;
 mod change;
 mod plan;
 mod policy;
+mod schedule;
 mod status;
 
 mod demo;
@@ -67,7 +68,7 @@ fn start(output: Output, cli: Cli) -> Result<(), Failure> {
     let mut kept = None;
     let (sink, fallback) = match &cli.verb {
         // The demo talks to people; its log is for whoever has to find out what went wrong.
-        Verb::Demo if cli.log.is_none() => {
+        Verb::Demo(_) if cli.log.is_none() => {
             let log = NamedTempFile::with_prefix("bouncert-demo-log-")?;
             let file = log.reopen()?;
             kept = Some(log);
@@ -92,12 +93,13 @@ fn start(output: Output, cli: Cli) -> Result<(), Failure> {
 
 async fn run(output: Output, verb: Verb) -> Result<(), Failure> {
     match verb {
-        Verb::Demo => demo::run(output).await,
+        Verb::Demo(args) => demo::run(output, args).await,
         Verb::Local(args) => local::until_stopped(output, args).await,
         Verb::Run(args) => run::until_stopped(output, &args).await,
         Verb::Crds(args) => crds::print(output, args),
         Verb::Policy(PolicyArgs::Check(args)) => policy::check(output, &args),
         Verb::Certs(args) => certs::print(output, &args).await,
+        Verb::Schedule(args) => schedule::print(output, &args).await,
         Verb::Rotate(args) => change::carry_out(output, args).await,
         Verb::AddTls(args) => change::carry_out(output, args).await,
         Verb::ChangeIssuer(args) => change::carry_out(output, args).await,

@@ -154,7 +154,7 @@ impl Held {
         self.not_after - self.not_before
     }
 
-    /// When its renewal is urgent: when less than a fifth of its life is left, but not before it is
+    /// When its renewal is urgent: when less than a quarter of its life is left, but not before it is
     /// due at all.
     pub fn urgent_at(&self) -> OffsetDateTime {
         let late = self.not_after - self.lifetime() / super::limits::URGENT_DIVISOR;

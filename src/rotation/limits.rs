@@ -13,9 +13,10 @@ pub const STARTS_PER_MINUTE_DEFAULT: usize = 30;
 pub const SUCCESSFUL_KEPT_DEFAULT: usize = 3;
 /// Other finished requests that are kept. At least one: it says how often in a row it went wrong.
 pub const FAILED_KEPT_DEFAULT: usize = 3;
-/// A rotation that is due is urgent once less than a fifth of the life is left: a window is not
-/// waited for any longer, and a tenth of the life remains until nine tenths are over.
-pub const URGENT_DIVISOR: i32 = 5;
+/// A rotation that is due is urgent once less than a quarter of the life is left: a window is not
+/// waited for any longer. Until nine tenths of the life are over, an eighth of it remains for an
+/// outage of the daemon, for others that are urgent as well, and for trying again.
+pub const URGENT_DIVISOR: i32 = 4;
 
 /// Pause after the first failure; it doubles with each in a row.
 pub const BACKOFF_FIRST: Duration = Duration::minutes(1);

@@ -365,7 +365,7 @@ impl Rotator {
                 return;
             }
             Err(error) => {
-                let error = crate::rotation::drift::said(&error);
+                let error = drift::said(&error);
                 let message = format!("The {alias} certificate cannot be put back: {error}");
                 let reason = "PutBackFailed";
                 self.event(&work.bouncer, EventKind::Warning, reason, &message)

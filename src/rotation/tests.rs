@@ -69,7 +69,7 @@ fn nothing_begins_while_a_request_waits_or_runs_however_late_it_is() {
 }
 
 #[test]
-fn a_closed_window_is_waited_for_until_a_fifth_of_the_life_is_left() {
+fn a_closed_window_is_waited_for_until_a_quarter_of_the_life_is_left() {
     let mut facts = aged(61);
     facts.window = within("Sat 02:00-06:00");
     let opens = datetime!(2031-06-07 02:00 UTC);
@@ -77,7 +77,7 @@ fn a_closed_window_is_waited_for_until_a_fifth_of_the_life_is_left() {
     // One that opens too late is not waited for to the end.
     facts.window = within("cron 0 2 1 1 * for 4h");
     let urgent = facts.certificates[0].urgent_at();
-    assert_eq!(urgent, NOW + Duration::days(11));
+    assert_eq!(urgent, NOW + Duration::hours(156));
     assert_eq!(decide(&facts), Verdict::At(urgent, Waiting::Closed));
     let mut late = aged(72);
     late.window = within("Sat 02:00-06:00");
@@ -89,7 +89,7 @@ fn a_closed_window_is_waited_for_until_a_fifth_of_the_life_is_left() {
 
 #[test]
 fn an_unreadable_window_or_freeze_lets_only_begin_what_is_urgent() {
-    for days in [61, 71] {
+    for days in [61, 67] {
         let mut facts = aged(days);
         facts.window = Window::Unreadable;
         assert_eq!(waits(&facts), Waiting::WindowUnreadable);

@@ -62,6 +62,27 @@ pub(super) fn requests() -> anyhow::Result<Vec<PgBouncerOpsRequest>> {
     REQUESTS.into_iter().map(manifest).collect()
 }
 
+/// Adds TLS with certificates that live as short as any may, and are renewed half a minute after they
+/// were issued.
+pub(super) fn short_lived() -> anyhow::Result<PgBouncerOpsRequest> {
+    let certificate = |alias| json!({ "alias": alias, "duration": "5m", "renewBefore": "4m30s" });
+    let certificates = ["server", "client", "metrics-exporter"].map(certificate);
+    Ok(serde_json::from_value(json!({
+        "apiVersion": "ops.kubedb.com/v1alpha1", "kind": "PgBouncerOpsRequest",
+        "metadata": { "name": "add-tls", "namespace": NAMESPACE },
+        "spec": {
+            "type": "ReconfigureTLS",
+            "databaseRef": { "name": POOLER },
+            "tls": {
+                "issuerRef": { "apiGroup": "cert-manager.io", "kind": "Issuer", "name": "pb-issuer" },
+                "certificates": certificates,
+                "sslMode": "verify-full",
+            },
+            "apply": "Always",
+        },
+    }))?)
+}
+
 /// Applies everything but the requests.
 pub(super) async fn apply(cluster: &Cluster, backend: &Backend<'_>) -> anyhow::Result<()> {
     namespace(cluster).await?;

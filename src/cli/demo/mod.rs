@@ -10,6 +10,7 @@ mod client;
 mod load;
 mod proof;
 mod report;
+mod soak;
 mod stage;
 
 use std::collections::HashSet;
@@ -24,6 +25,7 @@ use self::client::{Application, Secrets, TABLE};
 use self::load::{Ledger, Load};
 use self::report::{Outcome, Report};
 use self::stage::Stage;
+use super::args::DemoArgs;
 use super::exit::{Exit, Failure};
 use super::follow;
 use super::output::{Output, Progress};
@@ -40,11 +42,11 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 const SETTLE: Duration = Duration::from_millis(1_500);
 
 /// Runs the demo; fails if anything was not as it should be.
-pub(super) async fn run(output: Output) -> Result<(), Failure> {
+pub(super) async fn run(output: Output, args: DemoArgs) -> Result<(), Failure> {
     let progress = output.progress();
     let stage = Stage::start(&progress).await?;
     let played = tokio::select! {
-        played = play(&stage, &progress) => played,
+        played = play(&stage, &progress, args.soak) => played,
         died = stage.died() => Err(died),
         interrupted = super::run::stopped() => {
             Err(interrupted.map_or_else(anyhow::Error::from, |()| anyhow::anyhow!("interrupted")))
@@ -65,7 +67,11 @@ pub(super) async fn run(output: Output) -> Result<(), Failure> {
 }
 
 /// Everything between an empty platform and the report.
-async fn play(stage: &Stage, progress: &Progress) -> anyhow::Result<Report> {
+async fn play(
+    stage: &Stage,
+    progress: &Progress,
+    soak: Option<Duration>,
+) -> anyhow::Result<Report> {
     let cluster = Cluster::new(stage.client().clone());
     let postgres = stage.postgres();
     let table = format!("CREATE TABLE {TABLE} (id bigint PRIMARY KEY)");
@@ -95,19 +101,33 @@ async fn play(stage: &Stage, progress: &Progress) -> anyhow::Result<Report> {
     let load = Load::start(&application, &ledger);
     progress.now(&format!("{} clients run transactions", load::CLIENTS));
     tokio::time::sleep(SETTLE).await;
-    let mut outcomes = Vec::new();
-    for request in cast::requests()? {
-        ledger.next_step();
-        outcomes.push(carry_out(stage, &cluster, &request, progress).await?);
-        tokio::time::sleep(SETTLE).await;
-        let committed = ledger.committed_now();
-        progress.line(&last_line(&outcomes, committed));
-    }
+    let outcomes = match soak {
+        Some(length) => soak::watch(stage, &cluster, &ledger, (length, progress)).await?,
+        None => requests(stage, &cluster, &ledger, progress).await?,
+    };
     load.stop().await?;
 
     progress.now("comparing acknowledged commits with PostgreSQL's rows");
     let rows = rows(postgres).await?;
     Ok(Report::new(outcomes, &ledger.tallies(), &rows))
+}
+
+/// The four requests, one after the other.
+async fn requests(
+    stage: &Stage,
+    cluster: &Cluster,
+    ledger: &Ledger,
+    progress: &Progress,
+) -> anyhow::Result<Vec<Outcome>> {
+    let mut outcomes = Vec::new();
+    for request in cast::requests()? {
+        ledger.next_step();
+        outcomes.push(carry_out(stage, cluster, &request, progress).await?);
+        tokio::time::sleep(SETTLE).await;
+        let committed = ledger.committed_now();
+        progress.line(&last_line(&outcomes, committed));
+    }
+    Ok(outcomes)
 }
 
 fn last_line(outcomes: &[Outcome], committed: usize) -> String {
@@ -153,6 +173,17 @@ async fn carry_out(
     let name = request.metadata.name.clone().unwrap_or_default();
     progress.now(&format!("{name}: created"));
     cluster.create(request).await?;
+    follow_up(stage, cluster, request, (begun, progress)).await
+}
+
+/// Follows a request that is there to its end, and looks at every pod.
+async fn follow_up(
+    stage: &Stage,
+    cluster: &Cluster,
+    request: &PgBouncerOpsRequest,
+    (begun, progress): (Instant, &Progress),
+) -> anyhow::Result<Outcome> {
+    let name = request.metadata.name.clone().unwrap_or_default();
     let ended = follow::request(stage.client(), &named(&name), REQUEST_TIMEOUT, progress).await?;
     let took = begun.elapsed();
     let phase = ended.status.as_ref().and_then(|status| status.phase);

@@ -10,22 +10,14 @@ use bouncert::rotation::limits::Limits;
 fn two_years_of_ten_thousand_poolers_keep_every_limit_and_expire_nothing() {
     let world = simulation::two_years();
     let report = simulation::run(&world);
-    let told = format!(
-        "{} rotations, {} failures; at once {}, in a namespace {}; worst minute {}, after an outage \
-         {}; oldest {:.3}, late {}, excused {}; passes {}, median {:?}, longest {:?}",
-        report.rotations,
-        report.failures,
-        report.most_at_once,
-        report.most_in_a_namespace,
-        report.worst_minute,
-        report.worst_minute_after_an_outage,
-        report.oldest,
-        report.late,
-        report.excused,
+    let told = report.told();
+    let costs = format!(
+        "{} passes, median {:?}, longest {:?}",
         report.passes.len(),
         report.median_pass(),
-        report.longest_pass(),
+        report.longest_pass()
     );
+    let told = format!("{told}; {costs}");
     println!("{told}");
     let Limits {
         concurrency,

@@ -64,6 +64,24 @@ pub(crate) struct Report {
 }
 
 impl Report {
+    /// In one line.
+    pub(crate) fn told(&self) -> String {
+        format!(
+            "{} rotations, {} failures; at most {} at once and {} in a namespace; worst minute {}, \
+             within an hour of an outage {}; oldest {:.3} of its life, {} late, {} late because the \
+             issuer was away",
+            self.rotations,
+            self.failures,
+            self.most_at_once,
+            self.most_in_a_namespace,
+            self.worst_minute,
+            self.worst_minute_after_an_outage,
+            self.oldest,
+            self.late,
+            self.excused,
+        )
+    }
+
     pub(crate) fn median_pass(&self) -> std::time::Duration {
         self.passes
             .get(self.passes.len() / 2)
