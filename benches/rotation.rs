@@ -1,10 +1,7 @@
 //! What deciding costs: two years of ten thousand PgBouncers in virtual time, and the worst pass, in
 //! which all of them are due.
 
-#[expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests fail as tests do"
-)]
+#[expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 #[path = "../tests/it/rotation/simulation.rs"]
 mod simulation;
 
@@ -34,7 +31,12 @@ fn main() {
     for n in 0..10_000 {
         let at = ObjectRef::new(format!("team-{}", n % 100), format!("pooler-{n}"));
         let life = (now - Duration::days(59), now + Duration::days(31));
-        let held = Held::new(&at.to_string(), (Alias::Server, 1), life, RenewPolicy::TwoThirds);
+        let held = Held::new(
+            &at.to_string(),
+            (Alias::Server, 1),
+            life,
+            RenewPolicy::TwoThirds,
+        );
         let facts = Facts {
             certificates: vec![held],
             ..Facts::default()

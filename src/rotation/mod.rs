@@ -37,6 +37,8 @@ pub mod tell;
 pub mod window;
 
 #[cfg(test)]
+mod stored_tests;
+#[cfg(test)]
 mod tests;
 
 pub use self::rotator::{Counts, Note, Object, RotationOptions, Rotator, Snapshot};
