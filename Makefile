@@ -6,8 +6,9 @@ BOUNCERT = $(CARGO) run --quiet --bin bouncert --
 .DEFAULT_GOAL := help
 FUZZ_TARGETS = pem csr duration policy
 FUZZ_SECONDS ?= 60
+SOAK ?= 10m
 
-.PHONY: help deps demo test fmt lint bans doc ci bench fuzz fuzzci crds
+.PHONY: help deps demo test fmt lint bans doc ci bench soak fuzz fuzzci crds
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +48,10 @@ ci: ## Everything that has to pass before a change is accepted
 
 bench: ## Measure what is worth measuring
 	$(CARGO) bench
+
+soak: deps ## Leave it to itself under load, with certificates that are renewed every half minute
+	@$(CARGO) build --bin bouncert
+	@$(CARGO) run --quiet --bin bouncert -- demo --soak $(SOAK)
 
 fuzz: ## Fuzz the parsers, FUZZ_SECONDS each (needs a nightly toolchain and cargo-fuzz)
 	@cp Cargo.lock fuzz/Cargo.lock

@@ -21,7 +21,7 @@ use crate::cluster::Cluster;
 use crate::material::Materials;
 use crate::names::{Alias, Fingerprint};
 use crate::pgbouncer::probe;
-use crate::pki::renewal::{RenewPolicy, jitter_seed, renew_at};
+use crate::pki::renewal::{certificate_seed, renew_at};
 
 /// Bound of one handshake.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -91,10 +91,8 @@ async fn row(
         .published(pooler, wanted.alias, &wanted.secret_name)
         .await?;
     let facts = published.map(|published| published.facts);
-    let policy = wanted
-        .renew_before
-        .map_or(RenewPolicy::TwoThirds, RenewPolicy::Before);
-    let seed = jitter_seed(&format!("{namespace}/{name}/{}", wanted.alias));
+    let policy = wanted.renew_policy();
+    let seed = certificate_seed(&format!("{namespace}/{name}"), wanted.alias.as_str());
     let served_by = match (&facts, wanted.alias) {
         (Some(facts), Alias::Server) => Some(served(cluster, pooler, facts.fingerprint).await?),
         _ => None,

@@ -127,6 +127,11 @@ pub fn jitter_seed(identity: &str) -> u64 {
         .fold(0, |seed, byte| seed << 8 | u64::from(*byte))
 }
 
+/// The seed of the certificate of `alias` of the object that `owner` (`namespace/name`) names.
+pub fn certificate_seed(owner: &str, alias: &str) -> u64 {
+    jitter_seed(&format!("{owner}/{alias}"))
+}
+
 /// `spread`, scaled by the seed's place between 0 and its largest value.
 fn part_of(spread: Duration, seed: u64) -> Duration {
     // 2^20 steps are finer than a second in ten days.

@@ -144,11 +144,11 @@ pub fn verdict(facts: &Facts, now: OffsetDateTime, openings: &mut Openings) -> V
         let failures = facts.history.failures;
         return Verdict::At(at, Waiting::BackOff { failures });
     }
-    if need.urgent_at > now {
-        if let Some((at, waiting)) = held_back(facts, now, openings) {
-            let at = at.map_or(need.urgent_at, |at| at.min(need.urgent_at));
-            return Verdict::At(at, waiting);
-        }
+    if need.urgent_at > now
+        && let Some((at, waiting)) = held_back(facts, now, openings)
+    {
+        let at = at.map_or(need.urgent_at, |at| at.min(need.urgent_at));
+        return Verdict::At(at, waiting);
     }
     Verdict::Begin(task(facts, &need, now))
 }
@@ -215,14 +215,13 @@ fn task(facts: &Facts, need: &Need, now: OffsetDateTime) -> Task {
         .filter(|held| held.renews_at <= now && need.remedy == Remedy::Rotate)
         .map(|held| held.alias)
         .collect();
-    let why = match (&facts.wish, due.is_empty()) {
-        (Some(wish), true) => wish.why.clone(),
-        _ => {
-            let names: Vec<&str> = due.iter().map(|alias| alias.as_str()).collect();
-            let since = rfc3339_seconds(need.from);
-            format!("{} due for renewal since {since}", names.join(", "))
-        }
+    let why = facts.wish.as_ref().filter(|_| due.is_empty());
+    let old = || {
+        let names: Vec<&str> = due.iter().map(|alias| alias.as_str()).collect();
+        let since = rfc3339_seconds(need.from);
+        format!("{} due for renewal since {since}", names.join(", "))
     };
+    let why = why.map_or_else(old, |wish| wish.why.clone());
     Task {
         remedy: need.remedy,
         due,

@@ -6,7 +6,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::window::Windows;
 use crate::names::Alias;
-use crate::pki::renewal::{RenewPolicy, jitter_seed, renew_at};
+use crate::pki::renewal::{RenewPolicy, certificate_seed, renew_at};
 
 /// A certificate that is published.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,7 +138,7 @@ impl Held {
         (not_before, not_after): (OffsetDateTime, OffsetDateTime),
         policy: RenewPolicy,
     ) -> Self {
-        let seed = jitter_seed(&format!("{identity}/{alias}"));
+        let seed = certificate_seed(identity, alias.as_str());
         Self {
             alias,
             revision,

@@ -9,7 +9,7 @@ pub const CONCURRENCY_PER_NAMESPACE_DEFAULT: usize = 5;
 /// Rotations that begin within a minute. One takes seconds where pods start fast, and then the limit
 /// on how many run at once alone would let hundreds of signatures be asked for in a minute.
 pub const STARTS_PER_MINUTE_DEFAULT: usize = 30;
-/// Successful requests of a PgBouncer that are kept, as of a CronJob.
+/// Successful requests of a PgBouncer that are kept, as of a `CronJob`.
 pub const SUCCESSFUL_KEPT_DEFAULT: usize = 3;
 /// Other finished requests that are kept. At least one: it says how often in a row it went wrong.
 pub const FAILED_KEPT_DEFAULT: usize = 3;

@@ -161,13 +161,13 @@ impl Span {
                 from,
                 until,
                 zone,
-            } => next_day(days, *from, *until, &zoned(now, zone)?),
+            } => next_day(*days, *from, *until, &zoned(now, zone)?),
             Self::Cron { cron, length, zone } => next_run(cron, *length, &zoned(now, zone)?),
         }
     }
 }
 
-fn next_day(days: &[bool; 7], from: Time, until: Option<Time>, now: &Zoned) -> Option<Opening> {
+fn next_day(days: [bool; 7], from: Time, until: Option<Time>, now: &Zoned) -> Option<Opening> {
     let zone = now.time_zone();
     // Yesterday's may still be open. A week and a day ahead there is every weekday once more, and
     // one more in case the clock's change swallows a window.
@@ -283,8 +283,8 @@ fn weekdays(text: &str) -> Result<[bool; 7], WindowError> {
 }
 
 fn weekday(name: &str) -> Result<usize, WindowError> {
-    let is = |day: &&str| day.eq_ignore_ascii_case(name);
-    let found = DAYS.iter().position(|day| is(&day));
+    let mut days = DAYS.iter();
+    let found = days.position(|day| day.eq_ignore_ascii_case(name));
     found.ok_or_else(|| WindowError::Day(name.to_owned()))
 }
 

@@ -52,7 +52,7 @@ const OPERATOR: [&str; 9] = [
 ];
 
 /// The core: pure, synchronous, without a clock. Paths below `src`, without `.rs`.
-const CORE: [&str; 18] = [
+const CORE: [&str; 21] = [
     "api",
     "pki",
     "policy",
@@ -70,6 +70,9 @@ const CORE: [&str; 18] = [
     "rotation/fleet",
     "rotation/forecast",
     "rotation/index",
+    "rotation/drift",
+    "rotation/request",
+    "rotation/tell",
     "local/runner/pod",
 ];
 

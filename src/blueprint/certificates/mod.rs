@@ -19,6 +19,7 @@ use crate::duration::GoDuration;
 use crate::names::Alias;
 use crate::pki::key::{KeyAlgorithm, KeyEncoding};
 use crate::pki::profile::Outliving;
+use crate::pki::renewal::RenewPolicy;
 
 /// Lifetime where nobody asks for another: 90 days, cert-manager's default.
 pub const DURATION_DEFAULT: Duration = Duration::hours(2160);
@@ -166,6 +167,12 @@ pub fn is_wanted(bouncer: &PgBouncer, alias: Alias) -> bool {
 // === impl Wanted ===
 
 impl Wanted {
+    /// When it is renewed.
+    pub fn renew_policy(&self) -> RenewPolicy {
+        self.renew_before
+            .map_or(RenewPolicy::TwoThirds, RenewPolicy::Before)
+    }
+
     /// The annotations that cert-manager would put on the Secret (CONTRACT 3.4).
     pub fn secret_annotations(&self) -> BTreeMap<String, String> {
         let Profile {

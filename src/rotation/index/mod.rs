@@ -3,38 +3,28 @@
 //!
 //! No key is kept: of a Secret remains what its certificates say and whether its key fits.
 
+mod request;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use kube::ResourceExt;
 use time::OffsetDateTime;
 
+use self::request::RequestFacts;
 use super::drift::{self, Drift, SecretFacts};
-use super::facts::{Facts, Freeze, Held, History, Standing, Window};
+use super::facts::{Facts, Freeze, Held, Standing, Window};
 use super::window::Windows;
-use crate::api::annotations::{
-    ATTEMPT, CREATED_BY_LABEL, CREATED_BY_ROTATION, FREEZE_ROTATION, MAINTENANCE_WINDOW,
-};
+use crate::api::annotations::{FREEZE_ROTATION, MAINTENANCE_WINDOW};
 use crate::api::common::{Condition, find_condition, parse_rfc3339};
 use crate::api::tls::IssuerRef;
-use crate::api::{PgBouncer, PgBouncerOpsRequest, Phase, RequestPhase};
+use crate::api::{PgBouncer, PgBouncerOpsRequest, Phase};
 use crate::blueprint::certificates::{LoadBalancer, Wanted, wanted};
 use crate::names::{Fingerprint, ObjectRef};
-use crate::pki::renewal::{RenewPolicy, jitter_seed};
+use crate::pki::renewal::jitter_seed;
 
 /// The condition under which nobody but its holder touches a PgBouncer (CONTRACT 4.4).
 const PAUSED: &str = "Paused";
-
-/// What is left of a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct RequestFacts {
-    bouncer: ObjectRef,
-    phase: Option<RequestPhase>,
-    is_ours: bool,
-    attempt: u32,
-    created: Option<OffsetDateTime>,
-    ended: Option<OffsetDateTime>,
-}
 
 /// What pods were seen to serve.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -137,13 +127,14 @@ impl Index {
 
     /// A Secret is there, has changed or (`None`) has gone; whom it concerns, if it is news.
     pub fn set_secret(&mut self, at: &ObjectRef, facts: Option<SecretFacts>) -> Vec<ObjectRef> {
-        let former = match &facts {
-            Some(facts) => self.secrets.insert(at.clone(), facts.clone()),
-            None => self.secrets.remove(at),
-        };
-        if former == facts {
+        let is_news = self.secrets.get(at) != facts.as_ref();
+        if !is_news {
             return Vec::new();
         }
+        match facts {
+            Some(facts) => self.secrets.insert(at.clone(), facts),
+            None => self.secrets.remove(at),
+        };
         self.concerned_by_secret(at)
     }
 
@@ -175,13 +166,13 @@ impl Index {
         secret: Option<ObjectRef>,
     ) -> Vec<ObjectRef> {
         let key = (kind.to_owned(), at.clone());
-        let former = match &secret {
-            Some(secret) => self.authorities.insert(key, secret.clone()),
-            None => self.authorities.remove(&key),
-        };
-        if former == secret {
+        if self.authorities.get(&key) == secret.as_ref() {
             return Vec::new();
         }
+        match secret {
+            Some(secret) => self.authorities.insert(key, secret),
+            None => self.authorities.remove(&key),
+        };
         self.bouncers.keys().cloned().collect()
     }
 
@@ -216,7 +207,9 @@ impl Index {
         match kind {
             Kind::Bouncers => {
                 let gone = gone(self.bouncers.keys().collect());
-                gone.iter().for_each(|at| self.remove_bouncer(at));
+                for at in &gone {
+                    self.remove_bouncer(at);
+                }
                 gone
             }
             Kind::Requests => {
@@ -237,19 +230,6 @@ impl Index {
     /// All PgBouncers.
     pub fn bouncers(&self) -> impl Iterator<Item = &ObjectRef> {
         self.bouncers.keys()
-    }
-
-    /// Names of our own finished requests of a PgBouncer, newest first; successful and others.
-    pub fn finished(&self, at: &ObjectRef) -> (Vec<ObjectRef>, Vec<ObjectRef>) {
-        let (mut good, mut bad) = (Vec::new(), Vec::new());
-        for (name, facts) in self.ours(at) {
-            match facts.phase {
-                Some(RequestPhase::Successful) => good.push(name.clone()),
-                Some(phase) if phase.is_terminal() => bad.push(name.clone()),
-                _ => {}
-            }
-        }
-        (good, bad)
     }
 
     /// Everything that is known about a PgBouncer; `None` without one.
@@ -295,7 +275,7 @@ impl Index {
             let secret = self.secrets.get(&beside(at, &wanted.secret_name))?;
             let (not_before, not_after) = secret.life?;
             let which = (wanted.alias, secret.revision.unwrap_or(0));
-            let policy = renew_policy(wanted);
+            let policy = wanted.renew_policy();
             Some(Held::new(&identity, which, (not_before, not_after), policy))
         });
         held.collect()
@@ -389,51 +369,6 @@ impl Index {
         namespace.get(key).map(|text| ("Namespace", text.as_str()))
     }
 
-    fn live(&self, at: &ObjectRef) -> Option<String> {
-        let of = self.requests_of.get(at)?.iter();
-        let is_live = |facts: &&RequestFacts| !facts.phase.is_some_and(RequestPhase::is_terminal);
-        let mut live = of.filter(|name| self.requests.get(name).filter(is_live).is_some());
-        live.next().map(|name| name.name.clone())
-    }
-
-    fn history(&self, at: &ObjectRef) -> History {
-        let all = self.ours(at);
-        let newest = all.first();
-        let succeeded = self.requests_of.get(at).into_iter().flatten();
-        let succeeded = succeeded
-            .filter_map(|name| self.requests.get(name))
-            .filter(|facts| facts.phase == Some(RequestPhase::Successful));
-        let mut history = History {
-            succeeded_at: succeeded.filter_map(|facts| facts.ended).max(),
-            started_at: newest.and_then(|(_, facts)| facts.created),
-            newest: newest.map(|(name, _)| name.name.clone()),
-            finished: all
-                .iter()
-                .filter(|(_, facts)| facts.phase.is_some_and(RequestPhase::is_terminal))
-                .map(|(name, _)| name.name.clone())
-                .collect(),
-            ..History::default()
-        };
-        if let Some((_, facts)) = newest
-            && facts.phase == Some(RequestPhase::Failed)
-        {
-            history.failures = facts.attempt.max(1);
-            history.failed_at = facts.ended.or(facts.created);
-        }
-        history
-    }
-
-    /// Our own requests of a PgBouncer, newest first.
-    fn ours(&self, at: &ObjectRef) -> Vec<(&ObjectRef, &RequestFacts)> {
-        let of = self.requests_of.get(at).into_iter().flatten();
-        let mut ours: Vec<_> = of
-            .filter_map(|name| Some((name, self.requests.get(name)?)))
-            .filter(|(_, facts)| facts.is_ours)
-            .collect();
-        ours.sort_by_key(|(_, facts)| std::cmp::Reverse((facts.created, facts.attempt)));
-        ours
-    }
-
     fn concerned_by_secret(&self, secret: &ObjectRef) -> Vec<ObjectRef> {
         let names = |at: &ObjectRef, bouncer: &PgBouncer| {
             let tls = bouncer.spec.tls.as_ref();
@@ -456,48 +391,7 @@ impl Index {
     }
 }
 
-// === impl RequestFacts ===
-
-impl RequestFacts {
-    fn of(request: &PgBouncerOpsRequest) -> Self {
-        let status = request.status.as_ref();
-        let conditions = status
-            .map(|status| status.conditions.as_slice())
-            .unwrap_or_default();
-        let created_by = request.labels().get(CREATED_BY_LABEL);
-        let attempt = request
-            .annotations()
-            .get(ATTEMPT)
-            .and_then(|text| text.parse().ok());
-        let created = request.metadata.creation_timestamp.as_ref();
-        let namespace = request.namespace().unwrap_or_default();
-        let phase = status.and_then(|status| status.phase);
-        Self {
-            bouncer: ObjectRef::new(namespace, &request.spec.database_ref.name),
-            phase,
-            is_ours: created_by.is_some_and(|who| who == CREATED_BY_ROTATION),
-            attempt: attempt.unwrap_or(1),
-            created: created.and_then(|at| parse_rfc3339(&at.0.to_string())),
-            ended: ended(conditions).filter(|_| phase.is_some_and(RequestPhase::is_terminal)),
-        }
-    }
-}
-
-fn ended(conditions: &[Condition]) -> Option<OffsetDateTime> {
-    let times = conditions.iter();
-    times
-        .filter_map(|condition| parse_rfc3339(&condition.last_transition_time))
-        .max()
-}
-
 // === helpers ===
-
-/// When a certificate that is wanted is renewed.
-pub fn renew_policy(wanted: &Wanted) -> RenewPolicy {
-    wanted
-        .renew_before
-        .map_or(RenewPolicy::TwoThirds, RenewPolicy::Before)
-}
 
 fn standing(bouncer: &PgBouncer) -> Standing {
     let status = bouncer.status.clone().unwrap_or_default();

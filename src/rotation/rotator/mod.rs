@@ -3,13 +3,14 @@
 //! Nothing is read here to decide: the index is fed by watches. What is read are pods, and only those
 //! of PgBouncers of which there is reason to believe that they serve something else than is stored.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+mod repair;
+mod suspects;
 
-use futures::future::join_all;
-use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::ResourceExt;
 use serde_json::json;
 use time::OffsetDateTime;
@@ -18,32 +19,18 @@ use super::decide::Verdict;
 use super::drift::{self, Drift};
 use super::facts::Standing;
 use super::fleet::{Fleet, Start};
-use super::index::{Index, Kind, Known, Served};
+use super::index::{Index, Kind, Known};
 use super::limits::{FAILED_KEPT_DEFAULT, Limits, SUCCESSFUL_KEPT_DEFAULT};
 use super::window::Windows;
 use super::{request, tell};
-use crate::api::common::{Condition, find_condition};
 use crate::api::{ClusterIssuer, Issuer, PgBouncer, PgBouncerOpsRequest};
-use crate::blueprint::{labels, port, serves_tls};
 use crate::clock::Clock;
-use crate::cluster::{Cluster, ClusterError, EventKind, Reporter, reference};
-use crate::material::{MaterialError, Materials};
-use crate::names::{Alias, ObjectRef, Revision};
-use crate::pgbouncer::probe;
-use crate::pki::bundle::TrustBundle;
+use crate::cluster::{Cluster, EventKind, Reporter, reference};
+use crate::material::Materials;
+use crate::names::ObjectRef;
 
 /// Source of rotation's events.
 const COMPONENT: &str = "bouncert-rotation";
-/// The provisioner's condition that names pods with an earlier configuration or material.
-const RECONCILED: &str = "Reconciled";
-const RESTART_PENDING: &str = "RestartPending";
-/// How often the pods of a suspect are looked at.
-const SUSPECT_PERIOD: time::Duration = time::Duration::seconds(15);
-/// Suspects that are looked at together.
-const SUSPECTS_AT_ONCE: usize = 16;
-/// Bound of one handshake.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
-
 /// How rotation works.
 #[derive(Clone, Debug)]
 pub struct RotationOptions {
@@ -140,7 +127,7 @@ struct State {
     fleet: Fleet,
     dirty: BTreeSet<ObjectRef>,
     suspects: BTreeMap<ObjectRef, OffsetDateTime>,
-    /// What was put back, and as of which content: once is enough.
+    /// What has drifted, by reason.
     drifting: BTreeMap<ObjectRef, BTreeSet<&'static str>>,
     listed: BTreeSet<u8>,
     waiting: usize,
@@ -314,7 +301,7 @@ impl Rotator {
                 self.note(Note::Set(Object::Request(Box::new(kept))));
             }
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
+                let error = &error as &dyn Error;
                 tracing::warn!(pgbouncer = %start.at, error, "request not created");
                 // It counts until the assumption ends, and is then asked for again.
                 self.lock().counts.not_created += 1;
@@ -329,7 +316,7 @@ impl Rotator {
                 .delete::<PgBouncerOpsRequest>(request, None)
                 .await
             {
-                let error = &error as &dyn std::error::Error;
+                let error = &error as &dyn Error;
                 tracing::debug!(ops.request = %request, error, "old request not deleted");
             }
         }
@@ -343,93 +330,13 @@ impl Rotator {
             return;
         }
         for drift in &work.known.drift {
-            if let Drift::Unsound(alias, _) = drift {
-                self.put_back(work, *alias, now).await;
+            if let Drift::Unsound(alias, _) = drift
+                && !repair::is_owned(&work.known, *alias)
+            {
+                self.put_back(work, *alias).await;
             }
         }
         self.tell(work, now).await;
-    }
-
-    /// Publishes the revision of an alias again.
-    async fn put_back(&self, work: &Work, alias: Alias, now: OffsetDateTime) {
-        let message = match self.republish(work, alias).await {
-            Ok(Some(revision)) => {
-                self.lock().counts.put_back += 1;
-                tracing::info!(pgbouncer = %work.at, alias = %alias, %revision, "published again");
-                format!("Published the {alias} certificate of revision {revision} again")
-            }
-            Ok(None) => return,
-            Err(MaterialError::Cluster(error)) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::debug!(pgbouncer = %work.at, error, "not published again yet");
-                return;
-            }
-            Err(error) => {
-                let error = drift::said(&error);
-                let message = format!("The {alias} certificate cannot be put back: {error}");
-                let reason = "PutBackFailed";
-                self.event(&work.bouncer, EventKind::Warning, reason, &message)
-                    .await;
-                return;
-            }
-        };
-        let _ = now;
-        self.event(&work.bouncer, EventKind::Normal, "SecretPutBack", &message)
-            .await;
-    }
-
-    /// Publishes the newest revision of an alias, with trust in the anchors of all.
-    async fn republish(
-        &self,
-        work: &Work,
-        alias: Alias,
-    ) -> Result<Option<Revision>, MaterialError> {
-        let bouncer = work.bouncer.as_ref();
-        let Some(wanted) = work
-            .known
-            .wanted
-            .iter()
-            .find(|wanted| wanted.alias == alias)
-        else {
-            return Ok(None);
-        };
-        let mut anchors = TrustBundle::default();
-        let mut newest = None;
-        for other in &work.known.wanted {
-            let next = self.materials.next_revision(bouncer, other.alias).await?;
-            let Some(last) = Revision::new(next.get() - 1) else {
-                continue;
-            };
-            if let Some(found) = self.materials.revision(bouncer, other.alias, last).await? {
-                anchors = anchors.union(&found.anchors);
-                if other.alias == alias {
-                    newest = Some(last);
-                }
-            }
-        }
-        let Some(revision) = newest else {
-            return Ok(None);
-        };
-        let mut former = TrustBundle::default();
-        for other in work
-            .known
-            .wanted
-            .iter()
-            .filter(|other| other.alias != alias)
-        {
-            let found = self
-                .materials
-                .published(bouncer, other.alias, &other.secret_name)
-                .await;
-            if let Ok(Some(found)) = found {
-                former = former.union(&found.bundle);
-            }
-        }
-        let trust = self.materials.trust(bouncer, &anchors, &former).await?;
-        self.materials
-            .publish(bouncer, wanted, revision, &trust)
-            .await?;
-        Ok(Some(revision))
     }
 
     /// Writes conditions and events, if there is news.
@@ -454,7 +361,7 @@ impl Rotator {
             Ok(_) => {}
             Err(error) => {
                 // Whoever was faster wakes us.
-                let error = &error as &dyn std::error::Error;
+                let error = &error as &dyn Error;
                 tracing::debug!(pgbouncer = %work.at, error, "conditions not written");
                 return;
             }
@@ -468,85 +375,6 @@ impl Rotator {
             self.event(&work.bouncer, kind, news.reason, &news.message)
                 .await;
         }
-    }
-
-    // === what pods serve ===
-
-    /// Shakes hands with the pods of suspects.
-    async fn look_at_suspects(&self, now: OffsetDateTime) {
-        let due: Vec<_> = {
-            let mut state = self.lock();
-            let due = state.suspects.iter().filter(|(_, at)| **at <= now);
-            let due: Vec<ObjectRef> = due
-                .map(|(at, _)| at.clone())
-                .take(SUSPECTS_AT_ONCE)
-                .collect();
-            for at in &due {
-                state.suspects.insert(at.clone(), now + SUSPECT_PERIOD);
-            }
-            let known = due
-                .iter()
-                .filter_map(|at| Some((at.clone(), state.index.bouncer(at)?.clone())));
-            known.collect()
-        };
-        let looks = due
-            .iter()
-            .map(|(at, bouncer)| async move { (at, self.served(bouncer).await) });
-        for (at, seen) in join_all(looks).await {
-            match seen {
-                Ok(pods) => self.seen(at, pods, now),
-                Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::debug!(pgbouncer = %at, error, "pods not looked at");
-                }
-            }
-        }
-    }
-
-    /// Takes notice of what the pods of a PgBouncer serve: from here, or from whoever looks at all
-    /// pods anyway.
-    pub fn seen(
-        &self,
-        at: &ObjectRef,
-        pods: BTreeMap<String, Option<crate::names::Fingerprint>>,
-        now: OffsetDateTime,
-    ) {
-        let mut state = self.lock();
-        let Some(bouncer) = state.index.bouncer(at).cloned() else {
-            return;
-        };
-        let secret = crate::blueprint::names::certificate_secret(&bouncer, Alias::Server);
-        let stored = state.index.secret(&ObjectRef::new(&at.namespace, secret));
-        let stored = stored.and_then(|stored| stored.leaf);
-        let is_astray = stored.is_some() && pods.values().any(|served| *served != stored);
-        let former = state
-            .index
-            .served(at)
-            .and_then(|served| served.astray_since);
-        let astray_since = is_astray.then(|| former.unwrap_or(now));
-        state.index.set_served(at, Served { pods, astray_since });
-        state.dirty.insert(at.clone());
-    }
-
-    /// What each ready pod serves. One that does not answer is left out: that is another trouble.
-    async fn served(
-        &self,
-        bouncer: &PgBouncer,
-    ) -> Result<BTreeMap<String, Option<crate::names::Fingerprint>>, ClusterError> {
-        let selector = labels::to_selector_text(&labels::selector(&bouncer.name_any()));
-        let namespace = bouncer.namespace().unwrap_or_default();
-        let pods: Vec<Pod> = self.cluster.list(&namespace, &selector).await?;
-        let port = u16::try_from(port(bouncer)).unwrap_or(0);
-        let looks = pods
-            .iter()
-            .filter(|pod| pod.metadata.deletion_timestamp.is_none())
-            .map(|pod| async move {
-                let ip: IpAddr = pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?;
-                let at = SocketAddr::new(ip, port);
-                let served = probe::probe(at, None, PROBE_TIMEOUT).await.ok()?;
-                Some((pod.name_any(), served.fingerprint()))
-            });
-        Ok(join_all(looks).await.into_iter().flatten().collect())
     }
 
     async fn event(&self, bouncer: &PgBouncer, kind: EventKind, reason: &str, message: &str) {
@@ -585,7 +413,7 @@ impl State {
         for reason in reasons.difference(&former) {
             *self.counts.drift.entry(reason).or_default() += 1;
         }
-        if is_suspect(&bouncer, &known) {
+        if suspects::is_suspect(&bouncer, &known) {
             self.suspects.entry(at.clone()).or_insert(now);
         } else {
             self.suspects.remove(&at);
@@ -629,22 +457,4 @@ fn gone(index: &mut Index, object: &Object) -> Vec<ObjectRef> {
             None,
         ),
     }
-}
-
-/// Whether there is reason to believe that pods serve something else than is stored.
-fn is_suspect(bouncer: &PgBouncer, known: &Known) -> bool {
-    let conditions = bouncer
-        .status
-        .as_ref()
-        .map(|status| status.conditions.as_slice());
-    let pending = find_condition(conditions.unwrap_or_default(), RECONCILED);
-    let is_stale = pending.is_some_and(|open: &Condition| open.reason == RESTART_PENDING);
-    let is_foreign = known.drift.iter().any(|drift| {
-        matches!(
-            drift,
-            Drift::Adopted(Alias::Server) | Drift::Owned(Alias::Server, _) | Drift::Astray { .. }
-        )
-    });
-    let can_tell = serves_tls(bouncer) && known.facts.live.is_none();
-    can_tell && known.facts.standing != Standing::Absent && (is_stale || is_foreign)
 }

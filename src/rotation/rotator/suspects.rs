@@ -1,0 +1,130 @@
+//! What pods serve: handshakes with those of which there is reason to believe that it is something
+//! else than is stored.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use futures::future::join_all;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use time::OffsetDateTime;
+
+use super::Rotator;
+use crate::api::PgBouncer;
+use crate::api::common::{Condition, find_condition};
+use crate::blueprint::{labels, names, port, serves_tls};
+use crate::cluster::ClusterError;
+use crate::names::{Alias, Fingerprint, ObjectRef};
+use crate::pgbouncer::probe;
+use crate::rotation::drift::Drift;
+use crate::rotation::facts::Standing;
+use crate::rotation::index::{Known, Served};
+
+/// The provisioner's condition that names pods with an earlier configuration or material.
+const RECONCILED: &str = "Reconciled";
+const RESTART_PENDING: &str = "RestartPending";
+/// How often the pods of a suspect are looked at.
+const SUSPECT_PERIOD: time::Duration = time::Duration::seconds(15);
+/// Suspects that are looked at together.
+const SUSPECTS_AT_ONCE: usize = 16;
+/// Bound of one handshake.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+
+impl Rotator {
+    /// Shakes hands with the pods of suspects.
+    pub(super) async fn look_at_suspects(&self, now: OffsetDateTime) {
+        let due: Vec<_> = {
+            let mut state = self.lock();
+            let due = state.suspects.iter().filter(|(_, at)| **at <= now);
+            let due: Vec<ObjectRef> = due
+                .map(|(at, _)| at.clone())
+                .take(SUSPECTS_AT_ONCE)
+                .collect();
+            for at in &due {
+                state.suspects.insert(at.clone(), now + SUSPECT_PERIOD);
+            }
+            let known = due
+                .iter()
+                .filter_map(|at| Some((at.clone(), state.index.bouncer(at)?.clone())));
+            known.collect()
+        };
+        let looks = due
+            .iter()
+            .map(|(at, bouncer)| async move { (at, self.served(bouncer).await) });
+        for (at, seen) in join_all(looks).await {
+            match seen {
+                Ok(pods) => self.seen(at, pods, now),
+                Err(error) => {
+                    let error = &error as &dyn Error;
+                    tracing::debug!(pgbouncer = %at, error, "pods not looked at");
+                }
+            }
+        }
+    }
+
+    /// Takes notice of what the pods of a PgBouncer serve: from here, or from whoever looks at all
+    /// pods anyway.
+    pub fn seen(
+        &self,
+        at: &ObjectRef,
+        pods: BTreeMap<String, Option<Fingerprint>>,
+        now: OffsetDateTime,
+    ) {
+        let mut state = self.lock();
+        let Some(bouncer) = state.index.bouncer(at).cloned() else {
+            return;
+        };
+        let secret = names::certificate_secret(&bouncer, Alias::Server);
+        let stored = state.index.secret(&ObjectRef::new(&at.namespace, secret));
+        let stored = stored.and_then(|stored| stored.leaf);
+        let is_astray = stored.is_some() && pods.values().any(|served| *served != stored);
+        let former = state
+            .index
+            .served(at)
+            .and_then(|served| served.astray_since);
+        let astray_since = is_astray.then(|| former.unwrap_or(now));
+        state.index.set_served(at, Served { pods, astray_since });
+        state.dirty.insert(at.clone());
+    }
+
+    /// What each ready pod serves. One that does not answer is left out: that is another trouble.
+    async fn served(
+        &self,
+        bouncer: &PgBouncer,
+    ) -> Result<BTreeMap<String, Option<Fingerprint>>, ClusterError> {
+        let selector = labels::to_selector_text(&labels::selector(&bouncer.name_any()));
+        let namespace = bouncer.namespace().unwrap_or_default();
+        let pods: Vec<Pod> = self.cluster.list(&namespace, &selector).await?;
+        let port = u16::try_from(port(bouncer)).unwrap_or(0);
+        let looks = pods
+            .iter()
+            .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+            .map(|pod| async move {
+                let ip: IpAddr = pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?;
+                let at = SocketAddr::new(ip, port);
+                let served = probe::probe(at, None, PROBE_TIMEOUT).await.ok()?;
+                Some((pod.name_any(), served.fingerprint()))
+            });
+        Ok(join_all(looks).await.into_iter().flatten().collect())
+    }
+}
+
+/// Whether there is reason to believe that pods serve something else than is stored.
+pub(super) fn is_suspect(bouncer: &PgBouncer, known: &Known) -> bool {
+    let conditions = bouncer
+        .status
+        .as_ref()
+        .map(|status| status.conditions.as_slice());
+    let pending = find_condition(conditions.unwrap_or_default(), RECONCILED);
+    let is_stale = pending.is_some_and(|open: &Condition| open.reason == RESTART_PENDING);
+    let is_foreign = known.drift.iter().any(|drift| {
+        matches!(
+            drift,
+            Drift::Adopted(Alias::Server) | Drift::Owned(Alias::Server, _) | Drift::Astray { .. }
+        )
+    });
+    let can_tell = serves_tls(bouncer) && known.facts.live.is_none();
+    can_tell && known.facts.standing != Standing::Absent && (is_stale || is_foreign)
+}
