@@ -10,8 +10,8 @@ use time::{Duration, OffsetDateTime};
 use super::{Abort, Directive, Observed, Outcome, after_undo_failure, decide};
 use crate::names::Alias;
 use crate::ops::journal::{Entry, Event, Failure, FailureKind, Journal, Note, State};
-use crate::ops::plan::{Plan, Step};
-use crate::ops::request::Change;
+use crate::ops::plan::{Plan, Step, Way};
+use crate::ops::request::{Change, Strategy};
 
 /// Which of two states a thing is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub(super) struct Pod {
     pub(super) side: Side,
     pub(super) serving: bool,
     pub(super) quiesced: bool,
+    /// Paused for a reload: clients stay, and wait.
+    pub(super) paused: bool,
     /// Told apart from its predecessor by a restart only.
     pub(super) generation: u32,
 }
@@ -91,6 +93,7 @@ impl World {
             side: Side::Former,
             serving: true,
             quiesced: false,
+            paused: false,
             generation: 0,
         };
         Self {
@@ -276,6 +279,7 @@ impl Run {
             }
             Step::Surge => self.surge(),
             Step::Roll(pod) => self.roll(&pod),
+            Step::Reload(pod) => self.reload(&pod),
             Step::Unsurge => self.unsurge(),
             Step::Prove => {
                 let side = self.wanted();
@@ -306,6 +310,7 @@ impl Run {
                     pod.serving = true;
                 }
             }),
+            Step::Reload(pod) => self.unreload(&pod),
             Step::Surge if self.plan.change == Change::Restart => self.unsurge(),
             Step::Surge | Step::Unsurge | Step::Prove | Step::Retire | Step::Resume => Ok(()),
             Step::Commit => self.effect(|w| w.spec = Side::Former),
@@ -329,6 +334,7 @@ impl Run {
             side,
             serving: true,
             quiesced: false,
+            paused: false,
             generation: 0,
         };
         self.effect(|w| {
@@ -363,6 +369,64 @@ impl Run {
         self.replace(name)
     }
 
+    /// A reload; with strategy Auto the last pod turns out to need a restart, with company.
+    fn reload(&mut self, name: &str) -> Result<(), Stop> {
+        let surge = self.plan.surge_pod();
+        let cannot = self.plan.settings.strategy == Strategy::Auto
+            && self.plan.pods.last().is_some_and(|last| last.name == name);
+        if self.world.template == Side::Former {
+            // An undo that was cut has taken the switch back.
+            self.effect(|w| w.server = Side::Target)?;
+            self.effect(|w| w.template = Side::Target)?;
+        }
+        let pod = &self.world.pods[name];
+        if pod.side == Side::Target && pod.serving {
+            // Done, but for the company that is still there.
+        } else if cannot {
+            if self.plan.replicas == 1 {
+                self.surge()?;
+            }
+            self.replace(name)?;
+        } else {
+            self.take_up(name, Side::Target)?;
+        }
+        if self.world.pods.contains_key(&surge) {
+            self.unsurge()?;
+        }
+        Ok(())
+    }
+
+    fn take_up(&mut self, name: &str, side: Side) -> Result<(), Stop> {
+        self.effect(|w| w.pods.get_mut(name).unwrap().paused = true)?;
+        self.effect(|w| {
+            let pod = w.pods.get_mut(name).unwrap();
+            pod.side = side;
+            pod.paused = false;
+        })
+    }
+
+    fn unreload(&mut self, name: &str) -> Result<(), Stop> {
+        self.effect(|w| w.pods.get_mut(name).unwrap().paused = false)?;
+        self.effect(|w| w.server = Side::Former)?;
+        self.effect(|w| w.template = Side::Former)?;
+        self.go_back(name)
+    }
+
+    fn go_back(&mut self, name: &str) -> Result<(), Stop> {
+        let pod = &self.world.pods[name];
+        if pod.side == Side::Target {
+            self.take_up(name, Side::Former)?;
+        }
+        if !self.world.pods[name].serving {
+            self.effect(|w| {
+                let pod = w.pods.get_mut(name).unwrap();
+                pod.serving = true;
+                pod.quiesced = false;
+            })?;
+        }
+        Ok(())
+    }
+
     fn replace(&mut self, name: &str) -> Result<(), Stop> {
         self.drain(name)?;
         let side = self.world.template;
@@ -372,6 +436,7 @@ impl Run {
                 side,
                 serving: true,
                 quiesced: false,
+                paused: false,
                 generation: pod.generation + 1,
             };
         })
@@ -389,6 +454,15 @@ impl Run {
             .filter(|name| self.world.pods[name].side == Side::Target)
             .collect();
         let surge = self.plan.surge_pod();
+        if self.plan.choice.way == Way::Reload {
+            for pod in self.plan.pods.clone() {
+                self.go_back(&pod.name)?;
+            }
+            if self.world.pods.contains_key(&surge) {
+                self.unsurge()?;
+            }
+            return Ok(());
+        }
         if self.plan.replicas == 1 && !stale.is_empty() {
             self.surge()?;
             if self.world.pods[&surge].side == Side::Target {
@@ -407,7 +481,10 @@ impl Run {
     /// What an ended run must look like.
     pub(super) fn check_end(&self, end: End) {
         let world = &self.world;
-        let unserved = world.pods.values().any(|p| p.quiesced || !p.serving);
+        let unserved = world
+            .pods
+            .values()
+            .any(|p| p.quiesced || p.paused || !p.serving);
         assert!(!world.paused && !unserved, "I2 after {end:?}: {world:?}");
         match end {
             End::Failed => {

@@ -41,6 +41,10 @@ pub enum Strategy {
     /// Pod by pod: drain, restart, prove.
     #[default]
     RollingRestart,
+    /// Pod by pod: have the files read again, prove. Refused where that does not suffice.
+    Reload,
+    /// Reload where that suffices, restart elsewhere.
+    Auto,
 }
 
 /// How a request is to be carried out.
@@ -109,8 +113,9 @@ impl Settings {
             .map_err(|_| Refusal::Retries(request.max_retries))?
             .min(MAX_RETRIES_MAX);
         let strategy = match annotation(STRATEGY).map(String::as_str) {
-            // `Auto` restarts where a reload is not offered.
-            None | Some("RollingRestart" | "Auto") => Strategy::RollingRestart,
+            None | Some("RollingRestart") => Strategy::RollingRestart,
+            Some("Reload") => Strategy::Reload,
+            Some("Auto") => Strategy::Auto,
             Some(other) => return Err(Refusal::Strategy(other.to_owned())),
         };
         Ok(Self {
