@@ -22,6 +22,7 @@ mod platform;
 mod policy;
 mod pooler;
 mod provisioning;
+mod reloading;
 mod secrecy;
 mod stage;
 mod support;
