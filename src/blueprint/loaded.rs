@@ -3,7 +3,8 @@
 //! A pod is started with the digest of its template. One that was reloaded runs with a later one: who
 //! has proved that writes it down on the pod, together with the container that was seen. So the mark
 //! outlives whoever wrote it, and goes with the pod: one that is made anew has its template's digest
-//! again, which is right, because it starts with what is mounted.
+//! again, which is right, because it starts with what is mounted. Before the first reload the mark is
+//! [`UNKNOWN`]: from then on until it is proved, the pod may have loaded anything.
 //!
 //! A container that restarts by itself also loads what is mounted at that time. While nothing changes
 //! that is what the mark says. In the middle of a change it may be either side's; going forward that
@@ -14,6 +15,9 @@ use kube::ResourceExt;
 
 use super::names;
 use crate::api::annotations::{DIGEST, LOADED};
+
+/// The digest of a pod that is being reloaded: nobody's.
+pub const UNKNOWN: &str = "unknown";
 
 /// The digest that a pod was last seen to have loaded, or else the one it was started with.
 pub fn digest_of(pod: &Pod) -> Option<&str> {

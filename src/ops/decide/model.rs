@@ -25,6 +25,8 @@ pub(super) struct Pod {
     pub(super) side: Side,
     pub(super) serving: bool,
     pub(super) quiesced: bool,
+    /// What its mark says that it has loaded; nothing while it is being reloaded.
+    pub(super) marked: Option<Side>,
     /// Paused for a reload: clients stay, and wait.
     pub(super) paused: bool,
     /// Told apart from its predecessor by a restart only.
@@ -91,6 +93,7 @@ impl World {
     pub(super) fn new(plan: &Plan) -> Self {
         let pod = Pod {
             side: Side::Former,
+            marked: Some(Side::Former),
             serving: true,
             quiesced: false,
             paused: false,
@@ -332,6 +335,7 @@ impl Run {
         }
         let pod = Pod {
             side,
+            marked: Some(side),
             serving: true,
             quiesced: false,
             paused: false,
@@ -380,7 +384,7 @@ impl Run {
             self.effect(|w| w.template = Side::Target)?;
         }
         let pod = &self.world.pods[name];
-        if pod.side == Side::Target && pod.serving {
+        if pod.marked == Some(Side::Target) && pod.serving {
             // Done, but for the company that is still there.
         } else if cannot {
             if self.plan.replicas == 1 {
@@ -397,12 +401,14 @@ impl Run {
     }
 
     fn take_up(&mut self, name: &str, side: Side) -> Result<(), Stop> {
+        self.effect(|w| w.pods.get_mut(name).unwrap().marked = None)?;
         self.effect(|w| w.pods.get_mut(name).unwrap().paused = true)?;
         self.effect(|w| {
             let pod = w.pods.get_mut(name).unwrap();
             pod.side = side;
             pod.paused = false;
-        })
+        })?;
+        self.effect(|w| w.pods.get_mut(name).unwrap().marked = Some(side))
     }
 
     fn unreload(&mut self, name: &str) -> Result<(), Stop> {
@@ -413,8 +419,7 @@ impl Run {
     }
 
     fn go_back(&mut self, name: &str) -> Result<(), Stop> {
-        let pod = &self.world.pods[name];
-        if pod.side == Side::Target {
+        if self.world.pods[name].marked != Some(Side::Former) {
             self.take_up(name, Side::Former)?;
         }
         if !self.world.pods[name].serving {
@@ -434,6 +439,7 @@ impl Run {
             let pod = w.pods.get_mut(name).unwrap();
             *pod = Pod {
                 side,
+                marked: Some(side),
                 serving: true,
                 quiesced: false,
                 paused: false,

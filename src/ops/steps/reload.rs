@@ -14,8 +14,8 @@
 //! is waited for is what a new connection shows after a reload. The pod stays in the Service, and
 //! established sessions stay as they are.
 //!
-//! What has been proved is marked on the pod ([`crate::blueprint::loaded`]); an act that was cut
-//! anywhere goes on from there. A pause that was left by one is lifted by the next, by undoing, and
+//! What has been proved is marked on the pod ([`crate::blueprint::loaded`]), and before the first
+//! reload that nothing is; an act that was cut anywhere goes on from there. A pause that was left by one is lifted by the next, by undoing, and
 //! when the daemon stops.
 
 use std::net::SocketAddr;
@@ -32,7 +32,7 @@ use super::verdict::{Expected, Seen, Verdict, judge};
 use super::{Bench, Leaf, Side, StepError};
 use crate::api::annotations::{FILES_ASKED_AT, LOADED};
 use crate::api::{PgBouncer, SslMode};
-use crate::blueprint::{Inputs, loaded};
+use crate::blueprint::loaded;
 use crate::names::Alias;
 use crate::ops::journal::{NoReload, Note};
 use crate::ops::plan::{PlannedPod, Way};
@@ -135,11 +135,7 @@ impl Bench<'_> {
 
     /// Writes down on the pod what it was seen to have loaded.
     pub(super) async fn mark(&self, pod: &Pod, digest: &str) -> Result<(), StepError> {
-        let mark = loaded::mark(pod, digest);
-        if pod.annotations().get(LOADED) == Some(&mark) {
-            return Ok(());
-        }
-        self.annotate(pod, LOADED, &mark).await
+        self.annotate(pod, LOADED, &loaded::mark(pod, digest)).await
     }
 
     /// Whether what the pod's annotations say still holds: its process is the one that was there when
@@ -205,17 +201,14 @@ impl Bench<'_> {
         let target = self.console(&self.live().await?, pod).await?;
         let console = Console::connect(&target).await;
         let mut console = console.map_err(|error| no_console(&name, error))?;
-        let scene = self.scene(pod, &console, side).await?;
-        let reloading = Box::pin(self.until_in_force(&scene, &mut console));
-        match timeout(BOUND, reloading).await {
-            Ok(done) => done?,
-            Err(_) => {
-                // Whatever was going on then: no transaction shall wait for us.
-                self.release(pod).await?;
-                let missing = self.waiting.word().unwrap_or_default();
-                return Err(StepError::NotTakenUp { name, missing });
-            }
+        self.preflight(&name, &console, side).await?;
+        self.mark(pod, loaded::UNKNOWN).await?;
+        let done = self.take_up(pod, &mut console, side).await;
+        if let (Err(StepError::Spoilt { why, .. }), Side::Target) = (&done, side) {
+            tracing::error!(pod = %name, why, "reload spoilt the pod; going back");
+            Box::pin(self.save(pod, &mut console)).await;
         }
+        done?;
         console.close().await;
         self.waiting.clear();
         self.mark(pod, digest).await?;
@@ -223,7 +216,37 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Checks what can be checked from here, and says what the reload should come to.
+    /// Puts back what was there before, through the console that is still open: who has read a
+    /// broken file may let in nobody else, not even its administrator. Undoing does the same once
+    /// more, with whatever means there are.
+    async fn save(&self, pod: &Pod, console: &mut Console) {
+        let saved = async {
+            self.publish_back().await?;
+            self.wanted_digest(Side::Former).await?;
+            self.take_up(pod, console, Side::Former).await
+        };
+        if let Err(error) = saved.await {
+            let error = &error as &(dyn std::error::Error + 'static);
+            tracing::error!(pod = %pod.name_any(), error, "not put back yet");
+        }
+    }
+
+    /// Reloads until that side is in force, or the bound passes.
+    async fn take_up(&self, pod: &Pod, console: &mut Console, side: Side) -> Result<(), StepError> {
+        let scene = self.scene(pod, console, side).await?;
+        let reloading = Box::pin(self.until_in_force(&scene, console));
+        if let Ok(done) = timeout(BOUND, reloading).await {
+            return done;
+        }
+        // Whatever was going on then: no transaction shall wait for us.
+        self.release(pod).await?;
+        Err(StepError::NotTakenUp {
+            name: pod.name_any(),
+            missing: self.waiting.word().unwrap_or_default(),
+        })
+    }
+
+    /// What the reload should come to.
     async fn scene<'a>(
         &self,
         pod: &'a Pod,
@@ -234,7 +257,6 @@ impl Bench<'_> {
         let trouble = |source| StepError::console(format!("pod {name}"), source);
         let (bouncer, inputs) = self.inputs(side).await?;
         let config = console.config().await.map_err(trouble)?;
-        self.preflight(&name, &inputs, &config, side).await?;
         let no_address = || StepError::NoAddress(self.beside(&name));
         let address = address(&bouncer, pod).ok_or_else(no_address)?;
         let admin = self.around(&bouncer).await?.admin;
@@ -258,16 +280,14 @@ impl Bench<'_> {
     }
 
     /// PgBouncer loads what it should not (a leaf out of its lifetime), and turns TLS off over what
-    /// it does not know. What the configuration says has been checked by [`Inputs::new`], and the
+    /// it does not know. What the configuration says has been checked by [`crate::blueprint::Inputs`], and the
     /// material when it was published.
-    async fn preflight(
-        &self,
-        name: &str,
-        inputs: &Inputs,
-        config: &std::collections::BTreeMap<String, String>,
-        side: Side,
-    ) -> Result<(), StepError> {
-        let unknown = stance::unknown(inputs.ini(), config);
+    async fn preflight(&self, name: &str, console: &Console, side: Side) -> Result<(), StepError> {
+        let config = console.config().await;
+        let trouble = |source| StepError::console(format!("pod {name}"), source);
+        let config = config.map_err(trouble)?;
+        let (_, inputs) = self.inputs(side).await?;
+        let unknown = stance::unknown(inputs.ini(), &config);
         if !unknown.is_empty() && side == Side::Target {
             return Err(StepError::UnknownParameters {
                 name: name.to_owned(),

@@ -275,7 +275,8 @@ async fn with_tls_towards_postgresql_nobody_notices_either() {
         let (ended, tally, seconds) = under_load(&stage, asked, &customer).await;
         line(pool_mode, &tally, seconds);
         tally.assert_unnoticed();
-        assert!(told(&ended, "ReloadPods").contains("PostgreSQL"));
+        let waits = told(&ended, "ReloadPods").contains("wait for a moment");
+        assert_eq!(waits, pool_mode == "transaction");
         assert_ne!(leaves(&stage, name).await, old);
         assert_eq!(processes(&stage, name).await, before);
     }
