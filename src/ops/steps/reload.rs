@@ -202,6 +202,7 @@ impl Bench<'_> {
         let console = Console::connect(&target).await;
         let mut console = console.map_err(|error| no_console(&name, error))?;
         self.preflight(&name, &console, side).await?;
+        self.keep_distance(pod).await;
         self.mark(pod, loaded::UNKNOWN).await?;
         let done = self.take_up(pod, &mut console, side).await;
         if let (Err(StepError::Spoilt { why, .. }), Side::Target) = (&done, side) {
@@ -214,6 +215,22 @@ impl Bench<'_> {
         self.mark(pod, digest).await?;
         tracing::info!(pod = %name, digest, "pod has reloaded and serves");
         Ok(())
+    }
+
+    /// Reloads of one pod keep their distance also when an earlier attempt made the last one.
+    async fn keep_distance(&self, pod: &Pod) {
+        if loaded::digest_of(pod) != Some(loaded::UNKNOWN) {
+            return;
+        }
+        let asked = pod.annotations().get(FILES_ASKED_AT);
+        let asked: Option<i128> = asked.and_then(|text| text.parse().ok());
+        let since = self.now_ms() - asked.unwrap_or_default();
+        let since = Duration::from_millis(u64::try_from(since).unwrap_or_default());
+        sleep(BETWEEN_RELOADS.saturating_sub(since)).await;
+    }
+
+    fn now_ms(&self) -> i128 {
+        self.clock.now().unix_timestamp_nanos() / 1_000_000
     }
 
     /// Puts back what was there before, through the console that is still open: who has read a
@@ -459,7 +476,7 @@ impl Bench<'_> {
 
     /// Makes the kubelet bring the volumes of a pod into step, and of the one that comes next.
     async fn ask_for_files(&self, pod: &Pod) -> Result<(), StepError> {
-        let now = self.clock.now().unix_timestamp_nanos() / 1_000_000;
+        let now = self.now_ms();
         let name = pod.name_any();
         self.annotate(pod, FILES_ASKED_AT, &now.to_string()).await?;
         let mut later = self

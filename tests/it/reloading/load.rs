@@ -56,6 +56,12 @@ impl Customer {
         }
     }
 
+    /// The same, straight to a pod.
+    pub(super) fn at(mut self, pod: std::net::SocketAddr) -> Self {
+        self.service = pod;
+        self
+    }
+
     pub(super) async fn connect(&self) -> Result<Connection, String> {
         let secret = format!("{}-client-cert", self.pooler);
         let secret = self.secrets.get(&secret).await.map_err(|e| e.to_string())?;

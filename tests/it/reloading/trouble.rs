@@ -186,3 +186,94 @@ async fn until_paused(client: &super::load::Connection) {
     })
     .await;
 }
+
+/// A pooler that dies after the switch starts with the new material while its mark says the old. When
+/// the change is taken back, so is that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_pod_that_restarts_by_itself_in_the_middle_goes_back_too() {
+    let stage = stage().await;
+    let wanted = Wanted {
+        replicas: 2,
+        ini: "server_tls_sslmode = prefer\nserver_login_retry = 1\n",
+        ..Wanted::till()
+    };
+    made(&stage, &wanted).await;
+    let old = leaves(&stage, "till").await;
+    for strategy in ["Reload", "RollingRestart"] {
+        let first = Customer::of(&stage, "till")
+            .await
+            .at(address(&stage, "till-1").await);
+        let slow = first.connect().await.unwrap();
+        slow.run("BEGIN; INSERT INTO sales VALUES (8)")
+            .await
+            .unwrap();
+        let name = format!("hapless-{}", strategy.to_lowercase());
+        let rotate = json!({"rotateCertificates": true});
+        stage.create(by(strategy, &name, "till", rotate)).await;
+        // The first pod waits for its open transaction; the other has nothing to do with it yet.
+        eventually(LONG, async || {
+            let server = stage.secret("till-server-cert", "tls.crt").await;
+            let published = bouncert::pki::pem::read_certificates(&server).unwrap();
+            let leaf = bouncert::pgbouncer::probe::fingerprint(&published[0]);
+            if old.contains(&Some(leaf)) {
+                Err(leaf)
+            } else {
+                Ok(())
+            }
+        })
+        .await;
+        kill_process(&stage, "till-0").await;
+        eventually(LONG, async || {
+            let now = leaf(&stage, "till-0").await;
+            if now.is_none() || old.contains(&now) {
+                Err(now)
+            } else {
+                Ok(())
+            }
+        })
+        .await;
+        let abort = json!({"metadata": {"annotations": {bouncert::ops::ABORT: "true"}}});
+        let requests = stage.api::<PgBouncerOpsRequest>();
+        let params = PatchParams::default();
+        requests
+            .patch(&name, &params, &Patch::Merge(abort))
+            .await
+            .unwrap();
+        eventually(LONG, async || {
+            let request: PgBouncerOpsRequest = stage.get(&name).await.unwrap();
+            let status = request.status.unwrap_or_default();
+            // It ends the step, and goes back pod by pod.
+            if status.conditions.iter().any(|c| c.type_ == "Failed") {
+                Ok(())
+            } else {
+                let _done = timeout(Duration::from_millis(50), slow.run("COMMIT")).await;
+                Err(status)
+            }
+        })
+        .await;
+        assert_eq!(leaves(&stage, "till").await, old, "{strategy}");
+        stage.ready("till").await;
+    }
+    stage.stop().await;
+}
+
+async fn address(stage: &Stage, pod: &str) -> std::net::SocketAddr {
+    let pods = stage.pods("till").await;
+    pods.into_iter()
+        .find(|(name, _)| name == pod)
+        .expect("is there")
+        .1
+}
+
+async fn leaf(stage: &Stage, pod: &str) -> Option<bouncert::names::Fingerprint> {
+    let bound = Duration::from_secs(1);
+    let seen = bouncert::pgbouncer::probe::probe(address(stage, pod).await, None, bound).await;
+    seen.ok()?.fingerprint()
+}
+
+async fn kill_process(stage: &Stage, pod: &str) {
+    let container = processes(stage, "till").await[pod].1.clone().expect("runs");
+    let pid = container.strip_prefix("local://").unwrap().parse().unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
