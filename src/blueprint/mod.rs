@@ -49,7 +49,7 @@ pub use self::inputs::{
     Surroundings, WorkloadKind,
 };
 pub use self::pod_template::PodTemplateError;
-pub use self::reach::{STARTUP_ONLY, beyond_reload};
+pub use self::reach::beyond_reload;
 pub use self::services::ServiceTemplateError;
 pub use self::workload::Workload;
 use crate::api::{AppBinding, PgBouncer};

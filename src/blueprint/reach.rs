@@ -11,7 +11,7 @@ use crate::api::annotations::DIGEST;
 use crate::pgbouncer::ini::Section;
 
 /// Parameters that PgBouncer reads when it starts, and never again.
-pub const STARTUP_ONLY: [&str; 4] = [
+const STARTUP_ONLY: [&str; 4] = [
     "listen_addr",
     "listen_port",
     "unix_socket_dir",

@@ -13,6 +13,8 @@
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod reload_model;
+#[cfg(test)]
 mod tests;
 
 use time::OffsetDateTime;

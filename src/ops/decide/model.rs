@@ -11,7 +11,7 @@ use super::{Abort, Directive, Observed, Outcome, after_undo_failure, decide};
 use crate::names::Alias;
 use crate::ops::journal::{Entry, Event, Failure, FailureKind, Journal, Note, State};
 use crate::ops::plan::{Plan, Step, Way};
-use crate::ops::request::{Change, Strategy};
+use crate::ops::request::Change;
 
 /// Which of two states a thing is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ pub(super) struct World {
 }
 
 /// Why an act stopped.
-enum Stop {
+pub(super) enum Stop {
     Trouble(FailureKind),
     Crash,
 }
@@ -251,7 +251,7 @@ impl Run {
         !cut
     }
 
-    fn effect(&mut self, change: impl FnOnce(&mut World)) -> Result<(), Stop> {
+    pub(super) fn effect(&mut self, change: impl FnOnce(&mut World)) -> Result<(), Stop> {
         let n = self.effects;
         self.effects += 1;
         match self.faults.get(&n) {
@@ -328,7 +328,7 @@ impl Run {
         }
     }
 
-    fn surge(&mut self) -> Result<(), Stop> {
+    pub(super) fn surge(&mut self) -> Result<(), Stop> {
         let (name, side) = (self.plan.surge_pod(), self.world.template);
         if self.world.pods.contains_key(&name) {
             return Ok(());
@@ -347,7 +347,7 @@ impl Run {
         })
     }
 
-    fn unsurge(&mut self) -> Result<(), Stop> {
+    pub(super) fn unsurge(&mut self) -> Result<(), Stop> {
         let (name, replicas) = (self.plan.surge_pod(), self.plan.replicas);
         if self.world.pods.contains_key(&name) {
             self.drain(&name)?;
@@ -373,66 +373,7 @@ impl Run {
         self.replace(name)
     }
 
-    /// A reload; with strategy Auto the last pod turns out to need a restart, with company.
-    fn reload(&mut self, name: &str) -> Result<(), Stop> {
-        let surge = self.plan.surge_pod();
-        let cannot = self.plan.settings.strategy == Strategy::Auto
-            && self.plan.pods.last().is_some_and(|last| last.name == name);
-        if self.world.template == Side::Former {
-            // An undo that was cut has taken the switch back.
-            self.effect(|w| w.server = Side::Target)?;
-            self.effect(|w| w.template = Side::Target)?;
-        }
-        let pod = &self.world.pods[name];
-        if pod.marked == Some(Side::Target) && pod.serving {
-            // Done, but for the company that is still there.
-        } else if cannot {
-            if self.plan.replicas == 1 {
-                self.surge()?;
-            }
-            self.replace(name)?;
-        } else {
-            self.take_up(name, Side::Target)?;
-        }
-        if self.world.pods.contains_key(&surge) {
-            self.unsurge()?;
-        }
-        Ok(())
-    }
-
-    fn take_up(&mut self, name: &str, side: Side) -> Result<(), Stop> {
-        self.effect(|w| w.pods.get_mut(name).unwrap().marked = None)?;
-        self.effect(|w| w.pods.get_mut(name).unwrap().paused = true)?;
-        self.effect(|w| {
-            let pod = w.pods.get_mut(name).unwrap();
-            pod.side = side;
-            pod.paused = false;
-        })?;
-        self.effect(|w| w.pods.get_mut(name).unwrap().marked = Some(side))
-    }
-
-    fn unreload(&mut self, name: &str) -> Result<(), Stop> {
-        self.effect(|w| w.pods.get_mut(name).unwrap().paused = false)?;
-        self.effect(|w| w.server = Side::Former)?;
-        self.effect(|w| w.template = Side::Former)?;
-        self.go_back(name)
-    }
-
-    fn go_back(&mut self, name: &str) -> Result<(), Stop> {
-        if self.world.pods[name].marked != Some(Side::Former) {
-            self.take_up(name, Side::Former)?;
-        }
-        if !self.world.pods[name].serving {
-            self.effect(|w| {
-                let pod = w.pods.get_mut(name).unwrap();
-                pod.serving = true;
-                pod.quiesced = false;
-            })?;
-        }
-        Ok(())
-    }
-
-    fn replace(&mut self, name: &str) -> Result<(), Stop> {
+    pub(super) fn replace(&mut self, name: &str) -> Result<(), Stop> {
         self.drain(name)?;
         let side = self.world.template;
         self.effect(|w| {

@@ -15,6 +15,7 @@ mod reload;
 mod roll;
 mod subject;
 mod switch;
+mod takeup;
 mod verdict;
 
 pub use self::error::{Leaf, StepError, chain};

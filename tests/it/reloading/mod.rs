@@ -207,7 +207,7 @@ async fn changes_by_reload_are_not_noticed_by_anybody() {
     );
     let refused = stage.psql("till", "sslmode=require").await.unwrap_err();
     assert!(refused.contains("certificate required"), "{refused}");
-    cert_and_back(&stage, &customer).await;
+    the_login_method_too(&stage, &customer).await;
 
     // The same again by restart: those that keep their session are closed.
     let rotate = json!({"rotateCertificates": true});
@@ -226,8 +226,8 @@ async fn changes_by_reload_are_not_noticed_by_anybody() {
     stage.stop().await;
 }
 
-/// `auth_type` follows in one reload, and back; sessions stay whatever they logged in with.
-async fn cert_and_back(stage: &Stage, customer: &Customer) {
+/// Sessions stay whatever they logged in with.
+async fn the_login_method_too(stage: &Stage, customer: &Customer) {
     let kept = customer.connect().await.unwrap();
     stage
         .create(request(
@@ -280,7 +280,27 @@ async fn with_tls_towards_postgresql_nobody_notices_either() {
         assert_ne!(leaves(&stage, name).await, old);
         assert_eq!(processes(&stage, name).await, before);
     }
+    certificates_instead_of_passwords(&stage).await;
     stage.stop().await;
+}
+
+/// `verify-full` and `cert` come in one reload, and go in one. That no certificate is PostgreSQL's
+/// superuser's is seen when the change is proved, with all pods reloaded.
+async fn certificates_instead_of_passwords(stage: &Stage) {
+    let customer = Customer::of(stage, "till").await;
+    let kept = customer.connect().await.unwrap();
+    let before = processes(stage, "till").await;
+    let tls = json!({"sslMode": "verify-full", "clientAuthMode": "cert"});
+    stage.create(by("Reload", "certified", "till", tls)).await;
+    let message = stage.failed("certified").await;
+    for part in ["step `prove` failed", "postgres", "is as it was before"] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    assert_eq!(stage.psql("till", "sslmode=require").await.unwrap(), "42");
+    kept.run("BEGIN; SELECT 1; COMMIT")
+        .await
+        .expect("stays through both");
+    assert_eq!(processes(stage, "till").await, before);
 }
 
 /// What the plan chooses, and how it says so.
