@@ -174,7 +174,7 @@ pub struct ChangeArgs {
     #[arg(default_value = "IfReady")]
     pub apply: ApplyPolicy,
     /// How the change reaches the pods; what the PgBouncer is annotated with, or else
-    /// RollingRestart.
+    /// `RollingRestart`.
     #[arg(long, value_parser = one_of::<Strategy>(&["RollingRestart", "Reload", "Auto"]))]
     pub strategy: Option<Strategy>,
     /// Return as soon as the request is created.

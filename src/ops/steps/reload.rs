@@ -94,14 +94,6 @@ impl Bench<'_> {
         self.annotate(pod, LOADED, &loaded::mark(pod, digest)).await
     }
 
-    /// Whether what the pod's annotations say still holds: its process is the one that was there when
-    /// the plan was made, or one that was proved since.
-    pub(super) fn is_unmoved(&self, planned: &PlannedPod, pod: &Pod) -> bool {
-        let same =
-            pod.uid() == planned.uid && loaded::container_of(pod) == planned.container.as_deref();
-        same || loaded::is_witnessed(pod)
-    }
-
     /// Publishes the target again if that was taken back: an undo that was cut, or somebody else.
     async fn switch_holds(&self) -> Result<(), StepError> {
         let Some(secret) = self.plan.target.secret_name(self.name(), Alias::Server) else {
@@ -124,7 +116,7 @@ impl Bench<'_> {
         let Some(pod) = self.pod(name).await?.filter(|pod| is_ready(pod)) else {
             return self.replace(name, None, Side::Former).await.map(drop);
         };
-        let holds = loaded::digest_of(&pod) == Some(digest) && self.is_unmoved(planned, &pod);
+        let holds = loaded::digest_of(&pod) == Some(digest) && is_unmoved(planned, &pod);
         if !holds {
             match Box::pin(self.reload_pod(&pod, digest, Side::Former)).await {
                 Ok(()) => {}
@@ -214,6 +206,14 @@ impl Bench<'_> {
         let at = self.beside(pod.name_any());
         Ok(self.cluster.patch::<Pod>(&at, &patch).await.map(drop)?)
     }
+}
+
+/// Whether what a pod's annotations say still holds: its process is the one that was there when the
+/// plan was made, or one that was proved since.
+pub(super) fn is_unmoved(planned: &PlannedPod, pod: &Pod) -> bool {
+    let same =
+        pod.uid() == planned.uid && loaded::container_of(pod) == planned.container.as_deref();
+    same || loaded::is_witnessed(pod)
 }
 
 fn no_console(name: &str, error: ConsoleError) -> StepError {

@@ -7,6 +7,7 @@
 use kube::ResourceExt;
 
 use super::pods::{Serving, is_ready};
+use super::reload::is_unmoved;
 use super::roll::is_stale;
 use super::{Bench, Side, StepError};
 use crate::blueprint::{Workload, build, mounts_material};
@@ -109,7 +110,7 @@ impl Bench<'_> {
             // One that has restarted by itself meanwhile has loaded who knows which side.
             let moved = found
                 .as_deref()
-                .filter(|pod| is_ready(pod) && !self.is_unmoved(planned, pod))
+                .filter(|pod| is_ready(pod) && !is_unmoved(planned, pod))
                 .and_then(ResourceExt::uid);
             if is_stale(found.as_deref(), &digest, moved.as_deref()) {
                 let ready = found.as_deref().is_some_and(is_ready);

@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 
 use super::pods::address;
 use super::verdict::{Expected, Seen, Verdict, judge};
-use super::{Bench, Leaf, Side, StepError};
+use super::{Bench, Leaf, Side, StepError, chain};
 use crate::api::annotations::FILES_ASKED_AT;
 use crate::api::{PgBouncer, SslMode};
 use crate::names::Alias;
@@ -30,6 +30,7 @@ use crate::pgbouncer::reload::{self, BETWEEN_RELOADS, ReloadError};
 use crate::pgbouncer::session::{SessionError, Target};
 use crate::pgbouncer::stance::{self, Door, Words};
 use crate::pgbouncer::tls::ClientTls;
+use crate::retry::Retry;
 
 /// How long a pod may take to take up what is published. A kubelet that does not react to a change
 /// of the pod brings the volume into step after up to 90 s.
@@ -113,8 +114,9 @@ impl Bench<'_> {
     }
 
     /// PgBouncer loads what it should not (a leaf out of its lifetime), and turns TLS off over what
-    /// it does not know. What the configuration says has been checked by [`crate::blueprint::Inputs`], and the
-    /// material when it was published.
+    /// it does not know. The configuration has been checked by [`crate::blueprint::Inputs`], and the
+    /// material when it was published. What only the program itself could tell (does OpenSSL take
+    /// these ciphers, may its user read the key) shows after the reload.
     pub(super) async fn preflight(
         &self,
         name: &str,
@@ -136,7 +138,7 @@ impl Bench<'_> {
             let wanted = inputs.ini().get(Section::Pgbouncer, key);
             wanted.is_some_and(|wanted| config.get(*key).is_some_and(|runs| runs != wanted))
         };
-        if STARTUP_ONLY.iter().any(|key| differs(&key)) {
+        if STARTUP_ONLY.iter().any(differs) {
             let why = NoReload::StartupOnly;
             return Err(StepError::NoReload {
                 name: name.to_owned(),
@@ -180,9 +182,14 @@ impl Bench<'_> {
             sleep(FILES).await;
             match reload::again(console, pause).await {
                 Ok(means) => tracing::debug!(pod = %name, ?means, "reloaded"),
-                Err(error) => self.outlive(&name, error)?,
+                Err(error) => outlive(&name, error)?,
             }
-            match self.verdict(scene, console, &mut read).await? {
+            let verdict = match self.verdict(scene, console, &mut read).await {
+                // What cannot be seen now may be seen next time.
+                Err(error) if error.retry() == Retry::Backoff => Verdict::NotYet(chain(&error)),
+                other => other?,
+            };
+            match verdict {
                 Verdict::InForce => return Ok(()),
                 // Going back there is nothing to go back to: it has to be reached.
                 Verdict::Spoilt(why) if scene.side == Side::Target => {
@@ -193,29 +200,6 @@ impl Bench<'_> {
                 }
             }
             sleep(BETWEEN_RELOADS).await;
-        }
-    }
-
-    /// What is wrong with a reload that is no reason to give up; the look decides.
-    fn outlive(&self, name: &str, error: ReloadError) -> Result<(), StepError> {
-        let at = || format!("pod {name}");
-        match error {
-            ReloadError::Unsafe { version } => Err(StepError::NoReload {
-                name: name.to_owned(),
-                why: NoReload::Unsafe(version.major, version.minor, version.patch),
-            }),
-            // From 1.25 on a reload says that it has not loaded everything.
-            ReloadError::Console(
-                error @ (ConsoleError::PauseTimedOut { .. }
-                | ConsoleError::Session(SessionError::Command { .. })),
-            ) => {
-                let error = &error as &(dyn std::error::Error + 'static);
-                tracing::warn!(pod = name, error, "not reloaded");
-                Ok(())
-            }
-            ReloadError::Console(source) | ReloadError::LeftPaused(source) => {
-                Err(StepError::console(at(), source))
-            }
         }
     }
 
@@ -258,7 +242,7 @@ impl Bench<'_> {
         };
         match judge(&scene.expected, &seen) {
             Verdict::InForce if scene.logs_in => self.login_verdict(scene).await,
-            verdict => Ok(verdict),
+            verdict @ (Verdict::InForce | Verdict::NotYet(_) | Verdict::Spoilt(_)) => Ok(verdict),
         }
     }
 
@@ -310,5 +294,28 @@ impl Bench<'_> {
                 .await?;
         }
         Ok(())
+    }
+}
+
+/// What is wrong with a reload that is no reason to give up; the look decides.
+fn outlive(name: &str, error: ReloadError) -> Result<(), StepError> {
+    let at = || format!("pod {name}");
+    match error {
+        ReloadError::Unsafe { version } => Err(StepError::NoReload {
+            name: name.to_owned(),
+            why: NoReload::Unsafe(version.major, version.minor, version.patch),
+        }),
+        // From 1.25 on a reload says that it has not loaded everything.
+        ReloadError::Console(
+            error @ (ConsoleError::PauseTimedOut { .. }
+            | ConsoleError::Session(SessionError::Command { .. })),
+        ) => {
+            let error = &error as &(dyn std::error::Error + 'static);
+            tracing::warn!(pod = name, error, "not reloaded");
+            Ok(())
+        }
+        ReloadError::Console(source) | ReloadError::LeftPaused(source) => {
+            Err(StepError::console(at(), source))
+        }
     }
 }

@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod tests;
 
+use std::fmt::Write as _;
+
 use time::OffsetDateTime;
 
 use super::decide::Outcome;
@@ -306,7 +308,7 @@ fn reloaded(plan: &Plan, journal: &Journal) -> String {
     }
     for (step, planned) in plan.steps.iter().enumerate() {
         if let (Step::Reload(pod), Some(why)) = (planned, journal.of(step).note.restarted) {
-            text.push_str(&format!("; {pod} was restarted instead, because {why}"));
+            let _ = write!(text, "; {pod} was restarted instead, because {why}");
         }
     }
     text
