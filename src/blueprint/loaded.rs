@@ -56,7 +56,7 @@ mod tests {
 
     use super::*;
 
-    fn pod(annotations: serde_json::Value, container: &str) -> Pod {
+    fn pod(annotations: &serde_json::Value, container: &str) -> Pod {
         serde_json::from_value(json!({
             "metadata": { "name": "till-0", "annotations": annotations },
             "status": { "containerStatuses": [{
@@ -69,18 +69,18 @@ mod tests {
 
     #[test]
     fn a_mark_is_stronger_than_the_start_and_holds_for_one_container() {
-        let fresh = pod(json!({ DIGEST: "aa" }), "local://1");
+        let fresh = pod(&json!({ DIGEST: "aa" }), "local://1");
         assert_eq!(
             (digest_of(&fresh), is_witnessed(&fresh)),
             (Some("aa"), false)
         );
         let annotations = json!({ DIGEST: "aa", LOADED: mark(&fresh, "bb") });
-        let reloaded = pod(annotations.clone(), "local://1");
+        let reloaded = pod(&annotations, "local://1");
         assert_eq!(
             (digest_of(&reloaded), is_witnessed(&reloaded)),
             (Some("bb"), true)
         );
-        let restarted = pod(annotations, "local://2");
+        let restarted = pod(&annotations, "local://2");
         assert_eq!(
             (digest_of(&restarted), is_witnessed(&restarted)),
             (Some("bb"), false)

@@ -133,13 +133,13 @@ mod tests {
     const OLD: Version = Version::new(1, 18, 0);
     const CRASHING: Version = Version::new(1, 24, 1);
 
-    fn reach(version: Version, pools: Pools) -> Result<Reach, String> {
-        Ok(Reach {
+    fn reach(version: Version, pools: Pools) -> Reach {
+        Reach {
             beyond: Vec::new(),
             version,
             server_tls: server_tls(version, None),
             pools,
-        })
+        }
     }
 
     fn rotate() -> Change {
@@ -150,21 +150,21 @@ mod tests {
 
     #[test]
     fn auto_reloads_where_that_suffices_and_says_so() {
-        let choice = choose(Strategy::Auto, &rotate(), &reach(OLD, Pools::Sessions)).unwrap();
+        let choice = choose(Strategy::Auto, &rotate(), &Ok(reach(OLD, Pools::Sessions))).unwrap();
         assert_eq!(choice.way, Way::Reload);
         let why = choice.why.unwrap();
         assert!(
             why.contains("only files change") && !why.contains("wait"),
             "{why}"
         );
-        let tls = reach(CRASHING, Pools::Transactions);
+        let tls = Ok(reach(CRASHING, Pools::Transactions));
         let choice = choose(Strategy::Auto, &rotate(), &tls).unwrap();
         assert!(choice.why.unwrap().contains("wait for a moment"));
     }
 
     #[test]
     fn where_no_reload_is_safe_auto_restarts_and_reload_is_refused() {
-        let unsafe_here = reach(CRASHING, Pools::Sessions);
+        let unsafe_here = Ok(reach(CRASHING, Pools::Sessions));
         let choice = choose(Strategy::Auto, &rotate(), &unsafe_here).unwrap();
         assert_eq!(choice.way, Way::Restart);
         assert!(choice.why.unwrap().contains("1.24.1"));
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn what_is_beyond_files_needs_new_processes() {
-        let mut new_volume = reach(OLD, Pools::Transactions).unwrap();
+        let mut new_volume = reach(OLD, Pools::Transactions);
         new_volume
             .beyond
             .push("the pods get volume keys".to_owned());
@@ -200,14 +200,14 @@ mod tests {
             certificates: vec![client],
             modes: Modes::default(),
         };
-        let fine = reach(OLD, Pools::Transactions);
+        let fine = Ok(reach(OLD, Pools::Transactions));
         let choice = choose(Strategy::Auto, &change, &fine).unwrap();
         assert_eq!(choice.way, Way::Restart);
     }
 
     #[test]
     fn a_rolling_restart_and_a_restart_ask_no_questions() {
-        let fine = reach(OLD, Pools::Transactions);
+        let fine = Ok(reach(OLD, Pools::Transactions));
         for (strategy, change) in [
             (Strategy::RollingRestart, rotate()),
             (Strategy::Reload, Change::Restart),
