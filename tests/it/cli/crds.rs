@@ -103,7 +103,7 @@ fn the_examples_and_the_catalog_satisfy_the_real_crds() {
         .iter()
         .flat_map(|path| documents(path))
         .collect();
-    assert_eq!(check_manifests(&real), 13);
+    assert_eq!(check_manifests(&real), 14);
 }
 
 /// Checks every manifest of `deploy` against the CRD of its kind; says how many there were.
