@@ -8,6 +8,12 @@ pub const REQUEST_FINALIZER: &str = "bouncert.dev/undo";
 pub const SERVING_LABEL: &str = "bouncert.dev/serving";
 /// Pod-template annotation: digest of the configuration and material a pod was started with.
 pub const DIGEST: &str = "bouncert.dev/digest";
+/// On a pod: the digest that its pooler was seen to have loaded, and the container that was seen, as
+/// `<digest>@<container>`. A reload moves a pod on without a new start.
+pub const LOADED: &str = "bouncert.dev/loaded";
+/// On a pod: when its files were last asked for. A kubelet that sees a pod change brings its volumes
+/// into step at once, and takes a minute otherwise.
+pub const FILES_ASKED_AT: &str = "bouncert.dev/files-asked-at";
 /// On a PgBouncer or a request: how changes reach the pods: `RollingRestart`, `Reload` or `Auto`.
 pub const STRATEGY: &str = "bouncert.dev/strategy";
 /// On a PgBouncer or a request: how long a drain waits for clients to leave (a Go duration).

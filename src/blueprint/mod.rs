@@ -13,6 +13,7 @@ pub mod certificates;
 pub mod choices;
 pub mod defaults;
 pub mod labels;
+pub mod loaded;
 pub mod names;
 
 mod inputs;
@@ -24,6 +25,7 @@ mod exporter;
 mod merge;
 mod pod_template;
 mod pods;
+mod reach;
 mod services;
 mod workload;
 
@@ -47,6 +49,7 @@ pub use self::inputs::{
     Surroundings, WorkloadKind,
 };
 pub use self::pod_template::PodTemplateError;
+pub use self::reach::beyond_reload;
 pub use self::services::ServiceTemplateError;
 pub use self::workload::Workload;
 use crate::api::{AppBinding, PgBouncer};

@@ -294,3 +294,34 @@ fn several_replicas_get_a_disruption_budget_and_halting_scales_to_nothing() {
     );
     assert_eq!(resources.workload.replicas(), 0);
 }
+
+#[test]
+fn what_running_pods_cannot_take_up_from_files_is_told() {
+    let with = |change: fn(&mut PgBouncer)| {
+        let mut bouncer = testing::tls_bouncer("billing");
+        change(&mut bouncer);
+        inputs(bouncer)
+    };
+    let former = with(|bouncer| bouncer.spec.ssl_mode = Some(SslMode::Require));
+    let template = build(&former).unwrap().workload.template().clone();
+    let running = k8s_openapi::api::core::v1::Pod {
+        metadata: template.metadata.unwrap(),
+        spec: template.spec,
+        status: None,
+    };
+    let bare = k8s_openapi::api::core::v1::Pod::default();
+    let beyond = |target: &Inputs, pods: &[_]| beyond_reload(&former, target, pods).unwrap();
+
+    let stricter = with(|bouncer| bouncer.spec.ssl_mode = Some(SslMode::VerifyFull));
+    assert!(beyond(&stricter, &[running]).is_empty());
+    let lacks = beyond(&stricter, &[bare]);
+    assert!(
+        lacks.iter().any(|why| why.contains("has no volume")),
+        "{lacks:?}"
+    );
+    let without = beyond(&inputs(testing::bouncer("billing")), &[]);
+    assert!(
+        without.iter().any(|why| why.contains("lose volume")),
+        "{without:?}"
+    );
+}

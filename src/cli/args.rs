@@ -13,6 +13,7 @@ use super::output::Format;
 use crate::api::opsrequest::ApplyPolicy;
 use crate::api::{AuthType, SslMode};
 use crate::duration::{GoDuration, ParseDurationError};
+use crate::ops::request::Strategy;
 use crate::rotation::RotationOptions;
 use crate::rotation::limits::{self, Limits};
 use crate::rotation::window::Windows;
@@ -268,6 +269,10 @@ pub struct ChangeArgs {
     #[arg(long, value_parser = one_of::<ApplyPolicy>(&["IfReady", "Always"]))]
     #[arg(default_value = "IfReady")]
     pub apply: ApplyPolicy,
+    /// How the change reaches the pods; what the PgBouncer is annotated with, or else
+    /// `RollingRestart`.
+    #[arg(long, value_parser = one_of::<Strategy>(&["RollingRestart", "Reload", "Auto"]))]
+    pub strategy: Option<Strategy>,
     /// Return as soon as the request is created.
     #[arg(long)]
     pub no_wait: bool,

@@ -12,6 +12,7 @@ use super::connect::{Connection, connect};
 use super::exit::Failure;
 use super::follow;
 use super::output::Output;
+use crate::api::annotations::STRATEGY;
 use crate::api::common::LocalRef;
 use crate::api::opsrequest::{PgBouncerOpsRequestSpec, RequestType, TlsRequest};
 use crate::api::tls::CERT_MANAGER_GROUP;
@@ -197,6 +198,10 @@ impl Change {
             },
         );
         request.metadata.namespace = Some(pooler.namespace.clone());
+        if let Some(strategy) = self.args.strategy {
+            let annotation = (STRATEGY.to_owned(), strategy.as_str().to_owned());
+            request.metadata.annotations = Some([annotation].into());
+        }
         Ok(request)
     }
 }

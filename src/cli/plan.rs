@@ -20,6 +20,10 @@ struct Report {
     pooler: String,
     issues: Vec<Issue>,
     restarts: Vec<String>,
+    reloads: Vec<String>,
+    /// Why so, where the strategy left a choice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    because: Option<String>,
     steps: Vec<StepReport>,
 }
 
@@ -64,6 +68,10 @@ impl Report {
             Step::Roll(pod) => Some(pod.clone()),
             _ => None,
         });
+        let reloaded = plan.steps.iter().filter_map(|step| match step {
+            Step::Reload(pod) => Some(pod.clone()),
+            _ => None,
+        });
         let steps = plan.steps.iter().zip(plan.outline());
         let steps = steps.map(|(step, does)| StepReport {
             step: step.to_string(),
@@ -74,6 +82,8 @@ impl Report {
             pooler: plan.database.at.name.clone(),
             issues: issues.collect(),
             restarts: rolled.collect(),
+            reloads: reloaded.collect(),
+            because: plan.choice.why.clone(),
             steps: steps.collect(),
         }
     }
@@ -87,10 +97,16 @@ fn text(report: &Report) -> String {
     let steps = report.steps.iter().enumerate();
     let steps = steps.map(|(n, step)| format!("{:>3}. {}", n + 1, step.does));
     let steps: Vec<String> = steps.collect();
+    let pods = if report.reloads.is_empty() {
+        format!("{} pods restarted", report.restarts.len())
+    } else {
+        format!("{} pods reloaded", report.reloads.len())
+    };
+    let because = report.because.iter().map(|why| format!("\n     {why}"));
+    let because: String = because.collect();
     format!(
-        "{at}: {} certificates issued, {} pods restarted, undone in reverse order if a step fails\n{}",
+        "{at}: {} certificates issued, {pods}, undone in reverse order if a step fails{because}\n{}",
         report.issues.len(),
-        report.restarts.len(),
         steps.join("\n")
     )
 }

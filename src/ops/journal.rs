@@ -49,6 +49,26 @@ pub struct Note {
     /// Client connections that were closed in a transaction.
     #[serde(skip_serializing_if = "is_zero")]
     pub closed_in_transactions: u32,
+    /// Why a pod that was to be reloaded was restarted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restarted: Option<NoReload>,
+}
+
+/// Why a pod cannot be reloaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum NoReload {
+    /// No reload is safe there.
+    #[error(
+        "PgBouncer {0}.{1}.{2} runs there with TLS towards PostgreSQL in pool_mode session, and can \
+         crash at a reload"
+    )]
+    Unsafe(u16, u16, u16),
+    /// Its console lets nobody in.
+    #[error("its console does not let us in")]
+    ShutOut,
+    /// What changes is read at the start only.
+    #[error("a parameter changes that is read at the start only")]
+    StartupOnly,
 }
 
 #[expect(

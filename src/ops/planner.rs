@@ -7,13 +7,15 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
 use super::error::PlanError;
-use super::plan::{Facts, Holding, Plan, PodFact, Subject};
+use super::plan::{Facts, Holding, Plan, PodFact, Reach, Subject, choose, server_tls};
 use super::request::{Change, Pools, Settings, TlsState, parse, target_state, with_state};
 use super::steps::{chain, is_ready, workload};
 use crate::api::{PgBouncer, PgBouncerOpsRequest};
 use crate::blueprint::certificates::wanted;
 use crate::blueprint::defaults::{IssuerKind, complete};
-use crate::blueprint::{Inputs, MaterialFacts, Surroundings, WorkloadKind, labels};
+use crate::blueprint::{
+    Inputs, InputsError, MaterialFacts, Surroundings, WorkloadKind, beyond_reload, labels, loaded,
+};
 use crate::cluster::{Cluster, reference};
 use crate::material::{MaterialError, Materials};
 use crate::names::{Alias, Fingerprint, Revision};
@@ -41,6 +43,9 @@ pub async fn plan(
     if let (Some(around), false) = (&around, target == TlsState::of(&database.spec)) {
         check(database, &target, around)?;
     }
+    let running = pods(cluster, database).await?;
+    let reach = reach(database, &target, around.as_ref(), &running);
+    let choice = choose(settings.strategy, &change, &reach)?;
     let facts = Facts {
         request: subject(request),
         generation: request.metadata.generation.unwrap_or_default(),
@@ -51,8 +56,9 @@ pub async fn plan(
         next: next(materials, database, &target).await?,
         target,
         replicas: replicas(cluster, kind, database).await?,
-        pods: pods(cluster, database).await?,
+        pods: running.iter().map(fact).collect(),
         pools: pools(database, around.as_ref()),
+        choice,
     };
     Ok(Plan::new(change, settings, facts))
 }
@@ -109,19 +115,34 @@ async fn signer(
 /// Whether the changed PgBouncer could be built at all. Its material does not exist yet; what
 /// depends on its contents is proved later.
 fn check(database: &PgBouncer, target: &TlsState, around: &Surroundings) -> Result<(), PlanError> {
-    let mut changed = database.clone();
-    let spec = with_state(&database.spec, target);
-    changed.spec = complete(&spec, &database.name_any(), IssuerKind::Acme);
+    let changed = with(database, target);
     let unworkable = |error: &dyn std::error::Error| PlanError::Unworkable(chain(error));
     wanted(&changed, &around.load_balancer).map_err(|error| unworkable(&error))?;
+    shape(database, target, around)
+        .map(drop)
+        .map_err(|error| unworkable(&error))
+}
+
+/// The PgBouncer with the fields of `state`, completed.
+fn with(database: &PgBouncer, state: &TlsState) -> PgBouncer {
+    let mut changed = database.clone();
+    let spec = with_state(&database.spec, state);
+    changed.spec = complete(&spec, &database.name_any(), IssuerKind::Acme);
+    changed
+}
+
+/// What the objects are made from in `state`, with nobody's material where there is none yet.
+fn shape(
+    database: &PgBouncer,
+    state: &TlsState,
+    around: &Surroundings,
+) -> Result<Inputs, InputsError> {
     let mut around = around.clone();
     around.material.get_or_insert_with(|| MaterialFacts {
         server: Fingerprint::from_sha256([0; 32]),
         ca_bundle: String::new(),
     });
-    Inputs::new(&changed, &around)
-        .map(drop)
-        .map_err(|error| unworkable(&error))
+    Inputs::new(&with(database, state), &around)
 }
 
 async fn published(
@@ -184,21 +205,42 @@ async fn replicas(
     Ok(u32::try_from(database.spec.replicas.unwrap_or(1)).unwrap_or(1))
 }
 
-async fn pods(
-    cluster: &Cluster,
-    database: &PgBouncer,
-) -> Result<BTreeMap<String, PodFact>, PlanError> {
+async fn pods(cluster: &Cluster, database: &PgBouncer) -> Result<Vec<Pod>, PlanError> {
     let selector = labels::to_selector_text(&labels::selector(&database.name_any()));
     let namespace = database.namespace().unwrap_or_default();
-    let found: Vec<Pod> = cluster.list(&namespace, &selector).await?;
-    let fact = |pod: &Pod| PodFact {
+    Ok(cluster.list(&namespace, &selector).await?)
+}
+
+fn fact(pod: &Pod) -> (String, PodFact) {
+    let fact = PodFact {
         uid: pod.uid().unwrap_or_default(),
         ready: is_ready(pod),
+        container: loaded::container_of(pod).map(str::to_owned),
     };
-    Ok(found
-        .iter()
-        .map(|pod| (pod.name_any(), fact(pod)))
-        .collect())
+    (pod.name_any(), fact)
+}
+
+/// What of the change the running pods cannot take up from their files.
+fn reach(
+    database: &PgBouncer,
+    target: &TlsState,
+    around: Option<&Surroundings>,
+    running: &[Pod],
+) -> Result<Reach, String> {
+    let around = around.ok_or("its surroundings are incomplete")?;
+    let inputs = |state| shape(database, state, around).map_err(|error| chain(&error));
+    let present = TlsState::of(&database.spec);
+    let former = inputs(&present)?;
+    let target = inputs(target)?;
+    let beyond = beyond_reload(&former, &target, running).map_err(|error| chain(&error))?;
+    let version = around.program.version;
+    let said = target.ini().get(Section::Pgbouncer, "server_tls_sslmode");
+    Ok(Reach {
+        beyond,
+        version,
+        server_tls: server_tls(version, said),
+        pools: pools(database, Some(around)),
+    })
 }
 
 /// What the pooler pools, from the configuration it has where that can be rendered.

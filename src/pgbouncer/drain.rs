@@ -254,7 +254,7 @@ async fn pause(
 
 /// Half of what clients wait for a connection before they are thrown out: a pause that lasted longer
 /// would itself fail transactions.
-async fn patience(console: &Console) -> Result<Duration, ConsoleError> {
+pub(super) async fn patience(console: &Console) -> Result<Duration, ConsoleError> {
     let config = console.config().await?;
     let seconds = config
         .get("query_wait_timeout")

@@ -25,5 +25,6 @@ pub mod drain;
 pub mod login;
 pub mod probe;
 pub mod reload;
+pub mod stance;
 
 pub use version::Version;

@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use super::Version;
 use super::console::{Console, ConsoleError, PoolMode};
+use super::drain::patience;
 use super::session::Target;
 use crate::retry::Retry;
 
@@ -80,6 +81,16 @@ pub fn means(version: Version, server_tls: bool, holds_sessions: bool) -> Means 
 /// Reloads; `pause` bounds how long open transactions are waited for where a pause is needed.
 pub async fn reload(target: &Target, pause: Duration) -> Result<Means, ReloadError> {
     let mut console = Console::connect(target).await?;
+    let means = again(&mut console, pause).await?;
+    console.close().await;
+    Ok(means)
+}
+
+/// Reloads through a console that is there already, which goes on to work when the reload lets
+/// nobody new in. Version and settings are asked each time: the last reload may have changed them.
+///
+/// A caller that drops this future before it is done has to resume the pooler through a new console.
+pub async fn again(console: &mut Console, pause: Duration) -> Result<Means, ReloadError> {
     let version = console.version().await?;
     let config = console.config().await?;
     let value = |key: &str| config.get(key).map_or("", String::as_str);
@@ -92,14 +103,20 @@ pub async fn reload(target: &Target, pause: Duration) -> Result<Means, ReloadErr
     match means {
         Means::Plain => console.reload().await?,
         Means::Paused => {
-            console.pause(pause).await?;
-            let reloaded = console.reload().await;
-            console.resume().await.map_err(ReloadError::LeftPaused)?;
+            let bound = pause.min(patience(console).await?);
+            let mut paused = console.pause(bound).await;
+            if matches!(paused, Err(ConsoleError::AlreadyPaused)) {
+                // An earlier attempt of ours, of which nobody knows how far it came.
+                console.resume().await?;
+                paused = console.pause(bound).await;
+            }
+            paused?;
+            let (reloaded, resumed) = console.reload_and_resume().await;
+            resumed.map_err(ReloadError::LeftPaused)?;
             reloaded?;
         }
         Means::Unsafe => return Err(ReloadError::Unsafe { version }),
     }
-    console.close().await;
     Ok(means)
 }
 

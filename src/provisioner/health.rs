@@ -13,8 +13,7 @@ use kube::ResourceExt;
 
 use super::{ProvisionError, Provisioner};
 use crate::api::PgBouncer;
-use crate::api::annotations::DIGEST;
-use crate::blueprint::{labels, names, port, serves_tls};
+use crate::blueprint::{labels, loaded, names, port, serves_tls};
 use crate::pgbouncer::probe::{self, Served};
 
 /// Longest look at one pod, whatever the object allows.
@@ -27,7 +26,7 @@ pub(super) struct PodSeen {
     pub(super) name: String,
     /// Whether the kubelet calls it ready.
     pub(super) is_ready: bool,
-    /// Whether it was started with an earlier configuration or material.
+    /// Whether it has loaded an earlier configuration or material.
     pub(super) is_stale: bool,
     /// Why it does not answer as it should; `None` if it does.
     pub(super) trouble: Option<String>,
@@ -55,7 +54,7 @@ impl Provisioner {
 async fn look(bouncer: &PgBouncer, pod: &Pod, digest: Option<&str>) -> PodSeen {
     let (name, is_ready) = (pod.name_any(), is_ready(pod));
     // A pod with an earlier configuration answers by that configuration.
-    let is_stale = digest.is_some() && pod.annotations().get(DIGEST).map(String::as_str) != digest;
+    let is_stale = digest.is_some() && loaded::digest_of(pod) != digest;
     let trouble = if is_ready {
         let is_current = digest.is_some() && !is_stale;
         look_closer(bouncer, pod, is_current).await.err()

@@ -22,6 +22,7 @@ mod platform;
 mod policy;
 mod pooler;
 mod provisioning;
+mod reloading;
 mod rotation;
 mod secrecy;
 mod stage;

@@ -13,6 +13,8 @@
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod reload_model;
+#[cfg(test)]
 mod tests;
 
 use time::OffsetDateTime;
@@ -126,7 +128,12 @@ pub fn after_undo_failure(
     now: OffsetDateTime,
 ) -> Option<FailureKind> {
     let lasting = match step {
-        Step::Pause | Step::Switch | Step::Surge | Step::Roll(_) | Step::Unsurge => false,
+        Step::Pause
+        | Step::Switch
+        | Step::Surge
+        | Step::Roll(_)
+        | Step::Reload(_)
+        | Step::Unsurge => false,
         Step::Issue(_)
         | Step::Stage
         | Step::HandOut
@@ -187,6 +194,7 @@ fn after_failure(plan: &Plan, step: usize, record: &Record, now: OffsetDateTime)
         | Step::Switch
         | Step::Surge
         | Step::Roll(_)
+        | Step::Reload(_)
         | Step::Unsurge
         | Step::Prove
         | Step::Commit => AfterFailure::Unwind,

@@ -10,7 +10,7 @@ use time::{Duration, OffsetDateTime};
 use super::{Abort, Directive, Observed, Outcome, after_undo_failure, decide};
 use crate::names::Alias;
 use crate::ops::journal::{Entry, Event, Failure, FailureKind, Journal, Note, State};
-use crate::ops::plan::{Plan, Step};
+use crate::ops::plan::{Plan, Step, Way};
 use crate::ops::request::Change;
 
 /// Which of two states a thing is in.
@@ -25,6 +25,10 @@ pub(super) struct Pod {
     pub(super) side: Side,
     pub(super) serving: bool,
     pub(super) quiesced: bool,
+    /// What its mark says that it has loaded; nothing while it is being reloaded.
+    pub(super) marked: Option<Side>,
+    /// Paused for a reload: clients stay, and wait.
+    pub(super) paused: bool,
     /// Told apart from its predecessor by a restart only.
     pub(super) generation: u32,
 }
@@ -57,7 +61,7 @@ pub(super) struct World {
 }
 
 /// Why an act stopped.
-enum Stop {
+pub(super) enum Stop {
     Trouble(FailureKind),
     Crash,
 }
@@ -89,8 +93,10 @@ impl World {
     pub(super) fn new(plan: &Plan) -> Self {
         let pod = Pod {
             side: Side::Former,
+            marked: Some(Side::Former),
             serving: true,
             quiesced: false,
+            paused: false,
             generation: 0,
         };
         Self {
@@ -245,7 +251,7 @@ impl Run {
         !cut
     }
 
-    fn effect(&mut self, change: impl FnOnce(&mut World)) -> Result<(), Stop> {
+    pub(super) fn effect(&mut self, change: impl FnOnce(&mut World)) -> Result<(), Stop> {
         let n = self.effects;
         self.effects += 1;
         match self.faults.get(&n) {
@@ -276,6 +282,7 @@ impl Run {
             }
             Step::Surge => self.surge(),
             Step::Roll(pod) => self.roll(&pod),
+            Step::Reload(pod) => self.reload(&pod),
             Step::Unsurge => self.unsurge(),
             Step::Prove => {
                 let side = self.wanted();
@@ -306,6 +313,7 @@ impl Run {
                     pod.serving = true;
                 }
             }),
+            Step::Reload(pod) => self.unreload(&pod),
             Step::Surge if self.plan.change == Change::Restart => self.unsurge(),
             Step::Surge | Step::Unsurge | Step::Prove | Step::Retire | Step::Resume => Ok(()),
             Step::Commit => self.effect(|w| w.spec = Side::Former),
@@ -320,15 +328,17 @@ impl Run {
         }
     }
 
-    fn surge(&mut self) -> Result<(), Stop> {
+    pub(super) fn surge(&mut self) -> Result<(), Stop> {
         let (name, side) = (self.plan.surge_pod(), self.world.template);
         if self.world.pods.contains_key(&name) {
             return Ok(());
         }
         let pod = Pod {
             side,
+            marked: Some(side),
             serving: true,
             quiesced: false,
+            paused: false,
             generation: 0,
         };
         self.effect(|w| {
@@ -337,7 +347,7 @@ impl Run {
         })
     }
 
-    fn unsurge(&mut self) -> Result<(), Stop> {
+    pub(super) fn unsurge(&mut self) -> Result<(), Stop> {
         let (name, replicas) = (self.plan.surge_pod(), self.plan.replicas);
         if self.world.pods.contains_key(&name) {
             self.drain(&name)?;
@@ -363,15 +373,17 @@ impl Run {
         self.replace(name)
     }
 
-    fn replace(&mut self, name: &str) -> Result<(), Stop> {
+    pub(super) fn replace(&mut self, name: &str) -> Result<(), Stop> {
         self.drain(name)?;
         let side = self.world.template;
         self.effect(|w| {
             let pod = w.pods.get_mut(name).unwrap();
             *pod = Pod {
                 side,
+                marked: Some(side),
                 serving: true,
                 quiesced: false,
+                paused: false,
                 generation: pod.generation + 1,
             };
         })
@@ -389,6 +401,15 @@ impl Run {
             .filter(|name| self.world.pods[name].side == Side::Target)
             .collect();
         let surge = self.plan.surge_pod();
+        if self.plan.choice.way == Way::Reload {
+            for pod in self.plan.pods.clone() {
+                self.go_back(&pod.name)?;
+            }
+            if self.world.pods.contains_key(&surge) {
+                self.unsurge()?;
+            }
+            return Ok(());
+        }
         if self.plan.replicas == 1 && !stale.is_empty() {
             self.surge()?;
             if self.world.pods[&surge].side == Side::Target {
@@ -407,7 +428,10 @@ impl Run {
     /// What an ended run must look like.
     pub(super) fn check_end(&self, end: End) {
         let world = &self.world;
-        let unserved = world.pods.values().any(|p| p.quiesced || !p.serving);
+        let unserved = world
+            .pods
+            .values()
+            .any(|p| p.quiesced || p.paused || !p.serving);
         assert!(!world.paused && !unserved, "I2 after {end:?}: {world:?}");
         match end {
             End::Failed => {

@@ -7,7 +7,8 @@ use time::Duration;
 use super::model::{End, Fault, Run};
 use super::*;
 use crate::ops::journal::{Entry, Event, Failure};
-use crate::ops::plan::tests::{issuer, plan, present};
+use crate::ops::plan::tests::{issuer, plan, present, reload_plan};
+use crate::ops::request::Strategy;
 
 /// Every kind of request, on three replicas and on one.
 fn plans() -> Vec<Plan> {
@@ -24,10 +25,19 @@ fn plans() -> Vec<Plan> {
         (present(), json!({ "remove": true })),
         (present(), Value::Null),
     ];
-    asked
+    let restarts = asked
         .iter()
-        .flat_map(|(before, asked)| [1, 3].map(|replicas| plan(before, asked, replicas)))
-        .collect()
+        .flat_map(|(before, asked)| [1, 3].map(|replicas| plan(before, asked, replicas)));
+    let reloads = asked[1..5].iter().flat_map(|(before, asked)| {
+        [
+            (1, Strategy::Reload),
+            (3, Strategy::Reload),
+            (1, Strategy::Auto),
+            (3, Strategy::Auto),
+        ]
+        .map(|(replicas, strategy)| reload_plan(before, asked, replicas, strategy))
+    });
+    restarts.chain(reloads).collect()
 }
 
 /// Effects and journal lines of an undisturbed run.
@@ -244,7 +254,7 @@ proptest! {
 
     #[test]
     fn whatever_happens_in_whatever_order_the_end_is_clean(
-        which in 0_usize..14,
+        which in 0_usize..30,
         faults in prop::collection::btree_map(
             0_usize..60,
             prop::sample::select(vec![

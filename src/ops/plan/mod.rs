@@ -8,13 +8,14 @@
 //! Order of the pods: those that do not serve, then the highest ordinal first, as a StatefulSet
 //! would. The first pod is the canary: it
 //! is proved, including a login through it, before the second is touched. A single replica first
-//! gets a surge pod, which is then the canary.
+//! gets a surge pod, which is then the canary; where a reload suffices it needs none.
 //!
 //! Order of the steps: trust is published before anything that needs it, and new client material
 //! ([`Step::HandOut`]) only when every pod trusts its issuer. Where nobody holds client material yet
 //! it goes out first, because the pods are about to ask for it.
 
 mod step;
+mod strategy;
 #[cfg(test)]
 pub(super) mod tests;
 
@@ -23,6 +24,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use self::step::Step;
+pub use self::strategy::{Choice, Reach, Way, choose, server_tls};
 use super::request::{Change, Drain, Pools, Settings, TlsState};
 use crate::api::IssuerRef;
 use crate::names::{Alias, ObjectRef, Revision};
@@ -68,6 +70,9 @@ pub struct PlannedPod {
     pub uid: Option<String>,
     /// Whether it was ready then. One that was not is not waited for when the change is undone.
     pub ready: bool,
+    /// Its pooler's container then: another one has loaded what was mounted when it started.
+    #[serde(default)]
+    pub container: Option<String>,
 }
 
 /// What is known of a pod when the plan is made.
@@ -77,6 +82,8 @@ pub struct PodFact {
     pub uid: String,
     /// Whether it is ready.
     pub ready: bool,
+    /// Its pooler's container.
+    pub container: Option<String>,
 }
 
 /// What is known when the plan is made.
@@ -104,6 +111,8 @@ pub struct Facts {
     pub pods: BTreeMap<String, PodFact>,
     /// What the pooler pools.
     pub pools: Pools,
+    /// How the change is to reach the pods.
+    pub choice: Choice,
 }
 
 /// Everything that carrying out a request needs to know.
@@ -139,6 +148,9 @@ pub struct Plan {
     pub settings: Settings,
     /// How long the parts of a drain may take.
     pub drain: Drain,
+    /// How the change reaches the pods, and why so.
+    #[serde(default)]
+    pub choice: Choice,
 }
 
 impl Plan {
@@ -162,6 +174,7 @@ impl Plan {
             steps: Vec::new(),
             settings,
             drain: settings.drain(facts.pools),
+            choice: facts.choice,
         };
         plan.steps = steps(&plan);
         plan
@@ -212,6 +225,7 @@ impl Plan {
                 self.surge_pod()
             ),
             Step::Roll(pod) => format!("drain {pod}, restart it and prove it"),
+            Step::Reload(pod) => format!("reload {pod} and prove it"),
             Step::Unsurge => format!("drain {} and end it", self.surge_pod()),
             Step::Prove => "prove every pod and the Service".to_owned(),
             Step::Commit => "write spec.tls, spec.sslMode and authType".to_owned(),
@@ -257,6 +271,7 @@ fn ordered(facts: &Facts) -> Vec<PlannedPod> {
         .map(|name| PlannedPod {
             uid: facts.pods.get(&name).map(|pod| pod.uid.clone()),
             ready: facts.pods.get(&name).is_some_and(|pod| pod.ready),
+            container: facts.pods.get(&name).and_then(|pod| pod.container.clone()),
             name,
         })
         .collect();
@@ -313,12 +328,16 @@ fn steps(plan: &Plan) -> Vec<Step> {
     if !restart {
         steps.push(Step::Switch);
     }
-    if plan.replicas == 1 {
-        steps.push(Step::Surge);
-    }
-    steps.extend(plan.pods.iter().map(|pod| Step::Roll(pod.name.clone())));
-    if plan.replicas == 1 {
-        steps.push(Step::Unsurge);
+    let names = plan.pods.iter().map(|pod| pod.name.clone());
+    match plan.choice.way {
+        // Nobody leaves, so nobody has to take over.
+        Way::Reload => steps.extend(names.map(Step::Reload)),
+        Way::Restart => {
+            let single = plan.replicas == 1;
+            steps.extend(single.then_some(Step::Surge));
+            steps.extend(names.map(Step::Roll));
+            steps.extend(single.then_some(Step::Unsurge));
+        }
     }
     if hands_out && held_by_clients {
         steps.push(Step::HandOut);

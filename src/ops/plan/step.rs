@@ -24,6 +24,9 @@ pub enum Step {
     Surge,
     /// Replace a pod: drain, restart, prove, back into service; undo: back into service.
     Roll(String),
+    /// Have a pod read its files again, and prove it; undo: publish what was there before, and have
+    /// the pod serve that again.
+    Reload(String),
     /// Take the surge pod away again.
     Unsurge,
     /// See every pod and the Service serve what was planned; log in and ask.
@@ -46,11 +49,12 @@ impl Step {
     /// Whether undoing the step is still owed after undoing `stuck` has failed. Pods that are out of
     /// service come back and the pause is released, always. A pod that could not be put back is
     /// replaced by undoing the switch; after any other failure every pod serves the new material,
-    /// so what it needs (revision, trust, configuration) is better left alone.
+    /// so what it needs (revision, trust, configuration) is better left alone. A reload that came
+    /// before such a failure has left its pod in service and not paused.
     pub const fn is_owed_after(&self, stuck: &Self) -> bool {
         match self {
             Self::Pause | Self::Surge | Self::Roll(_) | Self::Unsurge => true,
-            Self::Switch => matches!(stuck, Self::Roll(_)),
+            Self::Switch | Self::Reload(_) => matches!(stuck, Self::Roll(_) | Self::Reload(_)),
             Self::Issue(_)
             | Self::Stage
             | Self::HandOut
@@ -72,6 +76,7 @@ impl fmt::Display for Step {
             Self::Switch => f.write_str("switch"),
             Self::Surge => f.write_str("surge"),
             Self::Roll(pod) => write!(f, "roll {pod}"),
+            Self::Reload(pod) => write!(f, "reload {pod}"),
             Self::Unsurge => f.write_str("end surge"),
             Self::Prove => f.write_str("prove"),
             Self::Commit => f.write_str("commit"),

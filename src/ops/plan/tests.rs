@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::api::pgbouncer::PgBouncerSpec;
 use crate::blueprint::defaults::IssuerKind;
-use crate::ops::request::{parse, target_state};
+use crate::ops::request::{Strategy, parse, target_state};
 
 /// A plan for `database` with so many replicas, from present TLS fields and a `spec.tls` of a
 /// request (`null` for a restart).
@@ -13,6 +13,40 @@ pub(in crate::ops) fn plan(
     present: &serde_json::Value,
     asked: &serde_json::Value,
     replicas: u32,
+) -> Plan {
+    plan_by(
+        present,
+        asked,
+        replicas,
+        Settings::default(),
+        Choice::default(),
+    )
+}
+
+/// The same by reload; with [`Strategy::Auto`], a pod may turn out to need a restart.
+pub(in crate::ops) fn reload_plan(
+    present: &serde_json::Value,
+    asked: &serde_json::Value,
+    replicas: u32,
+    strategy: Strategy,
+) -> Plan {
+    let settings = Settings {
+        strategy,
+        ..Settings::default()
+    };
+    let choice = Choice {
+        way: Way::Reload,
+        why: Some("only files change".to_owned()),
+    };
+    plan_by(present, asked, replicas, settings, choice)
+}
+
+fn plan_by(
+    present: &serde_json::Value,
+    asked: &serde_json::Value,
+    replicas: u32,
+    settings: Settings,
+    choice: Choice,
 ) -> Plan {
     let mut spec = json!({
         "version": "1.18.0",
@@ -62,13 +96,15 @@ pub(in crate::ops) fn plan(
                 let fact = PodFact {
                     uid: format!("old-{n}"),
                     ready: true,
+                    container: Some(format!("old://{n}")),
                 };
                 (format!("billing-{n}"), fact)
             })
             .collect(),
         pools: Pools::Transactions,
+        choice,
     };
-    Plan::new(change, Settings::default(), facts)
+    Plan::new(change, settings, facts)
 }
 
 pub(in crate::ops) fn present() -> serde_json::Value {
@@ -128,6 +164,34 @@ fn a_single_replica_gets_company() {
          surge, roll billing-0, end surge, hand out client material, prove, commit, retire, resume"
     );
     assert!(plan.is_canary("billing-1") && !plan.is_canary("billing-0"));
+}
+
+#[test]
+fn a_reload_needs_no_company_and_its_first_pod_is_the_canary() {
+    let asked = json!({ "rotateCertificates": true });
+    for replicas in [1, 2] {
+        let plan = reload_plan(&present(), &asked, replicas, Strategy::Reload);
+        let last = format!("billing-{}", replicas - 1);
+        assert!(plan.is_canary(&last));
+        assert!(!words(&plan).contains("surge"), "{}", words(&plan));
+        assert!(
+            plan.outline()
+                .contains(&format!("reload {last} and prove it"))
+        );
+        let step = Step::Reload(last);
+        assert!(plan.steps.contains(&step) && !step.is_final());
+    }
+}
+
+#[test]
+fn a_plan_of_before_reloads_restarts() {
+    let mut stored = serde_json::to_value(plan(&present(), &issuer(), 2)).unwrap();
+    stored.as_object_mut().unwrap().remove("choice");
+    for pod in stored["pods"].as_array_mut().unwrap() {
+        pod.as_object_mut().unwrap().remove("container");
+    }
+    let read: Plan = serde_json::from_value(stored).unwrap();
+    assert_eq!(read.choice.way, Way::Restart);
 }
 
 #[test]

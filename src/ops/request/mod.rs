@@ -208,8 +208,17 @@ pub enum Refusal {
     #[error("spec.maxRetries is {0}: write a number from 0 to {MAX_RETRIES_MAX}")]
     Retries(i32),
     /// A strategy that nobody knows.
-    #[error("annotation bouncert.dev/strategy is {0:?}: write RollingRestart, or leave it out")]
+    #[error(
+        "annotation bouncert.dev/strategy is {0:?}: write RollingRestart, Reload or Auto, or leave \
+         it out"
+    )]
     Strategy(String),
+    /// A reload that would not do.
+    #[error(
+        "strategy Reload cannot carry this out: {0}. Annotate the request with \
+         bouncert.dev/strategy: RollingRestart or Auto"
+    )]
+    Reload(String),
 }
 
 /// Reads a request against the present spec of its PgBouncer.

@@ -41,6 +41,26 @@ pub enum Strategy {
     /// Pod by pod: drain, restart, prove.
     #[default]
     RollingRestart,
+    /// Pod by pod: have the files read again, prove. Refused where that does not suffice.
+    Reload,
+    /// Reload where that suffices, restart elsewhere.
+    Auto,
+}
+
+impl Strategy {
+    /// The word that annotations use.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::RollingRestart => "RollingRestart",
+            Self::Reload => "Reload",
+            Self::Auto => "Auto",
+        }
+    }
+
+    fn parse(word: &str) -> Option<Self> {
+        let mut all = [Self::RollingRestart, Self::Reload, Self::Auto].into_iter();
+        all.find(|strategy| strategy.as_str() == word)
+    }
 }
 
 /// How a request is to be carried out.
@@ -109,9 +129,10 @@ impl Settings {
             .map_err(|_| Refusal::Retries(request.max_retries))?
             .min(MAX_RETRIES_MAX);
         let strategy = match annotation(STRATEGY).map(String::as_str) {
-            // `Auto` restarts where a reload is not offered.
-            None | Some("RollingRestart" | "Auto") => Strategy::RollingRestart,
-            Some(other) => return Err(Refusal::Strategy(other.to_owned())),
+            None => Strategy::default(),
+            Some(word) => {
+                Strategy::parse(word).ok_or_else(|| Refusal::Strategy(word.to_owned()))?
+            }
         };
         Ok(Self {
             step_timeout,

@@ -8,6 +8,7 @@ use crate::blueprint::{InputsError, PodTemplateError};
 use crate::cluster::ClusterError;
 use crate::material::MaterialError;
 use crate::names::{Alias, Fingerprint, ObjectRef};
+use crate::ops::journal::NoReload;
 use crate::pgbouncer::console::ConsoleError;
 use crate::pgbouncer::probe::ProbeError;
 use crate::pgbouncer::session::SessionError;
@@ -126,6 +127,47 @@ pub enum StepError {
         #[source]
         source: TlsSetupError,
     },
+    /// A pod that has to be restarted.
+    #[error("pod {name} cannot be reloaded: {why}")]
+    NoReload {
+        /// Which.
+        name: String,
+        /// Why.
+        why: NoReload,
+    },
+    /// A reload that made things worse, or will never come to anything.
+    #[error("pod {name} was reloaded: {why}")]
+    Spoilt {
+        /// Which.
+        name: String,
+        /// What was seen.
+        why: String,
+    },
+    /// Reloads that came to nothing.
+    #[error(
+        "pod {name} was reloaded again and again, and does not take up what is published; it should \
+         come to: {missing}"
+    )]
+    NotTakenUp {
+        /// Which.
+        name: String,
+        /// What it should have shown.
+        missing: String,
+    },
+    /// A configuration that the running program would not load.
+    #[error(
+        "the program in pod {name} does not know {parameters}: remove it from spec.configuration, or \
+         let the pod run the version that spec.version names (a request of type Restart)"
+    )]
+    UnknownParameters {
+        /// Which.
+        name: String,
+        /// The parameters.
+        parameters: String,
+    },
+    /// A leaf that PgBouncer would load and that no client accepts.
+    #[error("the leaf in Secret {0} is not in its lifetime: rotate the certificates")]
+    OutOfLifetime(ObjectRef),
     /// The spec is no longer what the plan was made from.
     #[error(
         "spec.tls, spec.sslMode or authType of PgBouncer {0} was changed by somebody else while \
@@ -191,6 +233,11 @@ impl StepError {
             | Self::FormerTrust { .. }
             | Self::Tls { .. }
             | Self::Broken(_)
+            | Self::NoReload { .. }
+            | Self::Spoilt { .. }
+            | Self::NotTakenUp { .. }
+            | Self::UnknownParameters { .. }
+            | Self::OutOfLifetime(_)
             | Self::SpecChanged(_) => Retry::Never,
         }
     }

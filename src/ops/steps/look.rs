@@ -39,7 +39,8 @@ impl Waiting {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    fn set(&self, word: String) {
+    /// Says what is waited for.
+    pub(super) fn wait_for(&self, word: String) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(word);
     }
 
@@ -59,8 +60,8 @@ impl Waiting {
                     self.clear();
                     return Ok(value);
                 }
-                Ok(Look::Missing(word)) => self.set(word),
-                Err(error) if error.retry() == Retry::Backoff => self.set(chain(&error)),
+                Ok(Look::Missing(word)) => self.wait_for(word),
+                Err(error) if error.retry() == Retry::Backoff => self.wait_for(chain(&error)),
                 Err(error) => return Err(error),
             }
             sleep(pause).await;

@@ -11,9 +11,12 @@ mod material;
 mod pause;
 mod pods;
 mod prove;
+mod reload;
 mod roll;
 mod subject;
 mod switch;
+mod takeup;
+mod verdict;
 
 pub use self::error::{Leaf, StepError, chain};
 pub use self::look::Waiting;
@@ -62,6 +65,7 @@ impl Bench<'_> {
             Step::Switch => self.switch().await?,
             Step::Surge => self.surge(Side::Target).await?,
             Step::Roll(pod) => return self.roll(pod).await,
+            Step::Reload(pod) => return self.reload(pod).await,
             Step::Unsurge => return self.unsurge(Side::Target).await,
             Step::Prove => self.prove(Side::Target).await?,
             Step::Commit => self.commit(Side::Target).await?,
@@ -76,7 +80,11 @@ impl Bench<'_> {
     pub async fn calm(&self) {
         let pods = self.plan.pods.iter().map(|pod| pod.name.clone());
         for pod in pods.chain([self.plan.surge_pod()]) {
-            if let Err(error) = self.put_back(&pod).await {
+            let calmed = async {
+                self.unpause(&pod).await?;
+                self.put_back(&pod).await
+            };
+            if let Err(error) = calmed.await {
                 let error = &error as &(dyn std::error::Error + 'static);
                 tracing::warn!(pod, error, "left out of service");
             }
@@ -92,6 +100,7 @@ impl Bench<'_> {
             Step::HandOut => self.take_back().await,
             Step::Switch => self.switch_back().await,
             Step::Roll(pod) => self.put_back(pod).await,
+            Step::Reload(pod) => self.unreload(pod).await,
             // Without a switch to undo, nothing else takes the surge pod away.
             Step::Surge if self.plan.change == Change::Restart => {
                 self.unsurge(Side::Former).await.map(drop)

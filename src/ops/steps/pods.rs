@@ -71,11 +71,6 @@ pub(super) fn is_leaving(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_some()
 }
 
-/// The digest that a pod was started with.
-pub(super) fn digest_of(pod: &Pod) -> Option<&str> {
-    pod.annotations().get(DIGEST).map(String::as_str)
-}
-
 /// Whether the Service may send clients to a pod.
 pub(super) fn is_labelled(pod: &Pod) -> bool {
     labels::serving_selector("")

@@ -178,7 +178,7 @@ impl Bench<'_> {
     }
 
     /// What should be served: the published leaf.
-    async fn wanted_leaf(&self, side: Side) -> Result<Leaf, StepError> {
+    pub(super) async fn wanted_leaf(&self, side: Side) -> Result<Leaf, StepError> {
         let state = self.state(side);
         if !state.serves_tls() {
             return Ok(Leaf::Plaintext);
@@ -196,7 +196,7 @@ impl Bench<'_> {
         }))
     }
 
-    async fn look(&self, name: &str, address: SocketAddr) -> Result<Leaf, StepError> {
+    pub(super) async fn look(&self, name: &str, address: SocketAddr) -> Result<Leaf, StepError> {
         let host = self.service_host();
         let served = probe(address, Some(&host), LOOK).await;
         let served = served.map_err(|source| StepError::Probe {
@@ -237,7 +237,7 @@ impl Bench<'_> {
             .map_err(unusable)
     }
 
-    fn service_host(&self) -> String {
+    pub(super) fn service_host(&self) -> String {
         names::service_host(self.name(), &self.plan.database.at.namespace)
     }
 

@@ -17,8 +17,9 @@ use kube::ResourceExt;
 use tokio::time::sleep;
 
 use super::look::{Look, OFTEN};
-use super::pods::{Serving, digest_of, is_labelled, is_leaving, is_ready, trouble};
+use super::pods::{Serving, is_labelled, is_leaving, is_ready, trouble};
 use super::{Bench, Side, StepError};
+use crate::blueprint::loaded::digest_of;
 use crate::cluster::Eviction;
 use crate::ops::journal::Note;
 use crate::ops::request::Change;
@@ -181,6 +182,7 @@ impl Bench<'_> {
             note: Note {
                 closed_between_transactions: count(report.closed_between_transactions),
                 closed_in_transactions: count(report.cut_in_transaction),
+                ..Note::default()
             },
             ended_by: report.ended_by,
         })
@@ -203,7 +205,7 @@ impl Bench<'_> {
     }
 
     /// Lifts a pause that a drain of ours has left. Who cannot get in now could not pause it then.
-    async fn release(&self, pod: &Pod) -> Result<(), StepError> {
+    pub(super) async fn release(&self, pod: &Pod) -> Result<(), StepError> {
         if !is_ready(pod) {
             return Ok(());
         }
@@ -230,6 +232,7 @@ impl Bench<'_> {
         let pod = self.await_ready(name, digest).await?;
         let bouncer = self.bouncer(side).await?;
         self.prove_leaf(&bouncer, &pod, side).await?;
+        self.mark(&pod, digest).await?;
         if side == Side::Target && self.plan.is_canary(name) {
             Box::pin(self.prove_login(&bouncer, &pod)).await?;
         }
@@ -299,6 +302,6 @@ impl Drained {
 }
 
 /// Whether the console refuses us for what we are, and not for what it is busy with.
-const fn is_shut_out(error: &ConsoleError) -> bool {
+pub(super) const fn is_shut_out(error: &ConsoleError) -> bool {
     matches!(error.retry(), Retry::WhenChanged)
 }

@@ -7,11 +7,12 @@
 use kube::ResourceExt;
 
 use super::pods::{Serving, is_ready};
+use super::reload::is_unmoved;
 use super::roll::is_stale;
 use super::{Bench, Side, StepError};
 use crate::blueprint::{Workload, build, mounts_material};
 use crate::names::Alias;
-use crate::ops::plan::{PlannedPod, Step};
+use crate::ops::plan::{PlannedPod, Step, Way};
 use crate::ops::request::Change;
 
 impl Bench<'_> {
@@ -25,16 +26,21 @@ impl Bench<'_> {
 
     /// Publishes what was there before and brings every pod to it.
     pub(super) async fn switch_back(&self) -> Result<(), StepError> {
+        self.publish_back().await?;
+        self.converge(Side::Former).await?;
+        // The pods that used it are gone.
+        self.withdraw_if_new(Alias::Server).await
+    }
+
+    /// Publishes what was there before.
+    pub(super) async fn publish_back(&self) -> Result<(), StepError> {
         if self.issues_server() {
             self.publish_former(Alias::Server).await?;
         }
         if self.plan.steps.contains(&Step::Stage) {
             self.unstage().await?;
         }
-        Box::pin(self.apply(Side::Former)).await?;
-        self.converge(Side::Former).await?;
-        // The pods that used it are gone.
-        self.withdraw_if_new(Alias::Server).await
+        Box::pin(self.apply(Side::Former)).await.map(drop)
     }
 
     /// The digest that pods of one side carry. What somebody else has written over the workload in
@@ -94,23 +100,36 @@ impl Bench<'_> {
         if self.plan.replicas == 0 {
             return Ok(());
         }
+        if self.plan.choice.way == Way::Reload {
+            return Box::pin(self.converge_by_reload()).await;
+        }
         let digest = self.wanted_digest(side).await?;
-        let mut stale: Vec<(bool, &PlannedPod)> = Vec::new();
+        let mut stale: Vec<(bool, &PlannedPod, Option<String>)> = Vec::new();
         for planned in &self.plan.pods {
             let found = self.pod(&planned.name).await?;
-            if is_stale(found.as_deref(), &digest, None) {
-                stale.push((found.as_deref().is_some_and(is_ready), planned));
+            // One that has restarted by itself meanwhile has loaded who knows which side.
+            let moved = found
+                .as_deref()
+                .filter(|pod| is_ready(pod) && !is_unmoved(planned, pod))
+                .and_then(ResourceExt::uid);
+            if is_stale(found.as_deref(), &digest, moved.as_deref()) {
+                let ready = found.as_deref().is_some_and(is_ready);
+                stale.push((ready, planned, moved));
             } else if let Some(pod) = found.filter(|pod| is_ready(pod)) {
                 self.label(&pod, Serving::Yes).await?;
             }
         }
-        stale.sort_by_key(|(ready, _)| *ready);
+        stale.sort_by_key(|(ready, ..)| *ready);
         let single = self.plan.replicas == 1;
-        if single && stale.iter().any(|(ready, planned)| *ready && planned.ready) {
+        if single
+            && stale
+                .iter()
+                .any(|(ready, planned, _)| *ready && planned.ready)
+        {
             self.surge(side).await?;
         }
-        for (_, planned) in stale {
-            self.replace(&planned.name, None, side).await?;
+        for (_, planned, moved) in stale {
+            self.replace(&planned.name, moved.as_deref(), side).await?;
         }
         if self.set().await?.replicas > self.plan.replicas {
             self.unsurge(side).await?;

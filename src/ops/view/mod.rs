@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod tests;
 
+use std::fmt::Write as _;
+
 use time::OffsetDateTime;
 
 use super::decide::Outcome;
@@ -90,6 +92,12 @@ pub fn conditions(plan: &Plan, journal: &Journal, waiting: Option<&str>) -> Vec<
         restarted(plan, journal),
         done(|step| matches!(step, Step::Roll(_))),
     );
+    add(
+        "ReloadPods",
+        "ReloadPodsSucceeded",
+        reloaded(plan, journal),
+        done(|step| matches!(step, Step::Reload(_))),
+    );
     let updated = "Successfully updated PgBouncer".to_owned();
     let committed = done(|step| *step == Step::Commit);
     add("UpdateDatabase", "UpdateDatabase", updated, committed);
@@ -173,6 +181,7 @@ pub fn news(plan: &Plan, journal: &Journal, entry: &Entry) -> Vec<News> {
         }
         (Event::Succeeded(_), Step::Switch) => condition_of("UpdatePetSets").into_iter().collect(),
         (Event::Succeeded(_), Step::Roll(_)) => condition_of("RestartPods").into_iter().collect(),
+        (Event::Succeeded(_), Step::Reload(_)) => condition_of("ReloadPods").into_iter().collect(),
         (Event::Failed(failure), step) => vec![News {
             trouble: true,
             reason: "Failed",
@@ -272,17 +281,47 @@ const fn verb(change: &Change) -> &'static str {
 }
 
 fn restarted(plan: &Plan, journal: &Journal) -> String {
+    let mut text = format!(
+        "Restarting all pods performed successfully in PgBouncer: {} for PgBouncerOpsRequest: {} \
+         ({})",
+        plan.database.at,
+        plan.request.at.name,
+        closed(plan, journal)
+    );
+    if let Some(why) = &plan.choice.why {
+        text.push_str("; restarted, because ");
+        text.push_str(why);
+    }
+    text
+}
+
+fn reloaded(plan: &Plan, journal: &Journal) -> String {
+    let mut text = format!(
+        "Reloading all pods performed successfully in PgBouncer: {} for PgBouncerOpsRequest: {} ({})",
+        plan.database.at,
+        plan.request.at.name,
+        closed(plan, journal)
+    );
+    if let Some(why) = &plan.choice.why {
+        text.push_str("; reloaded, because ");
+        text.push_str(why);
+    }
+    for (step, planned) in plan.steps.iter().enumerate() {
+        if let (Step::Reload(pod), Some(why)) = (planned, journal.of(step).note.restarted) {
+            let _ = write!(text, "; {pod} was restarted instead, because {why}");
+        }
+    }
+    text
+}
+
+fn closed(plan: &Plan, journal: &Journal) -> String {
     let (mut between, mut inside) = (0_u32, 0_u32);
     for step in 0..plan.steps.len() {
         let note = journal.of(step).note;
         between = between.saturating_add(note.closed_between_transactions);
         inside = inside.saturating_add(note.closed_in_transactions);
     }
-    format!(
-        "Restarting all pods performed successfully in PgBouncer: {} for PgBouncerOpsRequest: {} \
-         (client connections closed between transactions: {between}, in a transaction: {inside})",
-        plan.database.at, plan.request.at.name
-    )
+    format!("client connections closed between transactions: {between}, in a transaction: {inside}")
 }
 
 /// When the last of the steps was done; `None` unless all have been. Undoing does not change what

@@ -5,8 +5,9 @@ use time::Duration;
 use time::macros::datetime;
 
 use super::*;
-use crate::ops::journal::Note;
-use crate::ops::plan::tests::{issuer, plan, present};
+use crate::ops::journal::{NoReload, Note};
+use crate::ops::plan::tests::{issuer, plan, present, reload_plan};
+use crate::ops::request::Strategy;
 
 const START: OffsetDateTime = datetime!(2031-05-06 07:00 UTC);
 
@@ -17,7 +18,7 @@ fn after(_: &Plan, n: usize) -> Journal {
         let at = START + Duration::seconds(i64::try_from(step).unwrap());
         let note = Note {
             closed_between_transactions: 1,
-            closed_in_transactions: 0,
+            ..Note::default()
         };
         for event in [Event::Started, Event::Succeeded(note)] {
             journal.record(Entry { at, step, event }).unwrap();
@@ -148,4 +149,43 @@ fn successes_are_never_warnings() {
             .any(|news| news.message.contains("Pausing PgBouncer databse"))
     );
     assert!(all.iter().any(|news| news.reason == "RestartPods"));
+}
+
+#[test]
+fn a_reload_says_why_and_which_pod_was_restarted_after_all() {
+    let rotation = json!({ "rotateCertificates": true });
+    let plan = reload_plan(&present(), &rotation, 2, Strategy::Auto);
+    let mut journal = Journal::default();
+    for step in 0..plan.steps.len() {
+        let restarted = (plan.steps[step] == Step::Reload("billing-0".to_owned()))
+            .then_some(NoReload::Unsafe(1, 24, 1));
+        let note = Note {
+            restarted,
+            ..Note::default()
+        };
+        for event in [Event::Started, Event::Succeeded(note)] {
+            let at = START;
+            journal.record(Entry { at, step, event }).unwrap();
+        }
+    }
+    let all = conditions(&plan, &journal, None);
+    let reloaded = find(&all, "ReloadPods");
+    for part in [
+        "because only files change",
+        "billing-0 was restarted",
+        "1.24.1",
+    ] {
+        assert!(
+            reloaded.message.contains(part),
+            "{part}: {}",
+            reloaded.message
+        );
+    }
+    assert!(!types(&all).contains(&"RestartPods"));
+}
+
+fn find<'a>(all: &'a [Condition], type_: &str) -> &'a Condition {
+    all.iter()
+        .find(|condition| condition.type_ == type_)
+        .unwrap()
 }

@@ -180,6 +180,13 @@ impl Console {
         self.show("RELOAD").await.map(drop)
     }
 
+    /// The same of a paused pooler, and lets transactions start again. Both orders are on their way
+    /// before the first is answered, so that a console that dies here leaves no pause behind. (The
+    /// answer to `PAUSE` has to be awaited: the next order does not wait for it.)
+    pub async fn reload_and_resume(&self) -> (Result<(), ConsoleError>, Result<(), ConsoleError>) {
+        futures::join!(self.reload(), self.resume())
+    }
+
     /// Replaces the connections to PostgreSQL as they become free.
     pub async fn reconnect(&self) -> Result<(), ConsoleError> {
         self.show("RECONNECT").await.map(drop)

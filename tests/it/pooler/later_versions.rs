@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bouncert::pgbouncer::drain::{self, EndedBy, Limits};
+use bouncert::pgbouncer::reload::{self, Means, ReloadError};
 use bouncert::pgbouncer::session::Target;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -23,6 +24,10 @@ struct Console {
 
 impl Console {
     async fn start(obeys: bool) -> Self {
+        Self::pooling("transaction", obeys).await
+    }
+
+    async fn pooling(mode: &'static str, obeys: bool) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let heard = Arc::new(Mutex::new(Vec::new()));
@@ -30,7 +35,7 @@ impl Console {
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let (stream, _) = listener.accept().await.unwrap();
-            converse(stream, &notes, obeys).await;
+            converse(stream, &notes, mode, obeys).await;
         });
         Self {
             address,
@@ -40,7 +45,7 @@ impl Console {
     }
 }
 
-async fn converse(mut stream: TcpStream, notes: &Mutex<Vec<String>>, obeys: bool) {
+async fn converse(mut stream: TcpStream, notes: &Mutex<Vec<String>>, mode: &str, obeys: bool) {
     let length = stream.read_u32().await.unwrap();
     let mut startup = vec![0; length as usize - 4];
     stream.read_exact(&mut startup).await.unwrap();
@@ -55,6 +60,11 @@ async fn converse(mut stream: TcpStream, notes: &Mutex<Vec<String>>, obeys: bool
         let query = query.trim_end_matches('\0').to_owned();
         let rows: &[&[&str]] = match query.as_str() {
             "SHOW VERSION" => &[&["version"], &["PgBouncer 1.24.1"]],
+            "SHOW CONFIG" => &[
+                &["key", "value"],
+                &["pool_mode", mode],
+                &["server_tls_sslmode", "prefer"],
+            ],
             "SHOW CLIENTS" => &[
                 &["id", "user", "database", "port", "link"],
                 &["1", "keeper", "pgbouncer", "1", ""],
@@ -103,14 +113,18 @@ fn answer(rows: &[&[&str]]) -> Vec<u8> {
     text
 }
 
-async fn drained(console: &Console) -> drain::DrainReport {
-    let target = Target {
+fn target(console: &Console) -> Target {
+    Target {
         address: console.address,
         user: "keeper".to_owned(),
         password: None,
         tls: None,
         timeout: BOUND,
-    };
+    }
+}
+
+async fn drained(console: &Console) -> drain::DrainReport {
+    let target = target(console);
     let limits = Limits {
         leave: Duration::ZERO,
         quiesce: Duration::from_millis(300),
@@ -138,4 +152,27 @@ async fn from_1_23_a_shutdown_that_waits_too_long_is_counted_by_kind() {
     assert!(matches!(report.ended_by, EndedBy::StillOpen), "{report:?}");
     assert_eq!(report.cut_in_transaction, 1);
     assert_eq!(report.closed_between_transactions, 1);
+}
+
+/// A reload in a handshake with PostgreSQL can crash these versions; a pause sees to it that there is
+/// none, and is not possible where sessions are pooled.
+#[tokio::test]
+async fn on_1_24_a_reload_with_tls_towards_postgresql_is_paused_or_not_done() {
+    let pooled = Console::pooling("transaction", true).await;
+    let means = reload::reload(&target(&pooled), BOUND)
+        .await
+        .expect("reloads");
+    assert_eq!(means, Means::Paused);
+    let orders = |console: &Console| {
+        let heard = console.heard.lock().unwrap().clone();
+        let asked = heard.into_iter().filter(|query| !query.starts_with("SHOW"));
+        asked.collect::<Vec<_>>()
+    };
+    assert_eq!(orders(&pooled), ["PAUSE", "RELOAD", "RESUME"]);
+
+    let held = Console::pooling("session", true).await;
+    let refused = reload::reload(&target(&held), BOUND).await.unwrap_err();
+    assert!(matches!(refused, ReloadError::Unsafe { .. }), "{refused}");
+    assert!(refused.to_string().contains("1.24.1"));
+    assert!(orders(&held).is_empty());
 }
