@@ -31,6 +31,8 @@ pub const FINGERPRINT: &str = "bouncert.dev/fingerprint";
 pub const TRUST_UNTIL: &str = "bouncert.dev/trust-until";
 /// Label on all Secrets that hold a revision of material: the alias.
 pub const ALIAS_LABEL: &str = "bouncert.dev/alias";
+/// Label on a Secret that is a revision and not a contract Secret: `true`.
+pub const REVISION_LABEL: &str = "bouncert.dev/is-revision";
 /// Label on a journal ConfigMap: name of its request.
 pub const REQUEST_LABEL: &str = "bouncert.dev/request";
 /// Annotation on the Auth Secret (CONTRACT 2.2).

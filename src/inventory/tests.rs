@@ -1,0 +1,1 @@
+//! What the inventory makes of objects.
