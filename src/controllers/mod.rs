@@ -5,6 +5,9 @@
 //! on start, on event, on timer and after a crash.
 
 mod engine;
+mod metrics;
 pub mod pgbouncers;
 mod related;
 pub mod requests;
+
+pub use metrics::ReconcileMetrics;

@@ -6,18 +6,21 @@
 use std::sync::Arc;
 
 use kube::Client;
+use prometheus_client::registry::Registry;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::cluster::{Cluster, ClusterError};
-use crate::controllers;
-use crate::material::Materials;
-use crate::ops::{Operator, OperatorOptions};
+use crate::controllers::{self, ReconcileMetrics};
+use crate::inventory::{Inventory, InventoryOptions};
+use crate::material::{IssuanceMetrics, Materials};
+use crate::ops::{Operator, OperatorOptions, OpsMetrics};
 use crate::policy::Policies;
 use crate::provisioner::Provisioner;
 use crate::retry::{Retry, backoff};
 use crate::surroundings;
+use crate::telemetry::Monitor;
 
 /// How the daemon runs.
 #[derive(Clone, Debug)]
@@ -29,6 +32,10 @@ pub struct DaemonOptions {
     pub policies: Policies,
     /// Where the time comes from.
     pub clock: Clock,
+    /// Where it shows what it does; for one daemon only.
+    pub monitor: Monitor,
+    /// How it looks at what is stored and served.
+    pub inventory: InventoryOptions,
 }
 
 impl Default for DaemonOptions {
@@ -37,7 +44,34 @@ impl Default for DaemonOptions {
             cluster_resource_namespace: "cert-manager".to_owned(),
             policies: Policies::builtin(),
             clock: Clock::System,
+            monitor: Monitor::new(Clock::System),
+            inventory: InventoryOptions::default(),
         }
+    }
+}
+
+/// What the daemon counts.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    /// Requests and their steps.
+    pub ops: OpsMetrics,
+    /// Certificates asked for.
+    pub issuance: IssuanceMetrics,
+    /// Looks of the controllers.
+    pub reconciles: ReconcileMetrics,
+}
+
+impl Metrics {
+    /// Registers all of them.
+    pub fn register(&self, registry: &mut Registry) {
+        let Self {
+            ops,
+            issuance,
+            reconciles,
+        } = self;
+        ops.register(registry);
+        issuance.register(registry);
+        reconciles.register(registry);
     }
 }
 
@@ -66,14 +100,25 @@ pub async fn run(
         cluster_resource_namespace,
         policies,
         clock,
+        monitor,
+        inventory,
     } = options;
     let cluster = Cluster::new(client);
     let Some(kind) = discover(&cluster, &cancel).await? else {
         return Ok(());
     };
     tracing::info!(workload = %kind, "started");
+    let metrics = Metrics::default();
+    let inventory = Inventory::new(clock.clone(), inventory);
+    monitor.register(|registry| {
+        metrics.register(registry);
+        inventory.register(registry);
+    });
+    let believed = inventory.clone();
+    monitor.believe(move || believed.to_json());
     let materials = Materials::new(cluster.clone(), clock.clone(), &cluster_resource_namespace)
-        .with_policies(policies);
+        .with_policies(policies)
+        .with_metrics(metrics.issuance);
     // Whoever ends, for whatever reason, takes the others along.
     let cancel = cancel.child_token();
     let provisioner = Provisioner::new(cluster.clone(), materials.clone(), clock.clone());
@@ -81,6 +126,7 @@ pub async fn run(
     let operating = OperatorOptions {
         kind,
         cancel: cancel.clone(),
+        metrics: metrics.ops,
     };
     let operator = Arc::new(Operator::new(cluster.clone(), materials, clock, operating));
 
@@ -88,14 +134,18 @@ pub async fn run(
     running.spawn(controllers::requests::run(
         cluster.clone(),
         operator,
+        metrics.reconciles.clone(),
         cancel.clone(),
     ));
+    running.spawn(inventory.run(cluster.clone(), cancel.clone()));
     running.spawn(controllers::pgbouncers::run(
         cluster,
         provisioner,
         kind,
+        metrics.reconciles,
         cancel.clone(),
     ));
+    monitor.ready();
     let mut outcome = Ok(());
     while let Some(ended) = running.join_next().await {
         if let Err(panic) = ended {
@@ -103,6 +153,7 @@ pub async fn run(
         } else if !cancel.is_cancelled() {
             outcome = Err(DaemonError::Ended);
         }
+        monitor.not_ready();
         cancel.cancel();
     }
     tracing::info!("stopped");
