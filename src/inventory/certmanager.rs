@@ -9,6 +9,9 @@ use time::OffsetDateTime;
 use super::metrics::{gauges, is_ready, seconds};
 use super::state::Certificate;
 
+/// Which instant of a certificate a metric tells.
+type Instant = fn(&Certificate<'_>) -> Option<OffsetDateTime>;
+
 type Labels<'a, const N: usize> = [(&'static str, &'a str); N];
 
 fn labels<'a>(one: &Certificate<'a>) -> Labels<'a, 5> {
@@ -26,11 +29,11 @@ pub(super) fn encode(
     certificates: &[Certificate<'_>],
     now: OffsetDateTime,
 ) -> Result<(), Error> {
-    let each = |value: fn(&Certificate<'_>) -> Option<OffsetDateTime>| {
+    let each = |value: Instant| {
         let all = certificates.iter();
         all.filter_map(move |one| Some((labels(one), seconds(value(one)?))))
     };
-    let families: [(&str, &str, fn(&Certificate<'_>) -> Option<OffsetDateTime>); 4] = [
+    let families: [(&str, &str, Instant); 4] = [
         (
             "certmanager_certificate_expiration_timestamp_seconds",
             "As cert-manager's: the last instant of the certificate's life",

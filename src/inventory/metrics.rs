@@ -216,7 +216,7 @@ fn served(
             "bouncert_probe_success",
             "Whether the last handshake with a pod showed what it serves: 1 if so",
         ),
-        each(|pod| pod.seen_at.map(|_| i64::from(pod.trouble.is_none()))),
+        each(|pod| pod.seen_at.map(|_| i64::from(pod.is_seen()))),
     )?;
     gauges(
         encoder,

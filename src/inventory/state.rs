@@ -274,6 +274,13 @@ impl<'a> View<'a> {
     }
 }
 
+impl PodView<'_> {
+    /// Whether it is known what the pod serves.
+    pub(super) const fn is_seen(&self) -> bool {
+        self.fingerprint.is_some() || matches!(self.matches, Some(false))
+    }
+}
+
 impl<'a> Past<'a> {
     fn add(&mut self, at: &'a ObjectRef, request: &'a Request) {
         match request.phase {

@@ -4,8 +4,11 @@
 //! The two differ little: a counter's family bears the suffix `_total` itself, and there are
 //! neither units nor a last line. Samples look the same.
 
+use std::fmt::Write as _;
+
 /// Writes `openmetrics` anew.
 pub fn classic(openmetrics: &str) -> String {
+    // Writing to a String does not fail.
     let mut text = String::with_capacity(openmetrics.len());
     let mut help = None;
     for line in openmetrics.lines() {
@@ -18,9 +21,9 @@ pub fn classic(openmetrics: &str) -> String {
                 _ => ("", kind),
             };
             if let Some((_, words)) = help.take().filter(|(helped, _)| *helped == name) {
-                text.push_str(&format!("# HELP {name}{suffix} {words}\n"));
+                let _ = writeln!(text, "# HELP {name}{suffix} {words}");
             }
-            text.push_str(&format!("# TYPE {name}{suffix} {kind}\n"));
+            let _ = writeln!(text, "# TYPE {name}{suffix} {kind}");
         } else if !line.starts_with("# UNIT ") && line != "# EOF" {
             text.push_str(line);
             text.push('\n');
