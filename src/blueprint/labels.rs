@@ -20,11 +20,7 @@ const COMPONENT: &str = "app.kubernetes.io/component";
 
 /// What all objects of a PgBouncer have in common, and what selects its pods.
 pub fn selector(name: &str) -> Map {
-    map([
-        (NAME, KIND),
-        (INSTANCE, name),
-        (MANAGED_BY, "kubedb.com"),
-    ])
+    map([(NAME, KIND), (INSTANCE, name), (MANAGED_BY, "kubedb.com")])
 }
 
 /// What selects the pods that new clients are sent to: draining takes the last label off a pod.

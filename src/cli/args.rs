@@ -12,8 +12,8 @@ use super::exit;
 use super::output::Format;
 use crate::api::opsrequest::ApplyPolicy;
 use crate::api::{AuthType, SslMode};
-use crate::inventory::{CertManagerMetrics, InventoryOptions, LOOKS_PER_SECOND_DEFAULT};
 use crate::duration::{GoDuration, ParseDurationError};
+use crate::inventory::{CertManagerMetrics, InventoryOptions, LOOKS_PER_SECOND_DEFAULT};
 
 /// Certificate lifecycle for PgBouncer: issues, publishes, rotates and proves TLS without cutting
 /// a transaction.

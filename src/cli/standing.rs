@@ -13,9 +13,9 @@ use super::exit::{Exit, Failure};
 use crate::api::{PgBouncerVersion, crds};
 use crate::cluster::FIELD_MANAGER;
 use crate::daemon::{self, DaemonOptions};
+use crate::local::platform::{Platform, PlatformOptions};
 use crate::telemetry::Monitor;
 use crate::telemetry::admin::AdminServer;
-use crate::local::platform::{Platform, PlatformOptions};
 
 /// For everything to end after it has been told to.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);

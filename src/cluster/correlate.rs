@@ -63,7 +63,12 @@ struct Bucket {
 
 impl Correlator {
     /// What becomes of an event with that message (a hash of it).
-    pub(super) fn judge(&mut self, subject: &Subject, message: u64, now: OffsetDateTime) -> Verdict {
+    pub(super) fn judge(
+        &mut self,
+        subject: &Subject,
+        message: u64,
+        now: OffsetDateTime,
+    ) -> Verdict {
         let combined = self.is_one_too_many(subject, message, now);
         if !self.may_talk(&subject.about, now) {
             return Verdict::Drop;

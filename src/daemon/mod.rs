@@ -3,6 +3,9 @@
 //! It holds a client and knows nothing of what answers it: a cluster, or the platform embedded in
 //! the same process.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use kube::Client;

@@ -69,8 +69,14 @@ pub(super) fn encode(
             ["True", "False", "Unknown"].map(|condition| {
                 let [name, namespace, issuer_name, issuer_kind, issuer_group] = labels(one);
                 let condition_label = ("condition", condition);
-                let labels: Labels<'_, 6> =
-                    [condition_label, name, namespace, issuer_name, issuer_kind, issuer_group];
+                let labels: Labels<'_, 6> = [
+                    condition_label,
+                    name,
+                    namespace,
+                    issuer_name,
+                    issuer_kind,
+                    issuer_group,
+                ];
                 (labels, i64::from(condition == holds))
             })
         }),

@@ -11,9 +11,7 @@ use time::OffsetDateTime;
 
 use crate::api::annotations::{REVISION, REVISION_LABEL};
 use crate::api::common::{find_condition, parse_rfc3339};
-use crate::api::{
-    IssuerRef, PgBouncer, PgBouncerOpsRequest, Phase, RequestPhase, RequestType,
-};
+use crate::api::{IssuerRef, PgBouncer, PgBouncerOpsRequest, Phase, RequestPhase, RequestType};
 use crate::blueprint::certificates::{LoadBalancer, wanted};
 use crate::blueprint::{labels, port, serves_tls};
 use crate::names::{Alias, Fingerprint, ObjectRef};

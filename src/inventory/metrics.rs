@@ -75,7 +75,8 @@ pub(super) fn gauges<L: EncodeLabelSet, V: EncodeGaugeValue>(
     if samples.peek().is_none() {
         return Ok(());
     }
-    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    let help = format!("{help}.");
+    let mut family = encoder.encode_descriptor(name, &help, None, MetricType::Gauge)?;
     for (labels, value) in samples {
         let sample = family.encode_family(&labels)?;
         ConstGauge::new(value).encode(sample)?;
@@ -249,8 +250,12 @@ fn poolers(encoder: &mut DescriptorEncoder<'_>, state: &State) -> Result<(), Err
         .collect();
     gauges(
         encoder,
-        ("bouncert_pgbouncer_ready", "Whether a PgBouncer is Ready: 1 if so"),
-        rows.iter().map(|(labels, pooler, _)| (*labels, i64::from(pooler.is_ready))),
+        (
+            "bouncert_pgbouncer_ready",
+            "Whether a PgBouncer is Ready: 1 if so",
+        ),
+        rows.iter()
+            .map(|(labels, pooler, _)| (*labels, i64::from(pooler.is_ready))),
     )?;
     gauges(
         encoder,
@@ -258,7 +263,8 @@ fn poolers(encoder: &mut DescriptorEncoder<'_>, state: &State) -> Result<(), Err
             "bouncert_pgbouncer_paused_timestamp_seconds",
             "Since when a PgBouncer is paused; absent while it is not",
         ),
-        rows.iter().filter_map(|(labels, pooler, _)| Some((*labels, seconds(pooler.paused_since?)))),
+        rows.iter()
+            .filter_map(|(labels, pooler, _)| Some((*labels, seconds(pooler.paused_since?)))),
     )?;
     gauges(
         encoder,
@@ -266,7 +272,8 @@ fn poolers(encoder: &mut DescriptorEncoder<'_>, state: &State) -> Result<(), Err
             "bouncert_pgbouncer_last_success_timestamp_seconds",
             "When a request for a PgBouncer last succeeded, of those that are still there",
         ),
-        rows.iter().filter_map(|(labels, _, past)| Some((*labels, seconds(past.last_success?)))),
+        rows.iter()
+            .filter_map(|(labels, _, past)| Some((*labels, seconds(past.last_success?)))),
     )?;
     gauges(
         encoder,
@@ -274,7 +281,8 @@ fn poolers(encoder: &mut DescriptorEncoder<'_>, state: &State) -> Result<(), Err
             "bouncert_pgbouncer_last_failure_timestamp_seconds",
             "When a request for a PgBouncer last failed, of those that are still there",
         ),
-        rows.iter().filter_map(|(labels, _, past)| Some((*labels, seconds(past.last_failure?.at)))),
+        rows.iter()
+            .filter_map(|(labels, _, past)| Some((*labels, seconds(past.last_failure?.at)))),
     )?;
     gauges(
         encoder,
@@ -282,7 +290,8 @@ fn poolers(encoder: &mut DescriptorEncoder<'_>, state: &State) -> Result<(), Err
             "bouncert_pgbouncer_request_timestamp_seconds",
             "When the request began that is being carried out; absent while there is none",
         ),
-        rows.iter().filter_map(|(labels, _, past)| Some((*labels, seconds(past.progressing_since?)))),
+        rows.iter()
+            .filter_map(|(labels, _, past)| Some((*labels, seconds(past.progressing_since?)))),
     )?;
     gauges(
         encoder,
@@ -290,7 +299,8 @@ fn poolers(encoder: &mut DescriptorEncoder<'_>, state: &State) -> Result<(), Err
             "bouncert_pgbouncer_undo_failed_requests",
             "Requests, of those that are still there, that could not be undone",
         ),
-        rows.iter().map(|(labels, _, past)| (*labels, i64::from(past.undo_failed))),
+        rows.iter()
+            .map(|(labels, _, past)| (*labels, i64::from(past.undo_failed))),
     )?;
     gauges(
         encoder,
@@ -298,9 +308,12 @@ fn poolers(encoder: &mut DescriptorEncoder<'_>, state: &State) -> Result<(), Err
             "bouncert_requests",
             "Requests that there are, by type and phase; no phase before anybody has looked",
         ),
-        state.request_counts().into_iter().map(|((type_, phase), count)| {
-            let labels: Labels<'_, 2> = [("type", type_), ("phase", phase)];
-            (labels, count)
-        }),
+        state
+            .request_counts()
+            .into_iter()
+            .map(|((type_, phase), count)| {
+                let labels: Labels<'_, 2> = [("type", type_), ("phase", phase)];
+                (labels, count)
+            }),
     )
 }

@@ -113,7 +113,10 @@ mod tests {
         }
         assert_eq!(names(&mirror), ["a", "b"], "the list is not complete yet");
         mirror.follow(Change::ListEnds);
-        assert_eq!((names(&mirror), mirror.get(&at("b"))), (vec!["b"], Some(&3)));
+        assert_eq!(
+            (names(&mirror), mirror.get(&at("b"))),
+            (vec!["b"], Some(&3))
+        );
     }
 
     #[test]

@@ -22,7 +22,7 @@ mod once;
 mod round;
 mod state;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod watch;
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -40,7 +40,7 @@ use self::facts::Replica;
 use self::metrics::{FleetCollector, LookMetrics};
 use self::mirror::Change;
 use self::round::Round;
-use self::state::{Sighting, State};
+use self::state::{Seen, Sighting, State};
 use self::watch::Told;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
@@ -55,6 +55,8 @@ pub use self::state::{Certificate, FailureView, PodView, Served};
 pub const LOOKS_PER_SECOND_DEFAULT: u32 = 50;
 /// Handshakes at the same time; pods that do not answer hold one for its whole bound.
 const LOOKS_MAX: usize = 64;
+/// Until a pod that showed nothing is looked at again.
+const SOON: Duration = Duration::from_secs(5);
 /// How often it is asked which pod is due.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -117,9 +119,15 @@ struct PoolerView<'a> {
     name: &'a str,
     ready: bool,
     tls: bool,
-    #[serde(skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        with = "time::serde::rfc3339::option"
+    )]
     paused_since: Option<OffsetDateTime>,
-    #[serde(skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        with = "time::serde::rfc3339::option"
+    )]
     request_since: Option<OffsetDateTime>,
     undo_failed: u32,
 }
@@ -157,7 +165,9 @@ impl Inventory {
                     // The watches never end.
                     None => return,
                 },
-                Some(Ok(looked)) = looks.join_next() => self.saw(looked),
+                Some(Ok(looked)) = looks.join_next() => {
+                    self.saw(looked, &mut round, began.elapsed());
+                }
                 _ = tick.tick() => self.begin_looks(&mut round, &mut looks, began.elapsed()),
             }
         }
@@ -218,12 +228,7 @@ impl Inventory {
         }
     }
 
-    fn begin_looks(
-        &self,
-        round: &mut Round,
-        looks: &mut JoinSet<Looked>,
-        now: Duration,
-    ) {
+    fn begin_looks(&self, round: &mut Round, looks: &mut JoinSet<Looked>, now: Duration) {
         while looks.len() < LOOKS_MAX
             && let Some(pod) = round.next(now)
         {
@@ -248,11 +253,15 @@ impl Inventory {
         }
     }
 
-    fn saw(&self, (pod, replica, sighting): Looked) {
+    fn saw(&self, (pod, replica, sighting): Looked, round: &mut Round, now: Duration) {
         self.looks.count(&sighting.seen);
         let mut state = self.write();
         // Meanwhile another pod may bear the name.
         if state.replicas.get(&pod) == Some(&replica) {
+            if matches!(sighting.seen, Seen::Nothing(_)) {
+                // A pod that has just been started, most often.
+                round.want(&pod, now + SOON);
+            }
             state.sightings.insert(pod, sighting);
         }
     }

@@ -98,13 +98,20 @@ mod tests {
         for times in looks.values() {
             for pair in times.windows(2) {
                 let between = pair[1] - pair[0];
-                assert!(between >= PERIOD && between <= PERIOD + TICK * 2, "{between:?}");
+                assert!(
+                    between >= PERIOD && between <= PERIOD + TICK * 2,
+                    "{between:?}"
+                );
             }
         }
         for second in 0..119 {
             let from = Duration::from_secs(second);
             let within = from..from + Duration::from_secs(1);
-            let count = looks.values().flatten().filter(|at| within.contains(at)).count();
+            let count = looks
+                .values()
+                .flatten()
+                .filter(|at| within.contains(*at))
+                .count();
             assert!(count <= 50 + 14, "{count} looks in second {second}");
         }
     }
@@ -115,7 +122,10 @@ mod tests {
         (0..600).for_each(|n| round.want(&pod(n), Duration::ZERO));
         let looks = run(&mut round, 130);
         assert_eq!(looks.len(), 600);
-        assert!(looks.values().all(|times| times.len() >= 2), "one was forgotten");
+        assert!(
+            looks.values().all(|times| times.len() >= 2),
+            "one was forgotten"
+        );
     }
 
     #[test]

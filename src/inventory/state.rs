@@ -63,13 +63,22 @@ pub struct Certificate<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<Fingerprint>,
     /// First instant of the stored leaf's life.
-    #[serde(skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        with = "time::serde::rfc3339::option"
+    )]
     pub not_before: Option<OffsetDateTime>,
     /// Last instant of the stored leaf's life.
-    #[serde(skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        with = "time::serde::rfc3339::option"
+    )]
     pub not_after: Option<OffsetDateTime>,
     /// When the stored leaf is due for renewal.
-    #[serde(skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        with = "time::serde::rfc3339::option"
+    )]
     pub renews_at: Option<OffsetDateTime>,
     /// Who signed the stored leaf, as it says itself.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -84,7 +93,10 @@ pub struct Certificate<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub served: Vec<PodView<'a>>,
     /// When a request that changed it last succeeded.
-    #[serde(skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        with = "time::serde::rfc3339::option"
+    )]
     pub last_rotation: Option<OffsetDateTime>,
     /// The last request that failed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -115,13 +127,22 @@ pub struct PodView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<Fingerprint>,
     /// First instant of the served leaf's life.
-    #[serde(skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        with = "time::serde::rfc3339::option"
+    )]
     pub not_before: Option<OffsetDateTime>,
     /// Last instant of the served leaf's life.
-    #[serde(skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        with = "time::serde::rfc3339::option"
+    )]
     pub not_after: Option<OffsetDateTime>,
     /// When it was looked at.
-    #[serde(skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        with = "time::serde::rfc3339::option"
+    )]
     pub seen_at: Option<OffsetDateTime>,
     /// Why nothing was seen.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -243,7 +264,9 @@ impl<'a> View<'a> {
         let is_served = asked.alias == Alias::Server && pooler.serves_tls;
         let served: Vec<PodView<'_>> = if is_served {
             let sightings = self.sightings(at);
-            sightings.map(|(pod, sighting)| pod_view(pod, sighting, leaf)).collect()
+            sightings
+                .map(|(pod, sighting)| pod_view(pod, sighting, leaf))
+                .collect()
         } else {
             Vec::new()
         };
@@ -263,7 +286,10 @@ impl<'a> View<'a> {
             signed_by: stored.map(|stored| &*stored.signed_by),
             chain: stored.map_or(&[], |stored| &stored.chain),
             served_by: (is_served && leaf.is_some()).then(|| Served {
-                pods: served.iter().filter(|pod| pod.matches == Some(true)).count(),
+                pods: served
+                    .iter()
+                    .filter(|pod| pod.matches == Some(true))
+                    .count(),
                 of: served.len(),
             }),
             served,
@@ -336,9 +362,7 @@ fn pod_view<'a>(
         None => (None, None),
     };
     let matches = match seen {
-        Some(Seen::Leaf(leaf)) => {
-            stored.map(|stored| stored.fingerprint == leaf.fingerprint)
-        }
+        Some(Seen::Leaf(leaf)) => stored.map(|stored| stored.fingerprint == leaf.fingerprint),
         Some(Seen::Plaintext) => Some(false),
         Some(Seen::Nothing(_)) | None => None,
     };

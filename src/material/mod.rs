@@ -23,8 +23,8 @@ use time::OffsetDateTime;
 
 pub use self::error::MaterialError;
 use self::gate::Gate;
-pub use self::metrics::IssuanceMetrics;
 pub use self::gate::policy_request;
+pub use self::metrics::IssuanceMetrics;
 use self::profile::leaf_profile;
 use crate::api::PgBouncer;
 use crate::blueprint::certificates::Wanted;

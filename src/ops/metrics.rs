@@ -8,6 +8,7 @@ use prometheus_client::registry::Registry;
 
 use super::journal::{Entry, Event, FailureKind, Journal, Note};
 use super::plan::{Plan, Step};
+use crate::api::RequestType;
 
 /// Bounds of the buckets, in seconds: from a write to the API server to a drain at its longest.
 const SECONDS: [f64; 12] = [
@@ -64,21 +65,68 @@ pub enum RequestOutcome {
     Skipped,
 }
 
+/// What becomes of requests, as labels say it.
+const OUTCOMES: [&str; 6] = [
+    "begun",
+    "successful",
+    "failed",
+    "stuck",
+    "refused",
+    "skipped",
+];
+
+/// All steps, as labels say them.
+const STEPS: [&str; 12] = [
+    "pause", "issue", "stage", "hand_out", "switch", "surge", "roll", "unsurge", "prove", "commit",
+    "retire", "resume",
+];
+
 impl Default for OpsMetrics {
     fn default() -> Self {
         let histogram: fn() -> Histogram = || Histogram::new(SECONDS);
-        Self {
+        let metrics = Self {
             requests: Family::default(),
             steps: Family::default(),
             undos: Family::default(),
             step_seconds: Family::new_with_constructor(histogram),
             drain_seconds: histogram(),
             closed: Family::default(),
-        }
+        };
+        metrics.begin();
+        metrics
     }
 }
 
 impl OpsMetrics {
+    /// Shows every counter from the start: the first increase of one that was not there before is
+    /// none for Prometheus.
+    fn begin(&self) {
+        for type_ in [RequestType::ReconfigureTLS, RequestType::Restart] {
+            for outcome in OUTCOMES {
+                drop(self.requests.get_or_create(&RequestLabels {
+                    r#type: type_.as_str().to_owned(),
+                    outcome,
+                }));
+            }
+        }
+        for step in STEPS {
+            for outcome in [
+                "succeeded",
+                "transient",
+                "permanent",
+                "timed_out",
+                "aborted",
+            ] {
+                drop(self.steps.get_or_create(&StepLabels { step, outcome }));
+            }
+            for outcome in ["undone", "failed"] {
+                drop(self.undos.get_or_create(&StepLabels { step, outcome }));
+            }
+            drop(self.step_seconds.get_or_create(&StepName { step }));
+        }
+        self.note(Note::default());
+    }
+
     /// Registers the metrics.
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
@@ -167,7 +215,8 @@ impl OpsMetrics {
             self.closed.get_or_create(&labels).inc_by(u64::from(count));
         }
         if note.drained_ms > 0 {
-            self.drain_seconds.observe(f64::from(note.drained_ms) / 1_000.0);
+            self.drain_seconds
+                .observe(f64::from(note.drained_ms) / 1_000.0);
         }
     }
 }

@@ -167,7 +167,10 @@ mod tests {
         monitor.ready();
         assert_eq!(ask(&monitor, "/readyz", "*/*").await.0, StatusCode::OK);
         let (_, kind, text) = ask(&monitor, "/state.json", "*/*").await;
-        assert_eq!((kind.as_str(), text.as_str()), ("application/json", "{\"certificates\":[]}"));
+        assert_eq!(
+            (kind.as_str(), text.as_str()),
+            ("application/json", "{\"certificates\":[]}")
+        );
         monitor.not_ready();
         assert_eq!(ask(&monitor, "/readyz", "*/*").await.0, unready);
     }

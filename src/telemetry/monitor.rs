@@ -104,7 +104,7 @@ impl Collector for Program {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let mut info = encoder.encode_descriptor(
             "bouncert_build_info",
-            "The program that runs: always 1",
+            "The program that runs: always 1.",
             None,
             MetricType::Gauge,
         )?;
@@ -112,7 +112,7 @@ impl Collector for Program {
         ConstGauge::new(1_i64).encode(info.encode_family(&labels)?)?;
         let now = encoder.encode_descriptor(
             "bouncert_clock_timestamp_seconds",
-            "The time on the daemon's clock when it was asked",
+            "The time on the daemon's clock when it was asked.",
             None,
             MetricType::Gauge,
         )?;
@@ -133,7 +133,10 @@ mod tests {
         let version = env!("CARGO_PKG_VERSION");
         let expected = format!("bouncert_build_info{{version=\"{version}\"}} 1\n");
         assert!(text.contains(&expected), "{text}");
-        assert!(text.contains("bouncert_clock_timestamp_seconds 1932962828\n"), "{text}");
+        assert!(
+            text.contains("bouncert_clock_timestamp_seconds 1933135628\n"),
+            "{text}"
+        );
         assert!(!monitor.is_ready());
         assert_eq!(monitor.state(), None);
     }
