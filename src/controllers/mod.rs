@@ -10,4 +10,4 @@ pub mod pgbouncers;
 mod related;
 pub mod requests;
 
-pub use metrics::ReconcileMetrics;
+pub use metrics::{ReconcileMetrics, SchedulerMetrics};

@@ -50,10 +50,10 @@ fn rows(text: &str) -> Vec<String> {
         };
         let help = lines[at - 1].strip_prefix(&format!("# HELP {name} "));
         let help = help.unwrap_or_else(|| panic!("{name} has no help"));
-        let samples = lines[at + 1..]
+        let mut samples = lines[at + 1..]
             .iter()
             .take_while(|line| !line.starts_with('#'));
-        let labelled = samples.filter_map(|sample| sample.split_once('{')).next();
+        let labelled = samples.find_map(|sample| sample.split_once('{'));
         let labels = labelled.map_or(String::new(), |(_, rest)| labels(rest));
         rows.push(format!("| `{name}` | {kind} | {labels} | {help} |"));
     }

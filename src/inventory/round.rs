@@ -97,7 +97,7 @@ mod tests {
         assert_eq!(looks.len(), 400);
         for times in looks.values() {
             for pair in times.windows(2) {
-                let between = pair[1] - pair[0];
+                let between = pair[1].saturating_sub(pair[0]);
                 assert!(
                     between >= PERIOD && between <= PERIOD + TICK * 2,
                     "{between:?}"

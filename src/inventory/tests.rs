@@ -49,7 +49,7 @@ fn secret(name: &str, ca: &CertificateAuthority, number: u8) -> Secret {
     secret
 }
 
-fn request(name: &str, phase: &str, conditions: Value) -> PgBouncerOpsRequest {
+fn request(name: &str, phase: &str, conditions: &Value) -> PgBouncerOpsRequest {
     serde_json::from_value(json!({
         "apiVersion": "ops.kubedb.com/v1alpha1", "kind": "PgBouncerOpsRequest",
         "metadata": { "name": name, "namespace": "shop" },
@@ -99,12 +99,12 @@ fn fleet() -> State {
         request(
             "first",
             "Successful",
-            json!([condition("Successful", "2031-04-05T05:00:00Z")]),
+            &json!([condition("Successful", "2031-04-05T05:00:00Z")]),
         ),
         request(
             "second",
             "Failed",
-            json!([
+            &json!([
                 condition("UndoFailed", "2031-04-05T05:59:00Z"),
                 condition("Failed", "2031-04-05T06:00:00Z"),
             ]),
@@ -112,7 +112,7 @@ fn fleet() -> State {
         request(
             "third",
             "Progressing",
-            json!([condition("ReconfigureTLS", "2031-04-05T06:01:00Z")]),
+            &json!([condition("ReconfigureTLS", "2031-04-05T06:01:00Z")]),
         ),
     ];
     let sighting = |seen| Sighting { at: NOW, seen };
@@ -264,7 +264,7 @@ fn fifteen_thousand_certificates_are_told_well_within_the_time_that_prometheus_w
     assert!(text.lines().count() > 15_000 * 5);
     // Ten seconds is Prometheus' default; unoptimised and on a busy machine it is far below.
     assert!(
-        began.elapsed() < std::time::Duration::from_secs(10),
+        began.elapsed() < Duration::from_secs(10),
         "{:?}",
         began.elapsed()
     );

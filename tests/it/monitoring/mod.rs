@@ -1,5 +1,6 @@
 //! What people know before it hurts: metrics, alerts, runbooks, dashboard, and a real Prometheus.
 
+mod events;
 mod files;
 mod prometheus;
 mod seen;

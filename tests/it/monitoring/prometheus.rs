@@ -1,6 +1,7 @@
 //! A real Prometheus, which scrapes what the test says.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -89,7 +90,10 @@ impl Prometheus {
 
     /// The values of a query now, in no order.
     pub(crate) async fn query(&self, query: &str) -> Vec<f64> {
-        let query: String = query.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let query = query.bytes().fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "%{byte:02x}");
+            text
+        });
         let answer = self.api(&format!("/api/v1/query?query={query}")).await;
         let samples = answer["data"]["result"].as_array().unwrap().iter();
         samples

@@ -90,6 +90,19 @@ impl Local {
             .unwrap();
     }
 
+    /// Starts `certs --watch`, which writes into a file.
+    fn watch(&self) -> Child {
+        let directory = self.stage.directory.path();
+        let shown = fs::File::create(directory.join("watched")).unwrap();
+        Command::new(env!("CARGO_BIN_EXE_bouncert"))
+            .args(["certs", "-n", "demo", "--watch", "--kubeconfig"])
+            .arg(directory.join("data/kubeconfig"))
+            .stdin(Stdio::null())
+            .stdout(shown)
+            .spawn()
+            .unwrap()
+    }
+
     async fn rotate(&self, name: &str) {
         let mut rotate = request(name, "pb-tls", json!({ "rotateCertificates": true }));
         rotate["spec"]["timeout"] = json!("20s");
@@ -103,6 +116,16 @@ impl Drop for Local {
         let _may_have_ended = kill_process(Pid::from_child(&self.process), Signal::TERM);
         let _reaped = self.process.wait();
     }
+}
+
+/// Ends `certs --watch`; how many different lists it has shown.
+fn shown(local: &Local, watch: &mut Child) -> usize {
+    kill_process(Pid::from_child(watch), Signal::TERM).unwrap();
+    assert_eq!(watch.wait().unwrap().code(), Some(0));
+    let path = local.stage.directory.path().join("watched");
+    let text = fs::read_to_string(path).unwrap();
+    let lists: std::collections::BTreeSet<&str> = text.split("NAMESPACE").collect();
+    lists.iter().filter(|list| list.contains("pb-tls")).count()
 }
 
 /// A CA that lives from now on, in PEM.
@@ -166,6 +189,7 @@ async fn alerts_fire_when_the_issuer_breaks_and_clear_when_it_is_mended() {
     stage.ready("pb-tls").await;
     assert!(local.get("/readyz", "*/*").await.is_ok());
 
+    let mut watch = local.watch();
     let prometheus = Prometheus::start(&local.admin.to_string()).await;
     let matches = "bouncert_served_certificate_matches";
     eventually(LONG, async || {
@@ -234,6 +258,10 @@ async fn alerts_fire_when_the_issuer_breaks_and_clear_when_it_is_mended() {
     local.rotate("rotate-3").await;
     stage.successful("rotate-3").await;
     prometheus.is_quiet(LONG).await;
+    assert!(
+        shown(&local, &mut watch) >= 3,
+        "two renewals and a stranger"
+    );
     eventually(LONG, async || {
         let successful =
             "bouncert_request_outcomes_total{outcome=\"successful\",type=\"ReconfigureTLS\"}";
