@@ -69,4 +69,4 @@ fuzzci: # What `make ci` does of it: seconds for each target, where the tools ar
 	fi
 
 crds: ## Write the CRDs and the other golden files anew
-	GOLDEN=update $(CARGO) test --test it golden
+	GOLDEN=update $(CARGO) test --lib --test it golden

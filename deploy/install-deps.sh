@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs the programs that the demo and the tests start (pgbouncer, a PostgreSQL server, psql and
-# openssl), and the C compiler that the build needs. Does nothing where they are there. Knows Debian and Ubuntu; elsewhere it names what is
+# Installs the programs that the demo and the tests start (pgbouncer, a PostgreSQL server, psql,
+# openssl, prometheus with promtool), and the C compiler that the build needs. Does nothing where they are there. Knows Debian and Ubuntu; elsewhere it names what is
 # missing and stops.
 set -eu
 
@@ -20,6 +20,9 @@ command -v pgbouncer >/dev/null 2>&1 || missing="$missing pgbouncer"
 has_postgres || missing="$missing postgresql"
 command -v psql >/dev/null 2>&1 || missing="$missing postgresql-client"
 command -v openssl >/dev/null 2>&1 || missing="$missing openssl"
+if ! { command -v prometheus && command -v promtool; } >/dev/null 2>&1; then
+    missing="$missing prometheus"
+fi
 # The linker that Rust calls, and the compiler of ring's C and assembly.
 command -v cc >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
 [ -n "$missing" ] || exit 0
@@ -28,7 +31,7 @@ if ! command -v apt-get >/dev/null 2>&1; then
     {
         echo "error: these programs are missing:$missing"
         echo "They are installed by themselves on Debian and Ubuntu only. Please install PgBouncer,"
-        echo "a PostgreSQL server with psql, openssl and a C compiler from your distribution, then run"
+        echo "a PostgreSQL server with psql, openssl, Prometheus and a C compiler from your distribution, then run"
         echo "this again."
     } >&2
     exit 1
@@ -61,7 +64,7 @@ apt install --yes --no-install-recommends $missing
 # and kept from starting with the machine. Services that were here before are left alone.
 for service in $missing; do
     case "$service" in
-    pgbouncer | postgresql)
+    pgbouncer | postgresql | prometheus)
         echo "deps: stopping the $service service that the package has just started"
         if [ -d /run/systemd/system ]; then
             $as_root systemctl disable --now "$service" >/dev/null 2>&1 || true

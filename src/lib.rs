@@ -25,6 +25,7 @@ pub mod issuer;
 pub mod material;
 pub mod surroundings;
 // Layer 4
+pub mod inventory;
 pub mod ops;
 pub mod provisioner;
 pub mod rotation;

@@ -51,6 +51,8 @@ pub const CREATED_BY_ROTATION: &str = "rotation";
 pub const CAUSE: &str = "bouncert.dev/cause";
 /// On such a request: how many in a row it is, the first being 1.
 pub const ATTEMPT: &str = "bouncert.dev/attempt";
+/// Label on a Secret that is a revision and not a contract Secret: `true`.
+pub const REVISION_LABEL: &str = "bouncert.dev/is-revision";
 /// Label on a journal ConfigMap: name of its request.
 pub const REQUEST_LABEL: &str = "bouncert.dev/request";
 /// Annotation on the Auth Secret (CONTRACT 2.2).

@@ -18,7 +18,7 @@ pub mod version;
 pub use appbinding::AppBinding;
 pub use certmanager::{CertificateRequest, ClusterIssuer, Issuer};
 pub use common::{Condition, Phase};
-pub use opsrequest::{PgBouncerOpsRequest, RequestPhase};
+pub use opsrequest::{PgBouncerOpsRequest, RequestPhase, RequestType};
 pub use petset::PetSet;
 pub use pgbouncer::PgBouncer;
 pub use tls::{AuthType, CertificateSpec, IssuerRef, SslMode, TlsConfig};

@@ -10,6 +10,8 @@ use crate::api::annotations::SERVING_LABEL;
 /// Labels, annotations, selectors.
 pub type Map = BTreeMap<String, String>;
 
+/// What `app.kubernetes.io/name` says on every object made for a PgBouncer.
+const KIND: &str = "pgbouncers.kubedb.com";
 const NAME: &str = "app.kubernetes.io/name";
 const INSTANCE: &str = "app.kubernetes.io/instance";
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
@@ -18,11 +20,7 @@ const COMPONENT: &str = "app.kubernetes.io/component";
 
 /// What all objects of a PgBouncer have in common, and what selects its pods.
 pub fn selector(name: &str) -> Map {
-    map([
-        (NAME, "pgbouncers.kubedb.com"),
-        (INSTANCE, name),
-        (MANAGED_BY, "kubedb.com"),
-    ])
+    map([(NAME, KIND), (INSTANCE, name), (MANAGED_BY, "kubedb.com")])
 }
 
 /// What selects the pods that new clients are sent to: draining takes the last label off a pod.
@@ -56,6 +54,12 @@ pub fn carried_annotations(bouncer: &PgBouncer) -> Map {
         })
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect()
+}
+
+/// The PgBouncer that an object with these labels was made for; `None` if for none.
+pub fn instance(labels: &Map) -> Option<&str> {
+    let is_ours = labels.get(NAME).is_some_and(|kind| kind == KIND);
+    labels.get(INSTANCE).filter(|_| is_ours).map(String::as_str)
 }
 
 /// A selector in the form that lists take.

@@ -13,6 +13,7 @@ use super::output::Format;
 use crate::api::opsrequest::ApplyPolicy;
 use crate::api::{AuthType, SslMode};
 use crate::duration::{GoDuration, ParseDurationError};
+use crate::inventory::{CertManagerMetrics, InventoryOptions, LOOKS_PER_SECOND_DEFAULT};
 use crate::ops::request::Strategy;
 use crate::rotation::RotationOptions;
 use crate::rotation::limits::{self, Limits};
@@ -64,7 +65,7 @@ pub enum Verb {
     Crds(CrdsArgs),
     /// List every certificate that is managed.
     #[command(after_help = exit::TABLE)]
-    Certs(ListArgs),
+    Certs(CertsArgs),
     /// List what will be rotated when, and what keeps the rest.
     #[command(after_help = exit::TABLE)]
     Schedule(ScheduleArgs),
@@ -191,7 +192,7 @@ pub struct ScheduleArgs {
     pub rotation: RotationArgs,
 }
 
-/// Arguments of `certs` and `status`.
+/// Arguments of `status`.
 #[derive(Args, Clone, Debug)]
 pub struct ListArgs {
     /// Where to look.
@@ -202,12 +203,57 @@ pub struct ListArgs {
     pub all_namespaces: bool,
 }
 
+/// Arguments of `certs`.
+#[derive(Args, Clone, Debug)]
+pub struct CertsArgs {
+    /// Which ones.
+    #[command(flatten)]
+    pub list: ListArgs,
+    /// Look again and again, and print the list when it has changed.
+    #[arg(long, short)]
+    pub watch: bool,
+}
+
+/// How `run` and `local` show what they do.
+#[derive(Args, Clone, Debug)]
+pub struct AdminArgs {
+    /// Where /metrics, /state.json, /livez and /readyz are served; a free port of 127.0.0.1 by
+    /// default. In a pod, `0.0.0.0:9180` lets Prometheus and the kubelet in.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    pub admin_listen: SocketAddr,
+    /// Serve cert-manager's certificate metrics (`certmanager_certificate_expiration_timestamp_seconds`
+    /// and its siblings) for our certificates as well.
+    #[arg(long)]
+    pub cert_manager_metrics: bool,
+    /// Handshakes per second, at the most, by which it is known what each pod serves.
+    #[arg(long, value_name = "N", default_value_t = LOOKS_PER_SECOND_DEFAULT)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub probes_per_second: u32,
+}
+
+impl AdminArgs {
+    /// How the inventory is to work.
+    pub const fn inventory(&self) -> InventoryOptions {
+        InventoryOptions {
+            looks_per_second: self.probes_per_second,
+            cert_manager_metrics: if self.cert_manager_metrics {
+                CertManagerMetrics::Served
+            } else {
+                CertManagerMetrics::Left
+            },
+        }
+    }
+}
+
 /// Arguments of `run`.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
     /// Which API.
     #[command(flatten)]
     pub cluster: ClusterArgs,
+    /// How it shows what it does.
+    #[command(flatten)]
+    pub admin: AdminArgs,
     /// Namespace of the Secrets that `ClusterIssuers` name.
     #[arg(long, value_name = "NAME", default_value = "cert-manager")]
     pub cluster_resource_namespace: String,
@@ -235,6 +281,9 @@ pub struct LocalArgs {
     /// Where the API listens; a free port of 127.0.0.1 by default.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     pub listen: SocketAddr,
+    /// How it shows what it does.
+    #[command(flatten)]
+    pub admin: AdminArgs,
     /// The pgbouncer program, if not the one in the search path.
     #[arg(long, value_name = "FILE")]
     pub pgbouncer: Option<PathBuf>,

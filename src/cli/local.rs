@@ -2,11 +2,15 @@
 //! directory next time.
 
 use super::args::LocalArgs;
-use super::exit::Failure;
+use super::exit::{Exit, Failure};
 use super::output::Output;
 use super::{policy, run, standing};
 use crate::daemon::DaemonOptions;
 use crate::local::platform::PlatformOptions;
+use crate::telemetry::admin::AdminServer;
+
+/// File of the data directory that holds the address of the admin server.
+const ADMIN_FILE: &str = "admin.url";
 
 /// Runs until SIGINT or SIGTERM.
 pub(super) async fn until_stopped(output: Output, args: LocalArgs) -> Result<(), Failure> {
@@ -14,15 +18,25 @@ pub(super) async fn until_stopped(output: Output, args: LocalArgs) -> Result<(),
     options.api_address = args.listen;
     options.kubeconfig = args.kubeconfig;
     options.pgbouncer = args.pgbouncer;
+    let admin = AdminServer::bind(args.admin.admin_listen)
+        .await
+        .map_err(|error| Failure::new(Exit::Machine, error))?;
+    let url = format!("http://{}", admin.address());
     let daemon = DaemonOptions {
+        inventory: args.admin.inventory(),
         cluster_resource_namespace: args.cluster_resource_namespace,
         policies: policy::in_force(args.policies.as_deref())?,
         rotation: args.history.with(&args.rotation),
         ..DaemonOptions::default()
     };
+    let monitor = daemon.monitor.clone();
     let mut standing = standing::start(options, daemon).await?;
+    standing.serve_admin(admin, monitor);
+    // For scripts, and for whoever has scrolled the line below away.
+    std::fs::write(args.data.join(ADMIN_FILE), format!("{url}\n"))?;
     output.note(&format!(
-        "bouncert local runs on {}\n  export KUBECONFIG={}\nstop it with SIGINT or SIGTERM",
+        "bouncert local runs on {}\n  export KUBECONFIG={}\n  metrics and state: {url}/metrics, \
+         {url}/state.json\nstop it with SIGINT or SIGTERM",
         args.data.display(),
         standing.kubeconfig().display()
     ));

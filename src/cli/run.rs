@@ -1,30 +1,42 @@
 //! `run`: the daemon alone, against the Kubernetes API that is there.
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::args::RunArgs;
 use super::connect::connect;
-use super::exit::Failure;
+use super::exit::{Exit, Failure};
 use super::output::Output;
 use super::policy;
 use crate::daemon::{self, DaemonOptions};
+use crate::telemetry::admin::AdminServer;
 
 /// Runs until SIGINT or SIGTERM.
 pub(super) async fn until_stopped(output: Output, args: &RunArgs) -> Result<(), Failure> {
     let connection = connect(&args.cluster).await?;
     let stop = CancellationToken::new();
+    let admin = AdminServer::bind(args.admin.admin_listen)
+        .await
+        .map_err(|error| Failure::new(Exit::Machine, error))?;
+    let shown = format!("metrics at http://{}/metrics", admin.address());
     let options = DaemonOptions {
+        inventory: args.admin.inventory(),
         cluster_resource_namespace: args.cluster_resource_namespace.clone(),
         policies: policy::in_force(args.policies.as_deref())?,
         rotation: args.history.with(&args.rotation),
         ..DaemonOptions::default()
     };
+    let mut serving = JoinSet::new();
+    serving.spawn(admin.run(options.monitor.clone(), stop.clone()));
     let daemon = daemon::run(connection.client, options, stop.clone());
     tokio::pin!(daemon);
-    output.note("bouncert runs; stop it with SIGINT or SIGTERM");
+    output.note(&format!(
+        "bouncert runs; {shown}; stop it with SIGINT or SIGTERM"
+    ));
     tokio::select! {
         ended = &mut daemon => return Ok(ended?),
+        Some(ended) = serving.join_next() => ended??,
         stopped = stopped() => stopped?,
     }
     output.note("stopping");

@@ -14,6 +14,8 @@ use crate::api::{PgBouncerVersion, crds};
 use crate::cluster::FIELD_MANAGER;
 use crate::daemon::{self, DaemonOptions};
 use crate::local::platform::{Platform, PlatformOptions};
+use crate::telemetry::Monitor;
+use crate::telemetry::admin::AdminServer;
 
 /// For everything to end after it has been told to.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -32,6 +34,7 @@ pub(super) struct Standing {
     kubeconfig: PathBuf,
     daemon: Part,
     platform: Part,
+    admin: Option<Part>,
 }
 
 /// Starts the platform with our kinds and catalog, then the daemon.
@@ -58,6 +61,7 @@ pub(super) async fn start(
         daemon: Part::start("the daemon", |stop| async move {
             Ok(daemon::run(daemon_client, daemon_options, stop).await?)
         }),
+        admin: None,
     })
 }
 
@@ -72,11 +76,19 @@ impl Standing {
         &self.kubeconfig
     }
 
+    /// Shows what the daemon does.
+    pub(super) fn serve_admin(&mut self, server: AdminServer, monitor: Monitor) {
+        self.admin = Some(Part::start("the admin server", |stop| async move {
+            Ok(server.run(monitor, stop).await?)
+        }));
+    }
+
     /// Waits until either of them ends by itself, and says how.
     pub(super) async fn ended(&mut self) -> anyhow::Error {
         tokio::select! {
             error = self.daemon.ended() => error,
             error = self.platform.ended() => error,
+            error = ended(self.admin.as_mut()) => error,
         }
     }
 
@@ -84,7 +96,11 @@ impl Standing {
     /// on until the daemon has put down what it has in hand.
     pub(super) async fn stop(self) -> anyhow::Result<()> {
         let daemon = self.daemon.stop().await;
-        self.platform.stop().await.and(daemon)
+        let admin = match self.admin {
+            Some(admin) => admin.stop().await,
+            None => Ok(()),
+        };
+        self.platform.stop().await.and(daemon).and(admin)
     }
 }
 
@@ -126,6 +142,14 @@ impl Part {
                 self.name
             )),
         }
+    }
+}
+
+/// Waits until a part ends by itself, if there is one.
+async fn ended(part: Option<&mut Part>) -> anyhow::Error {
+    match part {
+        Some(part) => part.ended().await,
+        None => std::future::pending().await,
     }
 }
 

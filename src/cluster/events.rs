@@ -1,7 +1,10 @@
 //! Events that people read in `kubectl describe`.
 //!
 //! One line per change of state: an event of the same object, kind, reason and message raises the
-//! count of the one that is there, because its name derives from them.
+//! count of the one that is there, because its name derives from them. Many different messages of
+//! one reason become one line, and nobody gets to flood an object with lines: see [`super::correlate`].
+
+use std::sync::PoisonError;
 
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -9,6 +12,7 @@ use kube::{Resource, ResourceExt};
 use serde_json::json;
 use time::OffsetDateTime;
 
+use super::correlate::{Subject, Verdict};
 use super::{Cluster, ClusterError};
 use crate::api::common::rfc3339_seconds;
 use crate::names::ObjectRef;
@@ -21,6 +25,18 @@ pub enum EventKind {
     /// Trouble.
     Warning,
 }
+
+impl EventKind {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Normal => "Normal",
+            Self::Warning => "Warning",
+        }
+    }
+}
+
+/// What a line says that stands for many; client-go's words.
+const COMBINED: &str = "(combined from similar events)";
 
 /// Writes events in the name of one component.
 #[derive(Clone)]
@@ -46,7 +62,27 @@ impl Reporter {
     ) where
         K: Resource<DynamicType = ()>,
     {
-        let event = self.event(object, kind, (reason, message), now);
+        let subject = Subject {
+            about: (self.component, identity(object)),
+            reason: (kind.as_str(), reason.to_owned()),
+        };
+        let verdict = {
+            let told = &self.cluster.told;
+            let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+            told.judge(&subject, hash(&[message]), now)
+        };
+        let event = match verdict {
+            Verdict::Tell => self.event(object, kind, (reason, message, message), now),
+            Verdict::Combine => {
+                let combined = format!("{COMBINED}: {message}");
+                self.event(object, kind, (reason, COMBINED, &combined), now)
+            }
+            Verdict::Drop => {
+                let object = object.name_any();
+                tracing::debug!(object, reason, message, "event left out: too many of late");
+                return;
+            }
+        };
         if let Err(error) = self.write(event, now).await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
@@ -65,15 +101,17 @@ impl Reporter {
             };
         };
         let count = former.count.unwrap_or(1).saturating_add(1);
-        let patch = json!({ "count": count, "lastTimestamp": rfc3339_seconds(now) });
+        let patch = json!({ "count": count, "lastTimestamp": rfc3339_seconds(now),
+            "message": event.message });
         self.cluster.patch::<Event>(&at, &patch).await.map(drop)
     }
 
+    /// The event; `series` is what tells it from others of its reason.
     fn event<K>(
         &self,
         object: &K,
         kind: EventKind,
-        (reason, message): (&str, &str),
+        (reason, series, message): (&str, &str, &str),
         now: OffsetDateTime,
     ) -> Event
     where
@@ -87,15 +125,12 @@ impl Reporter {
             uid: object.meta().uid.clone(),
             ..ObjectReference::default()
         };
-        let type_ = match kind {
-            EventKind::Normal => "Normal",
-            EventKind::Warning => "Warning",
-        };
+        let type_ = kind.as_str();
         let identity = [
             object.meta().uid.as_deref().unwrap_or(""),
             type_,
             reason,
-            message,
+            series,
         ];
         let at = ObjectRef::new(
             object.namespace().unwrap_or_else(|| "default".to_owned()),
@@ -125,10 +160,22 @@ impl Reporter {
     }
 }
 
+/// What tells an object from all others.
+fn identity<K: Resource<DynamicType = ()>>(object: &K) -> String {
+    let meta = object.meta();
+    meta.uid.clone().unwrap_or_else(|| {
+        let namespace = object.namespace().unwrap_or_default();
+        format!("{} {namespace}/{}", K::kind(&()), object.name_any())
+    })
+}
+
 /// 16 hexadecimal digits that stand for `parts`.
 fn short_hash(parts: &[&str]) -> String {
+    format!("{:016x}", hash(parts))
+}
+
+fn hash(parts: &[&str]) -> u64 {
     let digest = ring::digest::digest(&ring::digest::SHA256, parts.join("\u{1f}").as_bytes());
     let leading = digest.as_ref().iter().take(8);
-    let number = leading.fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
-    format!("{number:016x}")
+    leading.fold(0_u64, |number, byte| number << 8 | u64::from(*byte))
 }

@@ -5,11 +5,13 @@
 //! succeeds only on the very version that was read, [`Cluster::create`] only if nothing was there.
 
 mod access;
+mod correlate;
 mod error;
 mod events;
 mod tokens;
 
 use std::fmt::Debug;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -22,6 +24,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use self::correlate::Correlator;
 pub use self::error::ClusterError;
 pub use self::events::{EventKind, Reporter};
 use crate::names::ObjectRef;
@@ -76,12 +79,17 @@ pub enum Eviction {
 #[derive(Clone)]
 pub struct Cluster {
     client: Client,
+    /// What events were written of late; all clones share it.
+    told: Arc<Mutex<Correlator>>,
 }
 
 impl Cluster {
     /// Speaks through `client`.
-    pub const fn new(client: Client) -> Self {
-        Self { client }
+    pub fn new(client: Client) -> Self {
+        Self {
+            client,
+            told: Arc::default(),
+        }
     }
 
     /// The client itself, for watches.

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use kube::runtime::controller::{Action, Config, Controller};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use super::metrics::ReconcileMetrics;
 use crate::cluster::{Namespaced, reference};
 use crate::names::ObjectRef;
 use crate::retry::{BACKOFF_MAX, Retry, backoff};
@@ -52,6 +54,7 @@ impl Attempts {
 pub(super) async fn run<K, F, Fut, E>(
     name: &'static str,
     controller: Controller<K>,
+    metrics: ReconcileMetrics,
     cancel: CancellationToken,
     reconcile: F,
 ) where
@@ -72,8 +75,12 @@ pub(super) async fn run<K, F, Fut, E>(
                 let at = reference(object.as_ref());
                 let span = tracing::info_span!("reconcile", controller = name, object = %at);
                 let look = reconcile(at.clone());
+                let metrics = metrics.clone();
                 async move {
-                    let action = look.await?;
+                    let began = Instant::now();
+                    let looked = look.await;
+                    metrics.count(name, &looked, began.elapsed());
+                    let action = looked?;
                     attempts.succeeded(&at);
                     Ok(action)
                 }

@@ -5,7 +5,10 @@
 //! on start, on event, on timer and after a crash.
 
 mod engine;
+mod metrics;
 pub mod pgbouncers;
 mod related;
 pub mod requests;
 pub mod rotation;
+
+pub use metrics::{ReconcileMetrics, SchedulerMetrics};

@@ -11,6 +11,7 @@ use kube::runtime::watcher;
 use tokio_util::sync::CancellationToken;
 
 use super::engine::{self, Trouble};
+use super::metrics::ReconcileMetrics;
 use super::related;
 use crate::api::{AppBinding, ClusterIssuer, Issuer, PetSet, PgBouncer, PgBouncerVersion};
 use crate::blueprint::WorkloadKind;
@@ -30,10 +31,11 @@ pub async fn run(
     cluster: Cluster,
     provisioner: Arc<Provisioner>,
     kind: WorkloadKind,
+    metrics: ReconcileMetrics,
     cancel: CancellationToken,
 ) {
     let controller = controller(&cluster, &provisioner, kind);
-    engine::run("pgbouncers", controller, cancel, move |at| {
+    engine::run("pgbouncers", controller, metrics, cancel, move |at| {
         let provisioner = Arc::clone(&provisioner);
         async move { Box::pin(provisioner.reconcile(&at)).await.map(action) }
     })

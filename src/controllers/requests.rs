@@ -11,6 +11,7 @@ use kube::{Api, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
 use super::engine::{self, Trouble};
+use super::metrics::ReconcileMetrics;
 use crate::api::{PgBouncer, PgBouncerOpsRequest};
 use crate::cluster::Cluster;
 use crate::ops::{Next, Operator, OpsError};
@@ -23,7 +24,12 @@ impl Trouble for OpsError {
 }
 
 /// Runs the controller of requests until it is told to stop.
-pub async fn run(cluster: Cluster, operator: Arc<Operator>, cancel: CancellationToken) {
+pub async fn run(
+    cluster: Cluster,
+    operator: Arc<Operator>,
+    metrics: ReconcileMetrics,
+    cancel: CancellationToken,
+) {
     let client = cluster.client();
     let every = watcher::Config::default;
     let controller = Controller::new(Api::<PgBouncerOpsRequest>::all(client.clone()), every());
@@ -33,7 +39,7 @@ pub async fn run(cluster: Cluster, operator: Arc<Operator>, cancel: Cancellation
         every(),
         move |bouncer| waiting(&bouncer, &known),
     );
-    engine::run("requests", controller, cancel, move |at| {
+    engine::run("requests", controller, metrics, cancel, move |at| {
         let operator = Arc::clone(&operator);
         async move {
             Box::pin(operator.reconcile(&at))

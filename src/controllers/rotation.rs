@@ -15,8 +15,10 @@ use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::SchedulerMetrics;
 use crate::api::{ClusterIssuer, Issuer, PgBouncer, PgBouncerOpsRequest};
 use crate::clock::Clock;
 use crate::cluster::Cluster;
@@ -30,9 +32,16 @@ const DEBOUNCE: Duration = Duration::from_millis(200);
 const SLEEP_MAX: Duration = Duration::from_secs(30);
 
 /// Runs scheduled rotation until it is told to stop.
-pub async fn run(cluster: Cluster, rotator: Arc<Rotator>, clock: Clock, cancel: CancellationToken) {
+pub async fn run(
+    cluster: Cluster,
+    rotator: Arc<Rotator>,
+    clock: Clock,
+    metrics: SchedulerMetrics,
+    cancel: CancellationToken,
+) {
     let mut notes = notes(&cluster);
     let mut pause = SLEEP_MAX;
+    let mut due = None;
     loop {
         tokio::select! {
             () = cancel.cancelled() => break,
@@ -43,8 +52,13 @@ pub async fn run(cluster: Cluster, rotator: Arc<Rotator>, clock: Clock, cancel: 
             }
             () = tokio::time::sleep(pause) => {}
         }
+        let (began, timer) = (clock.now(), Instant::now());
         // Boxed: it is large, and one for the daemon's whole life.
         let wake = Box::pin(rotator.settle()).await;
+        // What was not yet due, or due at no time, is not late.
+        let since = due.filter(|due| *due <= began).unwrap_or(began);
+        metrics.passed(since, began, timer.elapsed());
+        due = wake;
         pause = wake.map_or(SLEEP_MAX, |wake| until(wake, clock.now()));
     }
     tracing::info!(controller = "rotation", "stopped");
@@ -52,7 +66,7 @@ pub async fn run(cluster: Cluster, rotator: Arc<Rotator>, clock: Clock, cancel: 
 
 /// Takes notice of everything that comes within [`DEBOUNCE`].
 async fn gather(notes: &mut BoxStream<'static, Note>, rotator: &Rotator) {
-    let end = tokio::time::Instant::now() + DEBOUNCE;
+    let end = Instant::now() + DEBOUNCE;
     while let Ok(Some(note)) = tokio::time::timeout_at(end, notes.next()).await {
         rotator.note(note);
     }

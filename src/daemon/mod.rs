@@ -3,22 +3,28 @@
 //! It holds a client and knows nothing of what answers it: a cluster, or the platform embedded in
 //! the same process.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use kube::Client;
+use prometheus_client::registry::Registry;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::cluster::{Cluster, ClusterError};
-use crate::controllers;
-use crate::material::Materials;
-use crate::ops::{Operator, OperatorOptions};
+use crate::controllers::{self, ReconcileMetrics, SchedulerMetrics};
+use crate::inventory::{Inventory, InventoryOptions};
+use crate::material::{IssuanceMetrics, Materials};
+use crate::ops::{Operator, OperatorOptions, OpsMetrics};
 use crate::policy::Policies;
 use crate::provisioner::Provisioner;
 use crate::retry::{Retry, backoff};
 use crate::rotation::{RotationOptions, Rotator};
 use crate::surroundings;
+use crate::telemetry::Monitor;
 
 /// How the daemon runs.
 #[derive(Clone, Debug)]
@@ -32,6 +38,10 @@ pub struct DaemonOptions {
     pub clock: Clock,
     /// How certificates are rotated by themselves.
     pub rotation: RotationOptions,
+    /// Where it shows what it does; for one daemon only.
+    pub monitor: Monitor,
+    /// How it looks at what is stored and served.
+    pub inventory: InventoryOptions,
 }
 
 impl Default for DaemonOptions {
@@ -41,7 +51,38 @@ impl Default for DaemonOptions {
             policies: Policies::builtin(),
             clock: Clock::System,
             rotation: RotationOptions::default(),
+            monitor: Monitor::new(Clock::System),
+            inventory: InventoryOptions::default(),
         }
+    }
+}
+
+/// What the daemon counts.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    /// Requests and their steps.
+    pub ops: OpsMetrics,
+    /// Certificates asked for.
+    pub issuance: IssuanceMetrics,
+    /// Looks of the controllers.
+    pub reconciles: ReconcileMetrics,
+    /// Passes of the scheduled rotation.
+    pub scheduler: SchedulerMetrics,
+}
+
+impl Metrics {
+    /// Registers all of them.
+    pub fn register(&self, registry: &mut Registry) {
+        let Self {
+            ops,
+            issuance,
+            reconciles,
+            scheduler,
+        } = self;
+        ops.register(registry);
+        issuance.register(registry);
+        reconciles.register(registry);
+        scheduler.register(registry);
     }
 }
 
@@ -71,14 +112,25 @@ pub async fn run(
         policies,
         clock,
         rotation,
+        monitor,
+        inventory,
     } = options;
     let cluster = Cluster::new(client);
     let Some(kind) = discover(&cluster, &cancel).await? else {
         return Ok(());
     };
     tracing::info!(workload = %kind, "started");
+    let metrics = Metrics::default();
+    let inventory = Inventory::new(clock.clone(), inventory);
+    monitor.register(|registry| {
+        metrics.register(registry);
+        inventory.register(registry);
+    });
+    let believed = inventory.clone();
+    monitor.believe(move || believed.to_json());
     let materials = Materials::new(cluster.clone(), clock.clone(), &cluster_resource_namespace)
-        .with_policies(policies);
+        .with_policies(policies)
+        .with_metrics(metrics.issuance);
     // Whoever ends, for whatever reason, takes the others along.
     let cancel = cancel.child_token();
     let provisioner = Provisioner::new(cluster.clone(), materials.clone(), clock.clone());
@@ -91,6 +143,7 @@ pub async fn run(
     let operating = OperatorOptions {
         kind,
         cancel: cancel.clone(),
+        metrics: metrics.ops,
     };
     let operator = Operator::new(cluster.clone(), materials, clock.clone(), operating);
 
@@ -98,20 +151,25 @@ pub async fn run(
     running.spawn(controllers::requests::run(
         cluster.clone(),
         Arc::new(operator),
+        metrics.reconciles.clone(),
         cancel.clone(),
     ));
     running.spawn(controllers::rotation::run(
         cluster.clone(),
         Arc::new(rotator),
         clock,
+        metrics.scheduler,
         cancel.clone(),
     ));
+    running.spawn(inventory.run(cluster.clone(), cancel.clone()));
     running.spawn(controllers::pgbouncers::run(
         cluster,
         provisioner,
         kind,
+        metrics.reconciles,
         cancel.clone(),
     ));
+    monitor.ready();
     let mut outcome = Ok(());
     while let Some(ended) = running.join_next().await {
         if let Err(panic) = ended {
@@ -119,6 +177,7 @@ pub async fn run(
         } else if !cancel.is_cancelled() {
             outcome = Err(DaemonError::Ended);
         }
+        monitor.not_ready();
         cancel.cancel();
     }
     tracing::info!("stopped");

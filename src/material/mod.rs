@@ -13,6 +13,7 @@
 mod error;
 mod gate;
 mod issue;
+mod metrics;
 mod profile;
 mod secret;
 
@@ -23,6 +24,7 @@ use time::OffsetDateTime;
 pub use self::error::MaterialError;
 use self::gate::Gate;
 pub use self::gate::policy_request;
+pub use self::metrics::IssuanceMetrics;
 use self::profile::leaf_profile;
 use crate::api::PgBouncer;
 use crate::blueprint::certificates::Wanted;
@@ -97,6 +99,7 @@ pub struct Materials {
     issuers: Issuers,
     gate: Gate,
     clock: Clock,
+    metrics: IssuanceMetrics,
 }
 
 impl Materials {
@@ -109,6 +112,7 @@ impl Materials {
             issuers,
             gate: Gate::new(Policies::builtin()),
             clock,
+            metrics: IssuanceMetrics::default(),
         }
     }
 
@@ -116,6 +120,13 @@ impl Materials {
     #[must_use]
     pub fn with_policies(mut self, policies: Policies) -> Self {
         self.gate = Gate::new(policies);
+        self
+    }
+
+    /// Counts in `metrics`.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: IssuanceMetrics) -> Self {
+        self.metrics = metrics;
         self
     }
 
@@ -127,10 +138,11 @@ impl Materials {
         wanted: &Wanted,
         revision: Revision,
     ) -> IssueOutcome {
-        match self.issue_or_fail(owner, wanted, revision).await {
-            Ok(outcome) => outcome,
-            Err(error) => IssueOutcome::Failed(error),
-        }
+        let issued = self.issue_or_fail(owner, wanted, revision).await;
+        let outcome = issued.unwrap_or_else(IssueOutcome::Failed);
+        let namespace = owner.namespace().unwrap_or_default();
+        self.metrics.count(namespace, &wanted.issuer, &outcome);
+        outcome
     }
 
     /// Reads a revision; `None` if it is not there.

@@ -9,7 +9,7 @@ use kube::{Resource, ResourceExt};
 
 use super::{MaterialError, Published, Revisioned};
 use crate::api::PgBouncer;
-use crate::api::annotations::{ALIAS_LABEL, CLAMPED, FINGERPRINT, REVISION};
+use crate::api::annotations::{ALIAS_LABEL, CLAMPED, FINGERPRINT, REVISION, REVISION_LABEL};
 use crate::blueprint::certificates::Wanted;
 use crate::blueprint::labels;
 use crate::cluster::reference;
@@ -26,8 +26,6 @@ const CA_CRT: &str = "ca.crt";
 const TLS_TYPE: &str = "kubernetes.io/tls";
 /// Label that cert-manager puts on the Secrets it writes (CONTRACT 2.2).
 const FAO_LABEL: &str = "controller.cert-manager.io/fao";
-/// Label that tells revision Secrets from contract Secrets.
-const REVISION_LABEL: &str = "bouncert.dev/is-revision";
 
 // === revision Secrets ===
 

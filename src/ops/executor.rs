@@ -11,10 +11,11 @@ use kube::ResourceExt;
 use time::OffsetDateTime;
 use tokio::time::{sleep, timeout};
 
-use super::decide::{Abort, Directive, Observed, after_undo_failure, decide};
+use super::decide::{Abort, Directive, Observed, Outcome, after_undo_failure, decide};
 use super::error::OpsError;
 use super::journal::{Event, Failure, FailureKind};
 use super::ledger::Ledger;
+use super::metrics::RequestOutcome;
 use super::operator::Operator;
 use super::plan::Step;
 use super::status::{self, Told};
@@ -169,6 +170,7 @@ impl<'a> Execution<'a> {
         let (cluster, now) = (&self.operator.cluster, self.operator.now());
         let entry = self.ledger.record(cluster, step, event, now).await?;
         let (plan, journal) = (self.ledger.plan(), self.ledger.journal());
+        self.operator.metrics.line(plan, journal, &entry);
         let name = plan
             .steps
             .get(step)
@@ -228,6 +230,12 @@ impl<'a> Execution<'a> {
         tracing::info!(ops.request = %self.at, ops.outcome = last.type_, message = last.message,
             "request ended");
         conditions.push(last);
+        let outcome = match end {
+            view::End::Outcome(Outcome::Successful) => RequestOutcome::Successful,
+            view::End::Outcome(Outcome::Failed) => RequestOutcome::Failed,
+            view::End::Stuck(_) => RequestOutcome::Stuck,
+        };
+        self.operator.metrics.request(&plan.request_type, outcome);
         status::end(self.operator, &self.at, conditions).await?;
         self.operator.report(&self.at, &news).await;
         self.operator.unhold(&self.at).await?;

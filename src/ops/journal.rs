@@ -49,6 +49,9 @@ pub struct Note {
     /// Client connections that were closed in a transaction.
     #[serde(skip_serializing_if = "is_zero")]
     pub closed_in_transactions: u32,
+    /// How long the drain took, in milliseconds; 0 where there was none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub drained_ms: u32,
     /// Why a pod that was to be reloaded was restarted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restarted: Option<NoReload>,

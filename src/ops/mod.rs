@@ -36,9 +36,11 @@ pub mod planner;
 mod error;
 mod executor;
 mod ledger;
+mod metrics;
 mod operator;
 mod status;
 
 pub use error::{LedgerError, OpsError, PlanError};
 pub use executor::ABORT;
+pub use metrics::{OpsMetrics, RequestOutcome};
 pub use operator::{Next, Operator, OperatorOptions};

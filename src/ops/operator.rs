@@ -15,6 +15,7 @@ use super::admit::{Admission, Hold, admit, phase, skipped};
 use super::error::{OpsError, PlanError};
 use super::executor::{Execution, Left};
 use super::ledger::Ledger;
+use super::metrics::{OpsMetrics, RequestOutcome};
 use super::planner;
 use super::steps::chain;
 use super::view::{self, News};
@@ -46,6 +47,8 @@ pub struct OperatorOptions {
     pub kind: WorkloadKind,
     /// Cancelled when the daemon stops: requests are left where they are, for the next one.
     pub cancel: CancellationToken,
+    /// Where it counts.
+    pub metrics: OpsMetrics,
 }
 
 /// The ops manager.
@@ -54,6 +57,7 @@ pub struct Operator {
     pub(super) materials: Materials,
     pub(super) clock: Clock,
     pub(super) kind: WorkloadKind,
+    pub(super) metrics: OpsMetrics,
     cancel: CancellationToken,
     reporter: Reporter,
     /// Held from looking at all requests of a PgBouncer until one has begun (PH-1).
@@ -68,13 +72,18 @@ impl Operator {
         clock: Clock,
         options: OperatorOptions,
     ) -> Self {
-        let OperatorOptions { kind, cancel } = options;
+        let OperatorOptions {
+            kind,
+            cancel,
+            metrics,
+        } = options;
         let reporter = Reporter::new(cluster.clone(), view::COMPONENT);
         Self {
             cluster,
             materials,
             clock,
             kind,
+            metrics,
             cancel,
             reporter,
             admission: Mutex::new(()),
@@ -127,6 +136,7 @@ impl Operator {
                     let condition = skipped(request, &by, created, self.now());
                     let skipped = RequestPhase::Skipped;
                     status::move_to(self, request, skipped, Some(condition)).await?;
+                    self.count(request, RequestOutcome::Skipped);
                     tracing::info!(ops.request = %at, by, "request skipped");
                     return Ok(Next::Wait);
                 }
@@ -163,6 +173,7 @@ impl Operator {
         let condition = view::begun(request.spec.type_.as_str(), self.now());
         let progressing = RequestPhase::Progressing;
         let begun = status::move_to(self, &held, progressing, Some(condition)).await?;
+        self.count(request, RequestOutcome::Begun);
         tracing::info!(ops.request = %at, "request begun");
         self.report(&at, &view::starting(&at)).await;
         Ok(Some(begun))
@@ -233,6 +244,7 @@ impl Operator {
     async fn refuse(&self, request: &PgBouncerOpsRequest, why: &str) -> Result<Next, OpsError> {
         let at = crate::cluster::reference(request);
         let condition = view::refused(why, self.now());
+        self.count(request, RequestOutcome::Refused);
         tracing::info!(ops.request = %at, why, "request refused");
         let news = News {
             trouble: true,
@@ -243,6 +255,10 @@ impl Operator {
         self.report(&at, &news).await;
         self.unhold(&at).await?;
         Ok(Next::Wait)
+    }
+
+    fn count(&self, request: &PgBouncerOpsRequest, outcome: RequestOutcome) {
+        self.metrics.request(request.spec.type_.as_str(), outcome);
     }
 
     async fn database(&self, request: &PgBouncerOpsRequest) -> Result<Option<PgBouncer>, OpsError> {

@@ -1,4 +1,12 @@
-//! Logs: structured, on standard error or in a file, never on standard output.
+//! What a running program tells: logs (on standard error or in a file, never on standard output),
+//! metrics, and the admin server that shows these.
+
+pub mod admin;
+mod classic;
+mod monitor;
+
+pub use self::classic::classic;
+pub use self::monitor::Monitor;
 
 use std::fs::File;
 use std::io::{self, IsTerminal};

@@ -21,15 +21,16 @@ const LAYERS: [&[&str]; 8] = [
     &["pki", "api", "policy"],
     &["cluster", "pgbouncer"],
     &["issuer", "material", "blueprint", "surroundings"],
-    &["provisioner", "ops", "rotation"],
+    &["provisioner", "ops", "rotation", "inventory"],
     &["controllers"],
     &["daemon", "local"],
     &["cli", "main"],
 ];
 
 /// Who may name a module of the same layer.
-const SIBLINGS: [(&str, &str); 7] = [
+const SIBLINGS: [(&str, &str); 8] = [
     ("retry", "clock"),
+    ("telemetry", "clock"),
     ("policy", "pki"),
     ("policy", "api"),
     ("material", "issuer"),
@@ -39,7 +40,8 @@ const SIBLINGS: [(&str, &str); 7] = [
 ];
 
 /// The operator: what the local platform may not name. What it stands on is a Kubernetes API.
-const OPERATOR: [&str; 9] = [
+const OPERATOR: [&str; 10] = [
+    "inventory",
     "issuer",
     "material",
     "blueprint",
@@ -52,7 +54,12 @@ const OPERATOR: [&str; 9] = [
 ];
 
 /// The core: pure, synchronous, without a clock. Paths below `src`, without `.rs`.
-const CORE: [&str; 21] = [
+const CORE: [&str; 26] = [
+    "cluster/correlate",
+    "inventory/facts",
+    "inventory/mirror",
+    "inventory/round",
+    "inventory/state",
     "api",
     "pki",
     "policy",

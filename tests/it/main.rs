@@ -17,6 +17,7 @@ mod issuing_choices;
 mod issuing_hostile;
 mod library;
 mod material;
+mod monitoring;
 mod pipeline;
 mod platform;
 mod policy;

@@ -48,9 +48,6 @@ pub(crate) struct Stage {
 impl Stage {
     /// Starts PostgreSQL, platform and daemon, and makes the PostgreSQL known as `ha-postgres`.
     pub(crate) async fn start() -> Self {
-        let postgres = ThrowAwayPostgres::start(&PostgresOptions::new(PASSWORD))
-            .await
-            .unwrap();
         let directory = TempDir::with_prefix("bouncert-it-").unwrap();
         let mut options = PlatformOptions::new(directory.path().join("data"));
         let definitions = crds::own().into_iter().chain(crds::borrowed());
@@ -62,19 +59,28 @@ impl Stage {
         let stop_platform = CancellationToken::new();
         let mut running = JoinSet::new();
         running.spawn(platform.run(stop_platform.clone()));
-        let mut stage = Self {
+        let mut stage = Self::around(client, directory, runtime).await;
+        (stage.platform, stage.stop_platform) = (running, stop_platform);
+        stage.catalog().await;
+        stage.furnish().await;
+        stage.start_daemon();
+        stage
+    }
+
+    /// The stage around a platform and a daemon that somebody else runs.
+    pub(crate) async fn around(client: Client, directory: TempDir, runtime: PathBuf) -> Self {
+        Self {
             client,
-            postgres,
+            postgres: ThrowAwayPostgres::start(&PostgresOptions::new(PASSWORD))
+                .await
+                .unwrap(),
             directory,
             runtime,
             daemon: JoinSet::new(),
             stop_daemon: CancellationToken::new(),
-            platform: running,
-            stop_platform,
-        };
-        stage.furnish().await;
-        stage.start_daemon();
-        stage
+            platform: JoinSet::new(),
+            stop_platform: CancellationToken::new(),
+        }
     }
 
     /// Starts the daemon.
@@ -120,7 +126,15 @@ impl Stage {
         assert_eq!(find_running(&self.runtime).len(), 0, "poolers left running");
     }
 
-    async fn furnish(&self) {
+    async fn catalog(&self) {
+        for version in ["1.17.0", "1.18.0", "1.23.1", "1.24.0"] {
+            self.apply(&repository_file(&format!("deploy/catalog/{version}.yaml")))
+                .await;
+        }
+    }
+
+    /// Namespaces, and the PostgreSQL as `ha-postgres`.
+    pub(crate) async fn furnish(&self) {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         for name in [NS, "cert-manager"] {
             let namespace = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
@@ -128,10 +142,6 @@ impl Stage {
                 .create(&PostParams::default(), &namespace)
                 .await
                 .unwrap();
-        }
-        for version in ["1.17.0", "1.18.0", "1.23.1", "1.24.0"] {
-            self.apply(&repository_file(&format!("deploy/catalog/{version}.yaml")))
-                .await;
         }
         let address: SocketAddr = self.postgres.address();
         let port = address.port();

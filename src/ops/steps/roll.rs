@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::look::{Look, OFTEN};
 use super::pods::{Serving, is_labelled, is_leaving, is_ready, trouble};
@@ -157,6 +157,7 @@ impl Bench<'_> {
             Ok(target) => target,
             Err(error) => return self.undrainable(pod, &limits, &error).await,
         };
+        let began = Instant::now();
         let report = match Box::pin(drain::drain(&target, &limits)).await {
             Ok(report) => report,
             Err(source) if is_shut_out(&source) => {
@@ -182,6 +183,7 @@ impl Bench<'_> {
             note: Note {
                 closed_between_transactions: count(report.closed_between_transactions),
                 closed_in_transactions: count(report.cut_in_transaction),
+                drained_ms: u32::try_from(began.elapsed().as_millis()).unwrap_or(u32::MAX),
                 ..Note::default()
             },
             ended_by: report.ended_by,

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use time::OffsetDateTime;
 
 use super::decide::Outcome;
-use super::journal::{Entry, Event, Failure, FailureKind, Journal, State};
+use super::journal::{Entry, Event, Failure, FailureKind, Journal, Record, State};
 use super::plan::{Plan, Step};
 use super::request::Change;
 use crate::api::common::{Condition, ConditionStatus};
@@ -101,6 +101,7 @@ pub fn conditions(plan: &Plan, journal: &Journal, waiting: Option<&str>) -> Vec<
     let updated = "Successfully updated PgBouncer".to_owned();
     let committed = done(|step| *step == Step::Commit);
     add("UpdateDatabase", "UpdateDatabase", updated, committed);
+    found.extend(undo_failed(plan, journal));
     let running = (0..plan.steps.len()).find(|step| journal.of(*step).state == State::Running);
     if let (Some(step), Some(waiting)) = (running, waiting) {
         let at = journal.of(step).changed_at;
@@ -112,6 +113,21 @@ pub fn conditions(plan: &Plan, journal: &Journal, waiting: Option<&str>) -> Vec<
         );
     }
     found
+}
+
+/// What could not be undone, and waits for a person.
+fn undo_failed(plan: &Plan, journal: &Journal) -> Option<Condition> {
+    let record = |step| journal.of(step);
+    let mut steps = 0..plan.steps.len();
+    let stuck = steps.find(|step| record(*step).state == State::UndoFailed)?;
+    let Record {
+        changed_at,
+        failure,
+        ..
+    } = record(stuck);
+    let cause = failure.map_or_else(String::new, |failure| failure.cause);
+    let message = format!("step `{}` cannot be undone: {cause}", plan.steps[stuck]);
+    Some(condition("UndoFailed", "UndoFailed", message, changed_at?))
 }
 
 /// The last condition (C14, C15).

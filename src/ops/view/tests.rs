@@ -17,6 +17,7 @@ fn after(_: &Plan, n: usize) -> Journal {
     for step in 0..n {
         let at = START + Duration::seconds(i64::try_from(step).unwrap());
         let note = Note {
+            drained_ms: 0,
             closed_between_transactions: 1,
             ..Note::default()
         };

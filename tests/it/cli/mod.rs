@@ -1,6 +1,6 @@
 //! The program as its users start it: arguments, output, exit codes.
 
-mod crds;
+pub(crate) mod crds;
 mod demo;
 mod life;
 mod machine;

@@ -1,0 +1,70 @@
+//! The watches that keep the inventory, as one stream.
+
+use std::error::Error;
+
+use futures::stream::{BoxStream, select_all};
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client};
+
+use super::facts::{Names, Pooler, Replica, Request, Stored};
+use super::mirror::Change;
+use crate::api::{PgBouncer, PgBouncerOpsRequest};
+use crate::cluster::{Namespaced, reference};
+
+/// What one of the watches tells.
+pub(super) enum Told {
+    Pooler(Change<Pooler>),
+    Secret(Change<Stored>),
+    Replica(Change<Replica>),
+    Request(Change<Request>),
+}
+
+/// All watches; it does not end. A watch that breaks is begun anew, after a pause.
+pub(super) fn all(client: &Client) -> impl Stream<Item = Told> + Send + use<> {
+    let mut names = Names::default();
+    let poolers = changes(client, |bouncer: &PgBouncer| Some(Pooler::of(bouncer)));
+    let secrets = changes(client, move |secret: &Secret| {
+        Stored::of(secret, &mut names)
+    });
+    let replicas = changes(client, |pod: &Pod| Replica::of(pod));
+    let requests = changes(client, |request: &PgBouncerOpsRequest| {
+        Some(Request::of(request))
+    });
+    let told: [BoxStream<'static, Told>; 4] = [
+        poolers.map(Told::Pooler).boxed(),
+        secrets.map(Told::Secret).boxed(),
+        replicas.map(Told::Replica).boxed(),
+        requests.map(Told::Request).boxed(),
+    ];
+    select_all(told)
+}
+
+/// The changes of one kind; objects are dropped as soon as what matters of them is known.
+fn changes<K: Namespaced, T: Send + 'static, F>(
+    client: &Client,
+    mut read: F,
+) -> impl Stream<Item = Change<T>> + Send + use<K, T, F>
+where
+    F: FnMut(&K) -> Option<T> + Send + 'static,
+{
+    let events = watcher(Api::<K>::all(client.clone()), watcher::Config::default());
+    events.default_backoff().filter_map(move |event| {
+        let change = match event {
+            Ok(Event::Init) => Some(Change::ListBegins),
+            Ok(Event::InitDone) => Some(Change::ListEnds),
+            Ok(Event::InitApply(object) | Event::Apply(object)) => {
+                Some(Change::Is(reference(&object), read(&object)))
+            }
+            Ok(Event::Delete(object)) => Some(Change::Gone(reference(&object))),
+            Err(error) => {
+                let error = &error as &dyn Error;
+                tracing::debug!(kind = %K::kind(&()), error, "watch broke; beginning anew");
+                None
+            }
+        };
+        std::future::ready(change)
+    })
+}
