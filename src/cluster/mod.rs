@@ -7,6 +7,7 @@
 mod access;
 mod error;
 mod events;
+mod patience;
 mod tokens;
 
 use std::fmt::Debug;
@@ -24,6 +25,7 @@ use serde_json::Value;
 
 pub use self::error::ClusterError;
 pub use self::events::{EventKind, Reporter};
+pub use self::patience::patient;
 use crate::names::ObjectRef;
 
 /// Bound of one call. An API server that is slower than this is down for our purposes.
