@@ -19,7 +19,7 @@ pub(super) async fn until_stopped(output: Output, args: LocalArgs) -> Result<(),
         policies: policy::in_force(args.policies.as_deref())?,
         ..DaemonOptions::default()
     };
-    let mut standing = standing::start(options, daemon).await?;
+    let mut standing = standing::start(options, Some(daemon)).await?;
     output.note(&format!(
         "bouncert local runs on {}\n  export KUBECONFIG={}\nstop it with SIGINT or SIGTERM",
         args.data.display(),
