@@ -8,7 +8,7 @@ FUZZ_TARGETS = pem csr duration policy
 FUZZ_SECONDS ?= 60
 SOAK ?= 10m
 
-.PHONY: help deps demo test fmt lint bans doc ci bench soak fuzz fuzzci crds
+.PHONY: help deps demo test chaos fmt lint bans doc ci bench soak fuzz fuzzci crds
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,10 @@ demo: deps ## Run the main job on this machine, from nothing to done
 
 test: deps ## Run all tests
 	$(CARGO) test --no-fail-fast
+
+chaos: deps ## Break everything under load for ten minutes (SEED=1 is the schedule)
+	@$(CARGO) build --bin bouncert
+	@$(CARGO) run --quiet --bin bouncert -- chaos --minutes 10 --seed $(or $(SEED),1)
 
 fmt: ## Check the format
 	$(CARGO) fmt --check

@@ -54,6 +54,9 @@ pub enum Verb {
     /// Show the main job on this machine: TLS added, rotated, re-issued and removed under load.
     #[command(after_help = exit::TABLE)]
     Demo(DemoArgs),
+    /// Break everything that can break on this machine while requests run under load, and report.
+    #[command(after_help = exit::TABLE)]
+    Chaos(ChaosArgs),
     /// Run a Kubernetes-compatible API, pooler processes and the daemon on this machine.
     #[command(after_help = exit::TABLE)]
     Local(LocalArgs),
@@ -267,6 +270,20 @@ pub struct RunArgs {
     /// How many finished requests are kept.
     #[command(flatten)]
     pub history: HistoryArgs,
+    /// File with the seconds by which the clock is fast; for `chaos`, which writes it at any time.
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub clock_shift: Option<PathBuf>,
+}
+
+/// Arguments of `chaos`.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct ChaosArgs {
+    /// For how long requests and faults come.
+    #[arg(long, value_name = "M", default_value_t = 10)]
+    pub minutes: u64,
+    /// Which schedule of requests and faults; the same seed is the same schedule.
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub seed: u64,
 }
 
 /// Arguments of `local`.

@@ -8,6 +8,7 @@ use tokio::time::timeout;
 
 use super::args::ClusterArgs;
 use super::exit::{Exit, Failure};
+use crate::cluster::patient;
 
 /// For the API to say that it is there.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,12 +24,15 @@ pub(super) struct Connection {
 /// Connects as the arguments say: `--kubeconfig`, else `$KUBECONFIG`, else `~/.kube/config`, else
 /// the cluster that this runs in.
 pub(super) async fn connect(args: &ClusterArgs) -> Result<Connection, Failure> {
-    let config = config(args)
+    let mut config = config(args)
         .await
         .map_err(|error| Failure::new(Exit::NoCluster, error.context("no Kubernetes API")))?;
     let namespace = config.default_namespace.clone();
     let url = config.cluster_url.clone();
+    // kube's own would take an eviction that is refused for one to be tried again.
+    config.default_retry = false;
     let client = Client::try_from(config).map_err(|error| Failure::new(Exit::NoCluster, error))?;
+    let client = patient(client);
     let hello = timeout(HELLO_TIMEOUT, client.apiserver_version()).await;
     let unreachable = |error: anyhow::Error| {
         let error = error.context(format!("the Kubernetes API at {url} cannot be reached"));

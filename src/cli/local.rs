@@ -30,7 +30,7 @@ pub(super) async fn until_stopped(output: Output, args: LocalArgs) -> Result<(),
         ..DaemonOptions::default()
     };
     let monitor = daemon.monitor.clone();
-    let mut standing = standing::start(options, daemon).await?;
+    let mut standing = standing::start(options, Some(daemon)).await?;
     standing.serve_admin(admin, monitor);
     // For scripts, and for whoever has scrolled the line below away.
     std::fs::write(args.data.join(ADMIN_FILE), format!("{url}\n"))?;

@@ -17,9 +17,11 @@ mod policy;
 mod schedule;
 mod status;
 
+mod chaos;
 mod demo;
 mod local;
 mod run;
+mod scene;
 mod standing;
 
 use std::process::ExitCode;
@@ -67,9 +69,9 @@ fn start(output: Output, cli: Cli) -> Result<(), Failure> {
     };
     let mut kept = None;
     let (sink, fallback) = match &cli.verb {
-        // The demo talks to people; its log is for whoever has to find out what went wrong.
-        Verb::Demo(_) if cli.log.is_none() => {
-            let log = NamedTempFile::with_prefix("bouncert-demo-log-")?;
+        // These talk to people; their log is for whoever has to find out what went wrong.
+        Verb::Demo(_) | Verb::Chaos(_) if cli.log.is_none() => {
+            let log = NamedTempFile::with_prefix("bouncert-log-")?;
             let file = log.reopen()?;
             kept = Some(log);
             (LogSink::File(file), "bouncert=debug,warn")
@@ -94,6 +96,7 @@ fn start(output: Output, cli: Cli) -> Result<(), Failure> {
 async fn run(output: Output, verb: Verb) -> Result<(), Failure> {
     match verb {
         Verb::Demo(args) => demo::run(output, args).await,
+        Verb::Chaos(args) => chaos::run(output, &args).await,
         Verb::Local(args) => local::until_stopped(output, args).await,
         Verb::Run(args) => run::until_stopped(output, &args).await,
         Verb::Crds(args) => crds::print(output, args),

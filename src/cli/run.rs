@@ -1,5 +1,10 @@
 //! `run`: the daemon alone, against the Kubernetes API that is there.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -9,8 +14,12 @@ use super::connect::connect;
 use super::exit::{Exit, Failure};
 use super::output::Output;
 use super::policy;
+use crate::clock::Clock;
 use crate::daemon::{self, DaemonOptions};
 use crate::telemetry::admin::AdminServer;
+
+/// How often the file that sets the clock is read.
+const SHIFT_POLL: Duration = Duration::from_millis(100);
 
 /// Runs until SIGINT or SIGTERM.
 pub(super) async fn until_stopped(output: Output, args: &RunArgs) -> Result<(), Failure> {
@@ -25,10 +34,18 @@ pub(super) async fn until_stopped(output: Output, args: &RunArgs) -> Result<(), 
         cluster_resource_namespace: args.cluster_resource_namespace.clone(),
         policies: policy::in_force(args.policies.as_deref())?,
         rotation: args.history.with(&args.rotation),
+        clock: match &args.clock_shift {
+            Some(_) => Clock::Shifted(Arc::default()),
+            None => Clock::System,
+        },
         ..DaemonOptions::default()
     };
     let mut serving = JoinSet::new();
     serving.spawn(admin.run(options.monitor.clone(), stop.clone()));
+    let mut watching = JoinSet::new();
+    if let (Some(file), Clock::Shifted(shift)) = (&args.clock_shift, &options.clock) {
+        watching.spawn(follow_shift(file.clone(), Arc::clone(shift)));
+    }
     let daemon = daemon::run(connection.client, options, stop.clone());
     tokio::pin!(daemon);
     output.note(&format!(
@@ -42,6 +59,17 @@ pub(super) async fn until_stopped(output: Output, args: &RunArgs) -> Result<(), 
     output.note("stopping");
     stop.cancel();
     Ok(daemon.await?)
+}
+
+/// Sets the clock as the file says, whenever it says something else.
+async fn follow_shift(file: PathBuf, shift: Arc<AtomicI64>) {
+    loop {
+        let text = tokio::fs::read_to_string(&file).await.unwrap_or_default();
+        if let Ok(seconds) = text.trim().parse() {
+            shift.store(seconds, Ordering::Relaxed);
+        }
+        tokio::time::sleep(SHIFT_POLL).await;
+    }
 }
 
 /// Waits for SIGINT or SIGTERM.

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::exit::{Exit, Failure};
 use crate::api::{PgBouncerVersion, crds};
-use crate::cluster::FIELD_MANAGER;
+use crate::cluster::{FIELD_MANAGER, patient};
 use crate::daemon::{self, DaemonOptions};
 use crate::local::platform::{Platform, PlatformOptions};
 use crate::telemetry::Monitor;
@@ -32,15 +32,15 @@ const CATALOG: [&str; 4] = [
 pub(super) struct Standing {
     client: Client,
     kubeconfig: PathBuf,
-    daemon: Part,
+    daemon: Option<Part>,
     platform: Part,
     admin: Option<Part>,
 }
 
-/// Starts the platform with our kinds and catalog, then the daemon.
+/// Starts the platform with our kinds and catalog, then the daemon, if there is to be one.
 pub(super) async fn start(
     mut options: PlatformOptions,
-    daemon_options: DaemonOptions,
+    daemon_options: Option<DaemonOptions>,
 ) -> Result<Standing, Failure> {
     let wanted = crds::own().into_iter().chain(crds::borrowed());
     options.definitions = wanted.map(serde_json::to_value).collect::<Result<_, _>>()?;
@@ -50,7 +50,7 @@ pub(super) async fn start(
     let client = platform.client();
     catalog(&client).await?;
     let kubeconfig = platform.kubeconfig().to_path_buf();
-    let daemon_client = client.clone();
+    let daemon_client = patient(client.clone());
     Ok(Standing {
         client,
         kubeconfig,
@@ -58,8 +58,10 @@ pub(super) async fn start(
             platform.run(stop).await;
             Ok(())
         }),
-        daemon: Part::start("the daemon", |stop| async move {
-            Ok(daemon::run(daemon_client, daemon_options, stop).await?)
+        daemon: daemon_options.map(|options| {
+            Part::start("the daemon", |stop| async move {
+                Ok(daemon::run(daemon_client, options, stop).await?)
+            })
         }),
         admin: None,
     })
@@ -85,8 +87,14 @@ impl Standing {
 
     /// Waits until either of them ends by itself, and says how.
     pub(super) async fn ended(&mut self) -> anyhow::Error {
+        let daemon = async {
+            match &mut self.daemon {
+                Some(daemon) => daemon.ended().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            error = self.daemon.ended() => error,
+            error = daemon => error,
             error = self.platform.ended() => error,
             error = ended(self.admin.as_mut()) => error,
         }
@@ -95,7 +103,10 @@ impl Standing {
     /// Ends the daemon, then the platform with everything that it has started: the platform goes
     /// on until the daemon has put down what it has in hand.
     pub(super) async fn stop(self) -> anyhow::Result<()> {
-        let daemon = self.daemon.stop().await;
+        let daemon = match self.daemon {
+            Some(daemon) => daemon.stop().await,
+            None => Ok(()),
+        };
         let admin = match self.admin {
             Some(admin) => admin.stop().await,
             None => Ok(()),

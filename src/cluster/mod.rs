@@ -8,6 +8,7 @@ mod access;
 mod correlate;
 mod error;
 mod events;
+mod patience;
 mod tokens;
 
 use std::fmt::Debug;
@@ -27,6 +28,7 @@ use serde_json::Value;
 use self::correlate::Correlator;
 pub use self::error::ClusterError;
 pub use self::events::{EventKind, Reporter};
+pub use self::patience::patient;
 use crate::names::ObjectRef;
 
 /// Bound of one call. An API server that is slower than this is down for our purposes.

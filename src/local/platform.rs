@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::addresses::Addresses;
+use super::apiserver::faults::Faults;
 use super::apiserver::serve::{Listening, ServeError, ServeOptions};
 use super::apiserver::{self, ApiServer};
 use super::balancer::Balancer;
@@ -31,7 +32,7 @@ use super::runner::dirs::Dirs;
 use super::runner::node::Mounted;
 use super::runner::podlogs::NodeLogs;
 use super::runner::{Node, Pooler, PoolerError, Runner, find_pgbouncer};
-use super::store::{Store, StoreError};
+use super::store::{Room, Store, StoreError};
 use super::workload::budgets::{BudgetController, Replicas};
 use super::workload::services::{Copies, ServiceController};
 use super::workload::sets::{Set as _, SetController};
@@ -54,6 +55,10 @@ pub struct PlatformOptions {
     pub definitions: Vec<Value>,
     /// Time.
     pub clock: Clock,
+    /// What stands between the API and those who reach it through its socket, for tests and chaos.
+    pub faults: Option<Faults>,
+    /// Room on the disk of the store, which tests and chaos take away.
+    pub room: Room,
 }
 
 /// A platform cannot start.
@@ -120,6 +125,8 @@ impl PlatformOptions {
             pgbouncer: None,
             definitions: Vec::new(),
             clock: Clock::System,
+            faults: None,
+            room: Room::default(),
         }
     }
 }
@@ -136,6 +143,8 @@ impl Platform {
             pgbouncer,
             definitions,
             clock,
+            faults,
+            room,
         } = options;
         let pooler = find_pgbouncer(pgbouncer)?;
         raise_descriptor_limit();
@@ -145,7 +154,7 @@ impl Platform {
             path: path.clone(),
             source,
         };
-        let store = Store::open(&path.join("store")).map_err(in_store)?;
+        let store = Store::open_on(&path.join("store"), room).map_err(in_store)?;
         let options = apiserver::Options {
             clock: clock.clone(),
         };
@@ -154,6 +163,7 @@ impl Platform {
             listen: api_address,
             dir: path.clone(),
             kubeconfig: kubeconfig.unwrap_or_else(|| path.join("kubeconfig")),
+            faults,
         };
         let kubeconfig = serve.kubeconfig.clone();
         let listening = server.listen(&serve).await?;

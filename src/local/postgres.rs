@@ -17,6 +17,7 @@ use nix::unistd::User;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use thiserror::Error;
+use tokio::sync::Mutex;
 
 use crate::pgbouncer::login;
 use crate::pgbouncer::session::{Row, SessionError, Target};
@@ -125,7 +126,7 @@ pub enum PostgresError {
 #[derive(Debug)]
 pub struct ThrowAwayPostgres {
     // Held for its end; declared before the directory, which goes last.
-    _process: Process,
+    process: Mutex<Process>,
     address: SocketAddr,
     superuser: String,
     password: Redacted<String>,
@@ -145,7 +146,7 @@ impl ThrowAwayPostgres {
             match ready(&mut process, options, address, directory.path()).await {
                 Ok(()) => {
                     return Ok(Self {
-                        _process: process,
+                        process: Mutex::new(process),
                         address,
                         superuser: options.superuser.clone(),
                         password: options.password.clone(),
@@ -180,6 +181,25 @@ impl ThrowAwayPostgres {
         self.directory.path()
     }
 
+    /// Stops it as `pg_ctl restart` does, and starts it again at the same address after `away`.
+    /// What was committed is there again.
+    pub async fn restart(&self, away: Duration) -> Result<(), PostgresError> {
+        let mut process = self.process.lock().await;
+        let _may_have_ended = kill_process(Pid::from_child(&process.0), Signal::INT);
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        while matches!(process.0.try_wait(), Ok(None)) && Instant::now() < deadline {
+            tokio::time::sleep(START_POLL).await;
+        }
+        tokio::time::sleep(away).await;
+        let directory = self.directory.path();
+        *process = Process(spawn(directory, self.address, owner()?)?);
+        let options = PostgresOptions {
+            superuser: self.superuser.clone(),
+            ..PostgresOptions::new(self.password.expose().clone())
+        };
+        ready(&mut process, &options, self.address, directory).await
+    }
+
     /// Runs statements as the superuser and returns the rows.
     pub async fn execute(&self, database: &str, sql: &str) -> Result<Vec<Row>, SessionError> {
         let target = target(self.address, &self.superuser, &self.password);
@@ -200,6 +220,10 @@ impl Drop for Process {
     /// An immediate shutdown: the data is thrown away with it. Only the postmaster itself removes
     /// its shared memory, so it is killed as the last resort only.
     fn drop(&mut self) {
+        if !matches!(self.0.try_wait(), Ok(None)) {
+            // Its number may be somebody else's by now.
+            return;
+        }
         let _may_have_ended = kill_process(Pid::from_child(&self.0), Signal::QUIT);
         let deadline = Instant::now() + STOP_TIMEOUT;
         while matches!(self.0.try_wait(), Ok(None)) {

@@ -233,6 +233,32 @@ impl Materials {
         revision: Revision,
         trust: &TrustBundle,
     ) -> Result<Published, MaterialError> {
+        self.publish_as(owner, wanted, revision, trust, Life::Now)
+            .await
+    }
+
+    /// Publishes what was published before, to undo a change. That it has expired meanwhile, or that
+    /// a clock says it is not valid yet, is no reason to leave something else in its place; all else
+    /// is verified as ever.
+    pub async fn publish_again(
+        &self,
+        owner: &PgBouncer,
+        wanted: &Wanted,
+        revision: Revision,
+        trust: &TrustBundle,
+    ) -> Result<Published, MaterialError> {
+        self.publish_as(owner, wanted, revision, trust, Life::Once)
+            .await
+    }
+
+    async fn publish_as(
+        &self,
+        owner: &PgBouncer,
+        wanted: &Wanted,
+        revision: Revision,
+        trust: &TrustBundle,
+        life: Life,
+    ) -> Result<Published, MaterialError> {
         let from = secret::revision_ref(owner, wanted.alias, revision);
         let source =
             self.cluster
@@ -243,7 +269,11 @@ impl Materials {
                 })?;
         secret::check_owner(&source, owner, &from)?;
         let keyed = secret::read_keyed(&source, &from)?;
-        let expected = Expectation::of(&leaf_profile(wanted), self.clock.now());
+        let now = match life {
+            Life::Now => self.clock.now(),
+            Life::Once => keyed.within_life(self.clock.now()),
+        };
+        let expected = Expectation::of(&leaf_profile(wanted), now);
         let verified =
             keyed
                 .verify(trust, &expected)
@@ -353,6 +383,15 @@ impl Materials {
         found.retain(|secret| secret::is_owned_by(secret, owner));
         Ok(found)
     }
+}
+
+/// When a certificate has to be valid.
+#[derive(Clone, Copy, Debug)]
+enum Life {
+    /// Now.
+    Now,
+    /// It is enough that it was, or will be.
+    Once,
 }
 
 /// Names a Secret beside `owner`.

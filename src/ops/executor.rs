@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use kube::ResourceExt;
 use time::OffsetDateTime;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::decide::{Abort, Directive, Observed, Outcome, after_undo_failure, decide};
 use super::error::OpsError;
@@ -30,7 +30,7 @@ pub const ABORT: &str = "bouncert.dev/abort";
 /// How often a running act is interrupted to see whether somebody asks to stop.
 const ATTEND: Duration = Duration::from_millis(500);
 
-/// How long a daemon that stops takes to put pods back into service.
+/// How long a daemon that stops, or gives up an undo, takes to put pods back into service.
 const CALM: Duration = Duration::from_secs(5);
 
 /// How the executor left a request.
@@ -73,12 +73,12 @@ impl<'a> Execution<'a> {
             let now = self.operator.now();
             match decide(self.ledger.plan(), self.ledger.journal(), &observed, now) {
                 Directive::Run { step, until } => {
-                    if self.step(step, until).await? == Left::Interrupted {
+                    if self.step(step, until - now).await? == Left::Interrupted {
                         return Ok(Left::Interrupted);
                     }
                 }
                 Directive::Undo { step, until } => {
-                    if self.undo(step, until).await? == Left::Interrupted {
+                    if self.undo(step, (now, until)).await? == Left::Interrupted {
                         return Ok(Left::Interrupted);
                     }
                 }
@@ -99,13 +99,11 @@ impl<'a> Execution<'a> {
         })
     }
 
-    async fn step(&mut self, index: usize, until: OffsetDateTime) -> Result<Left, OpsError> {
+    async fn step(&mut self, index: usize, bound: time::Duration) -> Result<Left, OpsError> {
         let step = self.ledger.plan().steps[index].clone();
         self.record(index, Event::Started).await?;
         let longest = self.longest(1);
-        let bound = (until - self.operator.now())
-            .max(time::Duration::ZERO)
-            .unsigned_abs();
+        let bound = bound.max(time::Duration::ZERO).unsigned_abs();
         let bench = self.bench();
         // Boxed, as every act is: the largest is many kilobytes.
         let acting = timeout(bound.min(longest), Box::pin(bench.act(&step)));
@@ -126,17 +124,24 @@ impl<'a> Execution<'a> {
         Ok(Left::Ended)
     }
 
-    async fn undo(&mut self, index: usize, until: OffsetDateTime) -> Result<Left, OpsError> {
+    /// Undoes a step from the instant of the decision until its bound, counted by a clock that
+    /// nobody sets.
+    async fn undo(
+        &mut self,
+        index: usize,
+        (began, until): (OffsetDateTime, OffsetDateTime),
+    ) -> Result<Left, OpsError> {
+        let started = Instant::now();
         let step = self.ledger.plan().steps[index].clone();
         self.record(index, Event::UndoStarted).await?;
         let longest = self.longest(2);
+        let bound = (until - began).max(time::Duration::ZERO).unsigned_abs();
+        let bound = bound.min(longest);
         for attempt in 0.. {
-            let bound = (until - self.operator.now())
-                .max(time::Duration::ZERO)
-                .unsigned_abs();
             let bench = self.bench();
+            let left = bound.saturating_sub(started.elapsed());
             let undone = tokio::select! {
-                undone = timeout(bound.min(longest), Box::pin(bench.undo(&step))) => undone,
+                undone = timeout(left, Box::pin(bench.undo(&step))) => undone,
                 () = self.operator.stopping() => return Ok(self.interrupted(&bench).await),
             };
             let failure = match undone {
@@ -146,8 +151,10 @@ impl<'a> Execution<'a> {
             };
             tracing::warn!(ops.request = %self.at, ops.step = %step, cause = failure.cause, attempt,
                 "undo failed");
-            let now = self.operator.now();
+            let now = began + started.elapsed();
             if after_undo_failure(&step, failure.kind, until, now).is_some() {
+                // What the undo had in hand when it was given up is in service all the same.
+                self.calm(&bench).await;
                 self.record(index, Event::UndoFailed(failure)).await?;
                 return Ok(Left::Ended);
             }
@@ -161,8 +168,21 @@ impl<'a> Execution<'a> {
     /// The daemon stops in the middle of an act. Nothing is journalled; the next one goes on.
     async fn interrupted(&self, bench: &Bench<'_>) -> Left {
         tracing::info!(ops.request = %self.at, "interrupted; to be carried on by the next daemon");
-        let _in_time = timeout(CALM, Box::pin(bench.calm())).await;
+        self.calm(bench).await;
         Left::Interrupted
+    }
+
+    /// Puts every pod back into service, if that can be done in a moment.
+    async fn calm(&self, bench: &Bench<'_>) {
+        let calming = async {
+            for attempt in 0.. {
+                if Box::pin(bench.calm()).await {
+                    break;
+                }
+                sleep(backoff(attempt)).await;
+            }
+        };
+        let _in_time = timeout(CALM, calming).await;
     }
 
     /// Writes a line, then tells people what it means.

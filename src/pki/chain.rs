@@ -211,6 +211,13 @@ impl KeyedChain {
         &self.chain
     }
 
+    /// The instant nearest to `now` at which every certificate of the chain is valid.
+    pub fn within_life(&self, now: OffsetDateTime) -> OffsetDateTime {
+        self.chain.facts().iter().fold(now, |at, facts| {
+            at.min(facts.not_after).max(facts.not_before)
+        })
+    }
+
     /// The key alone, to be certified again.
     pub fn into_key(self) -> PrivateKey {
         self.key

@@ -339,3 +339,35 @@ async fn a_leaf_that_would_outlive_its_ca_is_not_issued() {
     assert!(text.contains("duration"), "names the knob: {text}");
     assert!(scene.secret("billing-server-cert-r1").await.is_none());
 }
+
+#[tokio::test]
+async fn going_back_does_not_fail_because_of_a_clock_or_an_age() {
+    let scene = Scene::new().await;
+    let wanted = scene.wanted(Alias::Server, "first");
+    let issued = scene.issue(&wanted, Revision::FIRST).await;
+    for hours in [-24, 24 * 4_000] {
+        let shift = std::sync::Arc::new(std::sync::atomic::AtomicI64::new(hours * 3_600));
+        let clock = Clock::Shifted(shift);
+        let elsewhen = Materials::new(scene.cluster.clone(), clock, "cert-manager");
+        let (owner, trust) = (&scene.owner, &issued.anchors);
+        let forward = elsewhen
+            .publish(owner, &wanted, issued.revision, trust)
+            .await;
+        assert!(
+            matches!(forward, Err(MaterialError::Unverified { .. })),
+            "{forward:?}"
+        );
+        elsewhen
+            .publish_again(owner, &wanted, issued.revision, trust)
+            .await
+            .unwrap();
+        let foreign = TrustBundle::default();
+        let untrusted = elsewhen
+            .publish_again(owner, &wanted, issued.revision, &foreign)
+            .await;
+        assert!(
+            matches!(untrusted, Err(MaterialError::Unverified { .. })),
+            "all else is verified as ever: {untrusted:?}"
+        );
+    }
+}

@@ -5,37 +5,25 @@
 //! rotate, re-issue and remove TLS. What the table says afterwards was seen by the demo itself: the
 //! clients' own ledger, PostgreSQL's rows, and handshakes with every pod.
 
-mod cast;
-mod client;
-mod load;
-mod proof;
 mod report;
 mod soak;
-mod stage;
 
-use std::collections::HashSet;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::Service;
-
-use self::cast::{DATABASE, NAMESPACE, POOLER, named};
-use self::client::{Application, Secrets, TABLE};
-use self::load::{Ledger, Load};
 use self::report::{Outcome, Report};
-use self::stage::Stage;
 use super::args::DemoArgs;
 use super::exit::{Exit, Failure};
 use super::follow;
 use super::output::{Output, Progress};
-use crate::api::common::Phase;
-use crate::api::{PgBouncer, PgBouncerOpsRequest, RequestPhase};
+use super::scene;
+use super::scene::cast::{self, named};
+use super::scene::load::{self, Ledger, Load};
+use super::scene::proof::{self, Wanted};
+use super::scene::stage::{Daemon, Stage};
+use crate::api::{PgBouncerOpsRequest, RequestPhase};
 use crate::cluster::Cluster;
-use crate::local::postgres::ThrowAwayPostgres;
 
-/// For the PgBouncer to become Ready.
-const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// For one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 /// Load before the first request and after each: what goes wrong late is seen too.
@@ -44,7 +32,7 @@ const SETTLE: Duration = Duration::from_millis(1_500);
 /// Runs the demo; fails if anything was not as it should be.
 pub(super) async fn run(output: Output, args: DemoArgs) -> Result<(), Failure> {
     let progress = output.progress();
-    let stage = Stage::start(&progress).await?;
+    let stage = Stage::start(&progress, "demo", Daemon::Within).await?;
     let played = tokio::select! {
         played = play(&stage, &progress, args.soak) => played,
         died = stage.died() => Err(died),
@@ -73,30 +61,7 @@ async fn play(
     soak: Option<Duration>,
 ) -> anyhow::Result<Report> {
     let cluster = Cluster::new(stage.client().clone());
-    let postgres = stage.postgres();
-    let table = format!("CREATE TABLE {TABLE} (id bigint PRIMARY KEY)");
-    postgres.execute(DATABASE, &table).await?;
-
-    progress.now("applying CA Secrets, Issuers, AppBinding and a PgBouncer with three replicas");
-    let backend = cast::Backend {
-        address: postgres.address(),
-        user: postgres.superuser(),
-        password: postgres.password(),
-    };
-    cast::apply(&cluster, &backend).await?;
-    until_ready(stage, progress).await?;
-
-    let application = Arc::new(Application {
-        service: service_address(&cluster).await?,
-        server_name: format!("{POOLER}.{NAMESPACE}.svc"),
-        user: postgres.superuser().to_owned(),
-        password: postgres.password().clone(),
-        database: DATABASE.to_owned(),
-        secrets: Secrets {
-            cluster: cluster.clone(),
-            at: named(format!("{POOLER}-client-cert")),
-        },
-    });
+    let application = scene::set(stage, progress).await?;
     let ledger = Arc::new(Ledger::default());
     let load = Load::start(&application, &ledger);
     progress.now(&format!("{} clients run transactions", load::CLIENTS));
@@ -108,7 +73,7 @@ async fn play(
     load.stop().await?;
 
     progress.now("comparing acknowledged commits with PostgreSQL's rows");
-    let rows = rows(postgres).await?;
+    let rows = scene::rows(stage.postgres()).await?;
     Ok(Report::new(outcomes, &ledger.tallies(), &rows))
 }
 
@@ -142,26 +107,6 @@ fn last_line(outcomes: &[Outcome], committed: usize) -> String {
     })
 }
 
-async fn until_ready(stage: &Stage, progress: &Progress) -> anyhow::Result<()> {
-    let mut phase = None;
-    let at = named(POOLER);
-    let ready = follow::until(
-        stage.client(),
-        &at,
-        READY_TIMEOUT,
-        |pooler: Option<&PgBouncer>| {
-            phase = pooler.and_then(|pooler| pooler.status.as_ref()?.phase);
-            progress.now(
-                &format!("PgBouncer {at}: {phase:?}")
-                    .replace("Some(", "")
-                    .replace(')', ""),
-            );
-            phase == Some(Phase::Ready)
-        },
-    );
-    ready.await.map(drop)
-}
-
 /// Creates one request, follows it to its end, and looks at every pod.
 async fn carry_out(
     stage: &Stage,
@@ -190,7 +135,7 @@ async fn follow_up(
     let mut complaints = Vec::new();
     let mut pods_proved = 0;
     if phase == Some(RequestPhase::Successful) {
-        let proof = proof::look(cluster, request).await?;
+        let proof = proof::look(cluster, Wanted::after(request)).await?;
         pods_proved = proof.proved;
         complaints.extend(proof.complaints);
     } else {
@@ -203,32 +148,6 @@ async fn follow_up(
         pods_proved,
         complaints,
     })
-}
-
-/// Where clients connect to.
-async fn service_address(cluster: &Cluster) -> anyhow::Result<SocketAddr> {
-    let at = named(POOLER);
-    let service: Option<Service> = cluster.get(&at).await?;
-    let spec = service.and_then(|service| service.spec).unwrap_or_default();
-    let ip = spec.cluster_ip.as_deref().map(str::parse::<IpAddr>);
-    let port = spec.ports.iter().flatten().map(|port| port.port).next();
-    match (ip, port.and_then(|port| u16::try_from(port).ok())) {
-        (Some(Ok(ip)), Some(port)) => Ok(SocketAddr::new(ip, port)),
-        _ => Err(anyhow::anyhow!("Service {at} has no address")),
-    }
-}
-
-/// The rows that are really there, asked of PostgreSQL itself.
-async fn rows(postgres: &ThrowAwayPostgres) -> anyhow::Result<HashSet<i64>> {
-    let query = format!("SELECT id FROM {TABLE}");
-    let rows = postgres.execute(DATABASE, &query).await?;
-    rows.iter()
-        .map(|row| {
-            let id = row.get("id").map(|id| id.parse());
-            id.ok_or_else(|| anyhow::anyhow!("a row of {TABLE} has no id"))?
-                .map_err(anyhow::Error::from)
-        })
-        .collect()
 }
 
 #[cfg(test)]

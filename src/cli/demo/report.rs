@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::load::Tally;
 use crate::cli::output::table;
+use crate::cli::scene::load::Tally;
 
 /// The result.
 #[derive(Debug, Serialize)]
@@ -97,13 +97,14 @@ impl Step {
     fn new(outcome: Outcome, tally: &Tally, rows: &HashSet<i64>) -> Self {
         let lost = tally.lost(rows);
         let mut complaints = outcome.complaints;
-        if tally.failed > 0 {
-            let there = tally.unseen.iter().filter(|row| rows.contains(row)).count();
-            let why = tally.failure.as_deref().unwrap_or("unknown");
+        if let Some(last) = tally.cuts.last() {
+            let unseen = tally.cuts.iter().filter_map(|cut| cut.row);
+            let there = unseen.filter(|row| rows.contains(row)).count();
+            let why = &last.why;
             complaints.push(format!(
                 "{} transactions began and were not acknowledged ({there} of them are in \
                  PostgreSQL all the same); the last one: {why}",
-                tally.failed
+                tally.cuts.len()
             ));
         }
         if lost > 0 {
@@ -121,7 +122,7 @@ impl Step {
             seconds: (outcome.took.as_secs_f64() * 10.0).round() / 10.0,
             pods_proved: outcome.pods_proved,
             transactions_committed: tally.committed.len() as u64,
-            transactions_failed: tally.failed,
+            transactions_failed: tally.cuts.len() as u64,
             transactions_lost: lost,
             connections_closed: tally.closed,
             max_wait_ms: u64::try_from(tally.longest_wait.as_millis()).unwrap_or(u64::MAX),
@@ -147,6 +148,7 @@ impl Step {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::scene::load::Cut;
 
     fn outcome() -> Outcome {
         Outcome {
@@ -180,8 +182,13 @@ mod tests {
     fn failures_and_losses_are_complaints_and_an_unseen_commit_is_looked_up() {
         let tally = Tally {
             committed: vec![21, 22],
-            failed: 2,
-            unseen: vec![23],
+            cuts: [None, Some(23)]
+                .map(|row| Cut {
+                    at: tokio::time::Instant::now(),
+                    row,
+                    why: "closed".to_owned(),
+                })
+                .to_vec(),
             ..Tally::default()
         };
         let report = Report::new(vec![outcome()], &[tally], &HashSet::from([21, 23]));

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use kube::ResourceExt;
 
-use super::cast::{self, NAMESPACE};
-use super::load::Ledger;
 use super::report::Outcome;
-use super::stage::Stage;
 use super::{SETTLE, carry_out, follow_up, last_line};
 use crate::api::PgBouncerOpsRequest;
 use crate::api::annotations::{CREATED_BY_LABEL, CREATED_BY_ROTATION};
 use crate::cli::output::Progress;
+use crate::cli::scene::cast::{self, NAMESPACE};
+use crate::cli::scene::load::Ledger;
+use crate::cli::scene::stage::Stage;
 use crate::cluster::Cluster;
 
 /// How often a request that nobody asked for is looked for.

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::cast::DATABASE;
-use super::client::{Application, Secrets, TABLE};
-use super::load::{Ledger, Load, Tally};
 use super::report::{Outcome, Report};
-use super::rows;
+use crate::cli::scene::cast::DATABASE;
+use crate::cli::scene::client::{Application, Secrets, TABLE};
+use crate::cli::scene::load::{Ledger, Load, Tally};
+use crate::cli::scene::rows;
 use crate::cluster::Cluster;
 use crate::local::apiserver::{ApiServer, Options};
 use crate::local::postgres::{PostgresOptions, ThrowAwayPostgres};
@@ -15,7 +15,7 @@ use crate::local::store::Store;
 use crate::names::ObjectRef;
 
 /// Backends of the clients, in transactions or between them.
-const BACKENDS: &str = "FROM pg_stat_activity WHERE application_name = 'demo' AND state";
+const BACKENDS: &str = "FROM pg_stat_activity WHERE application_name = 'shop' AND state";
 
 async fn postgres() -> ThrowAwayPostgres {
     let postgres = ThrowAwayPostgres::start(&PostgresOptions::new("lagoon"))
@@ -95,7 +95,7 @@ async fn a_transaction_that_is_cut_counts_as_failed_and_an_idle_connection_as_cl
         postgres.execute(DATABASE, &sql).await.unwrap();
     };
     let slow = "= 'active' AND query LIKE '%pg_sleep%'";
-    until(&ledger, |tally| tally.failed > 0, || cut(slow)).await;
+    until(&ledger, |tally| !tally.cuts.is_empty(), || cut(slow)).await;
     until(&ledger, |tally| tally.closed > 0, || cut("= 'idle'")).await;
     load.stop().await.unwrap();
     let rows = rows(&postgres).await.unwrap();

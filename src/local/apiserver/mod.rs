@@ -27,6 +27,7 @@ pub mod reviews;
 pub mod body;
 mod call;
 pub mod credentials;
+pub mod faults;
 pub mod path;
 pub mod protobuf;
 pub mod query;
@@ -70,10 +71,12 @@ use axum::Router;
 use ring::rand::SystemRandom;
 use ring::signature::EcdsaKeyPair;
 use serde_json::{Value, json};
+use tower::Layer;
 
 use crate::clock::Clock;
 use crate::local::store::{Expect, Key, Scope, Store, StoreError};
 use builtin::DEFINITIONS_GROUP;
+use faults::Faults;
 use kinds::Registry;
 
 pub use error::ApiError;
@@ -141,6 +144,11 @@ impl ApiServer {
     /// A client that reaches this server without a socket. Call it inside a tokio runtime.
     pub fn client(&self) -> kube::Client {
         kube::Client::new(self.router(), "default")
+    }
+
+    /// A client that meets `faults` on its way to this server.
+    pub fn client_through(&self, faults: &Faults) -> kube::Client {
+        kube::Client::new(faults.layer(self.router()), "default")
     }
 
     /// The store behind the server, for the parts of the platform that read everything.

@@ -20,10 +20,12 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tower::Layer;
 
 use super::ApiServer;
 use super::credentials::{Credentials, CredentialsError};
 use super::error::ApiError;
+use super::faults::{Faults, Faulty};
 use super::path::{self, Path};
 
 /// Connections at once: every `kubectl get -w` holds one, and a fleet of clients a few.
@@ -46,6 +48,8 @@ pub struct ServeOptions {
     pub dir: PathBuf,
     /// The kubeconfig to write.
     pub kubeconfig: PathBuf,
+    /// What stands in front of the server, for tests and chaos.
+    pub faults: Option<Faults>,
 }
 
 /// Why the server cannot be reached.
@@ -82,7 +86,7 @@ pub struct Listening {
     listener: TcpListener,
     address: SocketAddr,
     tls: TlsAcceptor,
-    router: Router,
+    front: Faulty<Router>,
 }
 
 impl ApiServer {
@@ -111,11 +115,13 @@ impl ApiServer {
             .router()
             .layer(middleware::from_fn_with_state(token, authenticate));
         tracing::info!(%address, kubeconfig = %options.kubeconfig.display(), "API server listens");
+        let faults = options.faults.clone().unwrap_or_else(Faults::none);
+        let front = faults.layer(router);
         Ok(Listening {
             listener,
             address,
             tls,
-            router,
+            front,
         })
     }
 }
@@ -143,10 +149,10 @@ impl Listening {
             while connections.try_join_next().is_some() {}
             match accepted {
                 Ok((socket, _)) => {
-                    let (tls, router) = (self.tls.clone(), self.router.clone());
+                    let (tls, front) = (self.tls.clone(), self.front.clone());
                     let stop = stop.clone();
                     connections.spawn(async move {
-                        connection(socket, tls, router, stop).await;
+                        connection(socket, tls, front, stop).await;
                         drop(slot);
                     });
                 }
@@ -161,7 +167,12 @@ impl Listening {
     }
 }
 
-async fn connection(socket: TcpStream, tls: TlsAcceptor, router: Router, stop: CancellationToken) {
+async fn connection(
+    socket: TcpStream,
+    tls: TlsAcceptor,
+    front: Faulty<Router>,
+    stop: CancellationToken,
+) {
     let stream = match timeout(HELLO_TIMEOUT, tls.accept(socket)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
@@ -173,7 +184,7 @@ async fn connection(socket: TcpStream, tls: TlsAcceptor, router: Router, stop: C
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(IDLE_TIMEOUT);
-    let service = TowerToHyperService::new(router);
+    let service = TowerToHyperService::new(front);
     let mut served = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
     tokio::select! {
         _ = served.as_mut() => return,

@@ -1,18 +1,16 @@
 //! The part of the store that is on disk: one redb file, every commit synced.
 
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, Permissions};
+use std::fs::{DirBuilder, OpenOptions, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::backends::InMemoryBackend;
-use redb::{
-    Database, DatabaseError, Durability, ReadableTable, StorageBackend, TableDefinition,
-    WriteTransaction,
-};
+use redb::backends::{FileBackend, InMemoryBackend};
+use redb::{Database, DatabaseError, Durability, ReadableTable, TableDefinition, WriteTransaction};
 use serde_json::Value;
 
+use super::room::{Room, Roomy};
 use super::{Change, ChangeKind, FORMAT, Key, StoreError};
 
 /// group, resource, namespace, name → JSON.
@@ -29,14 +27,20 @@ const FILE: &str = "objects.redb";
 /// redb's page cache. Reads are served from our own memory, so a small one is enough.
 const CACHE_BYTES: usize = 8 * 1024 * 1024;
 
-/// The open database.
-#[derive(Debug)]
+/// The database, which is closed after a write that failed and opened again for the next: redb takes
+/// no write after an I/O error, and a disk that was full need not stay so.
 pub(super) struct Disk {
-    database: Database,
+    database: Option<Database>,
+    reopen: Reopen,
+    /// What the objects of failed writes were before. Such a write was refused, and may be on disk
+    /// all the same; the next one puts that right.
+    doubtful: BTreeMap<Key, Option<Arc<Value>>>,
 }
 
+type Reopen = Box<dyn Fn() -> Result<Database, StoreError> + Send>;
+
 impl Disk {
-    pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
+    pub(super) fn open(dir: &Path, room: Room) -> Result<Self, StoreError> {
         let prepare = |source| StoreError::Prepare {
             path: dir.to_owned(),
             source,
@@ -48,72 +52,37 @@ impl Disk {
             .map_err(prepare)?;
         // The directory may have been there with a wider mode; it holds private keys.
         std::fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(prepare)?;
-        let database = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create(dir.join(FILE))
-            .map_err(|error| match error {
-                DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
-                    StoreError::InUse {
-                        path: dir.to_owned(),
-                    }
-                }
-                other => storage("open", other),
-            })?;
-        Self::marked(database)
+        let dir = dir.to_owned();
+        Self::from_opener(Box::new(move || open_file(&dir, &room)))
     }
 
     pub(super) fn in_memory() -> Result<Self, StoreError> {
-        Self::on(InMemoryBackend::new())
+        Self::from_opener(Box::new(|| {
+            Database::builder()
+                .create_with_backend(InMemoryBackend::new())
+                .map_err(|error| storage("open", error))
+        }))
     }
 
-    /// On any backend, for tests that make it fail.
-    pub(super) fn on(backend: impl StorageBackend) -> Result<Self, StoreError> {
-        let database = Database::builder()
-            .create_with_backend(backend)
-            .map_err(|error| storage("open", error))?;
-        Self::marked(database)
+    fn from_opener(reopen: Reopen) -> Result<Self, StoreError> {
+        Ok(Self {
+            database: Some(marked(reopen()?)?),
+            reopen,
+            doubtful: BTreeMap::new(),
+        })
     }
 
-    /// Checks the format, or marks a new database with ours.
-    fn marked(database: Database) -> Result<Self, StoreError> {
-        let disk = Self { database };
-        let transaction = disk.begin()?;
-        {
-            let mut marks = transaction
-                .open_table(MARKS)
-                .map_err(|e| storage("open", e))?;
-            let found = marks
-                .get(FORMAT_MARK)
-                .map_err(|e| storage("read", e))?
-                .map(|m| m.value());
-            match found {
-                Some(found) if found > FORMAT => {
-                    return Err(StoreError::NewerFormat {
-                        found,
-                        supported: FORMAT,
-                    });
-                }
-                Some(_) => {}
-                None => {
-                    marks
-                        .insert(FORMAT_MARK, FORMAT)
-                        .map_err(|e| storage("mark", e))?;
-                    marks
-                        .insert(REVISION_MARK, 1)
-                        .map_err(|e| storage("mark", e))?;
-                }
-            }
-            transaction
-                .open_table(OBJECTS)
-                .map_err(|e| storage("open", e))?;
-        }
-        transaction.commit().map_err(|e| storage("mark", e))?;
-        Ok(disk)
+    fn database(&mut self) -> Result<&Database, StoreError> {
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => (self.reopen)()?,
+        };
+        Ok(self.database.insert(database))
     }
 
     /// Everything that is stored, and the newest revision.
-    pub(super) fn load(&self) -> Result<(BTreeMap<Key, Arc<Value>>, u64), StoreError> {
-        let transaction = self.begin()?;
+    pub(super) fn load(&mut self) -> Result<(BTreeMap<Key, Arc<Value>>, u64), StoreError> {
+        let transaction = begin(self.database()?)?;
         let marks = transaction
             .open_table(MARKS)
             .map_err(|e| storage("read", e))?;
@@ -149,38 +118,133 @@ impl Disk {
         let Some(last) = changes.last() else {
             return Ok(());
         };
-        let transaction = self.begin()?;
-        write(&transaction, changes, last.revision).map_err(|e| storage("write to", e))?;
+        let written = self.write(changes, last.revision);
+        if written.is_ok() {
+            self.doubtful.clear();
+        } else {
+            self.database = None;
+            for change in changes {
+                let before = || change.before.clone();
+                self.doubtful
+                    .entry(change.key.clone())
+                    .or_insert_with(before);
+            }
+        }
+        written
+    }
+
+    fn write(&mut self, changes: &[Change], revision: u64) -> Result<(), StoreError> {
+        let transaction = begin(self.database()?)?;
+        write(&transaction, &self.doubtful, changes, revision)
+            .map_err(|e| storage("write to", e))?;
         transaction.commit().map_err(|e| storage("write to", e))
     }
 
     /// Marks the database as written by another format, for tests.
     #[cfg(test)]
-    pub(super) fn mark_format(&mut self, format: u64) -> Result<(), redb::Error> {
-        let transaction = self.database.begin_write()?;
+    pub(super) fn mark_format(&mut self, format: u64) -> Result<(), Box<dyn std::error::Error>> {
+        let transaction = self.database()?.begin_write()?;
         transaction.open_table(MARKS)?.insert(FORMAT_MARK, format)?;
         Ok(transaction.commit()?)
     }
+}
 
-    fn begin(&self) -> Result<WriteTransaction, StoreError> {
-        let mut transaction = self
-            .database
-            .begin_write()
-            .map_err(|e| storage("write to", e))?;
-        // An acknowledged write is on disk.
-        transaction
-            .set_durability(Durability::Immediate)
-            .map_err(|e| storage("write to", e))?;
-        Ok(transaction)
+impl std::fmt::Debug for Disk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Disk {{ open: {} }}", self.database.is_some())
     }
+}
+
+fn open_file(dir: &Path, room: &Room) -> Result<Database, StoreError> {
+    let path = dir.join(FILE);
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(|source| StoreError::Prepare {
+            path: path.clone(),
+            source,
+        })?;
+    let opened = FileBackend::new(file).map(|file| Roomy {
+        file,
+        room: room.clone(),
+    });
+    opened
+        .and_then(|backend| {
+            Database::builder()
+                .set_cache_size(CACHE_BYTES)
+                .create_with_backend(backend)
+        })
+        .map_err(|error| match error {
+            DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
+                StoreError::InUse {
+                    path: dir.to_owned(),
+                }
+            }
+            other => storage("open", other),
+        })
+}
+
+/// Checks the format, or marks a new database with ours.
+fn marked(database: Database) -> Result<Database, StoreError> {
+    let transaction = begin(&database)?;
+    {
+        let mut marks = transaction
+            .open_table(MARKS)
+            .map_err(|e| storage("open", e))?;
+        let found = marks
+            .get(FORMAT_MARK)
+            .map_err(|e| storage("read", e))?
+            .map(|m| m.value());
+        match found {
+            Some(found) if found > FORMAT => {
+                return Err(StoreError::NewerFormat {
+                    found,
+                    supported: FORMAT,
+                });
+            }
+            Some(_) => {}
+            None => {
+                marks
+                    .insert(FORMAT_MARK, FORMAT)
+                    .map_err(|e| storage("mark", e))?;
+                marks
+                    .insert(REVISION_MARK, 1)
+                    .map_err(|e| storage("mark", e))?;
+            }
+        }
+        transaction
+            .open_table(OBJECTS)
+            .map_err(|e| storage("open", e))?;
+    }
+    transaction.commit().map_err(|e| storage("mark", e))?;
+    Ok(database)
+}
+
+fn begin(database: &Database) -> Result<WriteTransaction, StoreError> {
+    let mut transaction = database.begin_write().map_err(|e| storage("write to", e))?;
+    // An acknowledged write is on disk.
+    transaction
+        .set_durability(Durability::Immediate)
+        .map_err(|e| storage("write to", e))?;
+    Ok(transaction)
 }
 
 fn write(
     transaction: &WriteTransaction,
+    doubtful: &BTreeMap<Key, Option<Arc<Value>>>,
     changes: &[Change],
     revision: u64,
 ) -> Result<(), redb::Error> {
     let mut objects = transaction.open_table(OBJECTS)?;
+    for (key, before) in doubtful {
+        match before {
+            Some(object) => drop(objects.insert(path(key), object.to_string().as_bytes())?),
+            None => drop(objects.remove(path(key))?),
+        }
+    }
     for change in changes {
         if change.kind == ChangeKind::Deleted {
             objects.remove(path(&change.key))?;

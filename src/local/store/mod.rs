@@ -21,6 +21,7 @@ mod disk;
 mod error;
 mod history;
 mod queue;
+mod room;
 #[cfg(test)]
 mod tests;
 
@@ -36,6 +37,7 @@ pub use error::StoreError;
 use history::History;
 pub use history::{Change, ChangeKind, Subscription};
 use queue::Queue;
+pub use room::Room;
 
 /// Version of the layout this program writes.
 pub const FORMAT: u64 = 1;
@@ -116,7 +118,12 @@ struct Shown {
 impl Store {
     /// Opens the store in `dir`, which is created with mode 0700 where it does not exist.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        Self::load(Disk::open(dir)?)
+        Self::open_on(dir, Room::default())
+    }
+
+    /// Opens the store in `dir` on a disk that may run full.
+    pub fn open_on(dir: &Path, room: Room) -> Result<Self, StoreError> {
+        Self::load(Disk::open(dir, room)?)
     }
 
     /// A store that is forgotten with the process, for tests.
@@ -124,7 +131,7 @@ impl Store {
         Self::load(Disk::in_memory()?)
     }
 
-    fn load(disk: Disk) -> Result<Self, StoreError> {
+    fn load(mut disk: Disk) -> Result<Self, StoreError> {
         let (objects, revision) = disk.load()?;
         let shown = Shown {
             objects,

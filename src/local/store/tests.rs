@@ -118,7 +118,7 @@ fn a_list_holds_its_collection_only() {
 #[test]
 fn a_directory_of_a_newer_program_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
-    Disk::open(dir.path())
+    Disk::open(dir.path(), Room::default())
         .unwrap()
         .mark_format(FORMAT + 4)
         .unwrap();
@@ -257,53 +257,37 @@ fn of_writers_with_one_belief_one_wins() {
     assert_eq!(wins, 1);
 }
 
-/// A disk that stops taking writes.
-#[derive(Debug, Default)]
-struct Failing {
-    backend: redb::backends::InMemoryBackend,
-    broken: Arc<std::sync::atomic::AtomicBool>,
-}
-
-impl redb::StorageBackend for Failing {
-    fn len(&self) -> Result<u64, std::io::Error> {
-        self.backend.len()
-    }
-    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), std::io::Error> {
-        self.backend.read(offset, out)
-    }
-    fn set_len(&self, len: u64) -> Result<(), std::io::Error> {
-        self.backend.set_len(len)
-    }
-    fn sync_data(&self) -> Result<(), std::io::Error> {
-        if self.broken.load(std::sync::atomic::Ordering::SeqCst) {
-            return Err(std::io::Error::other("no space left"));
-        }
-        self.backend.sync_data()
-    }
-    fn write(&self, offset: u64, data: &[u8]) -> Result<(), std::io::Error> {
-        self.backend.write(offset, data)
-    }
-}
-
 #[test]
-fn a_write_that_is_not_on_disk_is_neither_acknowledged_nor_shown() {
-    let failing = Failing::default();
-    let broken = Arc::clone(&failing.broken);
-    let store = Store::load(Disk::on(failing).unwrap()).unwrap();
-    store
+fn a_disk_that_was_full_takes_writes_again_and_keeps_none_that_was_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let room = Room::default();
+    let store = Store::open_on(dir.path(), room.clone()).unwrap();
+    let kept = store
         .put(&key("a"), object("kept"), Expect::Absent)
         .unwrap();
-    broken.store(true, std::sync::atomic::Ordering::SeqCst);
-    let failed = store.put(&key("b"), object("lost"), Expect::Absent);
-    assert!(
-        matches!(failed, Err(StoreError::Storage { .. })),
-        "{failed:?}"
-    );
+    room.fill();
+    for _ in 0..2 {
+        let refused = store.put(&key("b"), object("lost"), Expect::Absent);
+        assert!(
+            matches!(refused, Err(StoreError::Storage { .. })),
+            "not a conflict: {refused:?}"
+        );
+        let before = Expect::Revision(revision_of(&kept));
+        let refused = store.put(&key("a"), object("lost"), before);
+        assert!(
+            matches!(refused, Err(StoreError::Storage { .. })),
+            "{refused:?}"
+        );
+    }
     assert!(store.get(&key("b")).is_none());
     assert_eq!(store.get(&key("a")).unwrap()["note"], "kept");
-    let again = store.put(&key("b"), object("lost"), Expect::Absent);
-    assert!(
-        matches!(again, Err(StoreError::Storage { .. })),
-        "not a conflict: {again:?}"
-    );
+    room.free();
+    store
+        .put(&key("c"), object("after"), Expect::Absent)
+        .unwrap();
+    drop(store);
+    let again = Store::open(dir.path()).unwrap();
+    assert_eq!(again.get(&key("a")).unwrap()["note"], "kept");
+    assert!(again.get(&key("b")).is_none());
+    assert_eq!(again.get(&key("c")).unwrap()["note"], "after");
 }

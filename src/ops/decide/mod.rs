@@ -11,7 +11,13 @@
 //! looked.
 
 #[cfg(test)]
+mod carry;
+#[cfg(test)]
+mod invariants;
+#[cfg(test)]
 mod model;
+#[cfg(test)]
+mod random;
 #[cfg(test)]
 mod reload_model;
 #[cfg(test)]
@@ -25,6 +31,9 @@ use crate::retry::backoff;
 
 /// How many step timeouts an undo, or a step after the point of no return, may keep trying.
 const PERSISTENCE: i32 = 2;
+/// Least number of tries of a step after the point of no return while its trouble is passing: a clock
+/// that is set forward uses up any time at once.
+pub(super) const FINAL_TRIES: u32 = 5;
 
 /// What is seen in the cluster besides the journal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -95,12 +104,11 @@ pub fn decide(
         return unwind(plan, &records, now);
     }
     for (step, record) in records.iter().enumerate() {
-        let bound = if plan.steps[step].is_final() {
-            PERSISTENCE
+        let until = if plan.steps[step].is_final() {
+            persistent_deadline(plan, record.started_at, now)
         } else {
-            1
+            deadline(plan, record.started_at, 1, now)
         };
-        let until = deadline(plan, record.started_at, bound, now);
         match record.state {
             State::Succeeded => {}
             State::Pending | State::Running => return Directive::Run { step, until },
@@ -168,20 +176,23 @@ fn after_failure(plan: &Plan, step: usize, record: &Record, now: OffsetDateTime)
         .as_ref()
         .is_some_and(|failure| failure.kind == FailureKind::Transient);
     let again = if plan.steps[step].is_final() {
-        // Nobody gains anything from giving up early here.
-        deadline(plan, record.started_at, PERSISTENCE, now) > now
+        // Nobody gains anything from giving up early here, and time in which nobody tried (the
+        // daemon was away, the clock was set) says nothing.
+        let tried_last = record.changed_at.unwrap_or(now);
+        deadline(plan, record.started_at, PERSISTENCE, tried_last) > tried_last
+            || (passing && record.failures < FINAL_TRIES)
     } else {
         passing && record.failures <= plan.settings.max_retries
     };
     if again {
-        let failed_at = record.changed_at.unwrap_or(now);
-        let again_at = failed_at + backoff(record.failures.saturating_sub(1));
-        // A clock that was set back must not turn the pause into an hour.
-        let longest = now + backoff(record.failures.saturating_sub(1));
+        let pause = backoff(record.failures.saturating_sub(1));
+        // A failure in the future (the clock was set back) must not turn the pause into an hour.
+        let failed_at = record.changed_at.filter(|at| *at <= now);
+        let again_at = failed_at.map_or(now, |at| at + pause);
         return if again_at <= now {
             AfterFailure::Retry
         } else {
-            AfterFailure::Pause(again_at.min(longest))
+            AfterFailure::Pause(again_at)
         };
     }
     match &plan.steps[step] {
@@ -213,13 +224,24 @@ fn unwind(plan: &Plan, records: &[Record], now: OffsetDateTime) -> Directive {
             State::Running | State::Succeeded | State::Failed | State::Undoing => {
                 let owed = |at: usize| plan.steps[step].is_owed_after(&plan.steps[at]);
                 if stuck.is_none_or(owed) {
-                    let until = deadline(plan, record.undo_started_at, PERSISTENCE, now);
+                    let until = persistent_deadline(plan, record.undo_started_at, now);
                     return Directive::Undo { step, until };
                 }
             }
         }
     }
     stuck.map_or(Directive::Finish(Outcome::Failed), Directive::Stuck)
+}
+
+/// The deadline of what must not be given up without having been tried: after a daemon that was away
+/// for long, or a clock that was set forward, there is still the time for one more try.
+fn persistent_deadline(
+    plan: &Plan,
+    since: Option<OffsetDateTime>,
+    now: OffsetDateTime,
+) -> OffsetDateTime {
+    let one_more = deadline(plan, None, 1, now);
+    deadline(plan, since, PERSISTENCE, now).max(one_more)
 }
 
 /// When a step that began at `since` (`None`: now) has used up `times` step timeouts. A clock that

@@ -1,15 +1,17 @@
-//! A world small enough to break in every place: one PgBouncer, its pods, its material, and an
-//! executor that carries out directives on it as the real one does. Every outside effect goes
-//! through [`World::effect`], where a fault may be planted, and checks the invariants afterwards.
+//! A world small enough to break in every place: one PgBouncer, its pods and its material, and what
+//! each step does to them. Every outside effect goes through [`Run::effect`] (`carry.rs`), where a
+//! fault may strike, and where the invariants are checked afterwards (`invariants.rs`).
+//!
+//! A new step is one arm in [`Run::act`] and one in [`Run::undo_act`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use time::OffsetDateTime;
 use time::macros::datetime;
-use time::{Duration, OffsetDateTime};
 
-use super::{Abort, Directive, Observed, Outcome, after_undo_failure, decide};
+use super::random::{Chance, Late};
 use crate::names::Alias;
-use crate::ops::journal::{Entry, Event, Failure, FailureKind, Journal, Note, State};
+use crate::ops::journal::{FailureKind, Journal};
 use crate::ops::plan::{Plan, Step, Way};
 use crate::ops::request::Change;
 
@@ -29,6 +31,10 @@ pub(super) struct Pod {
     pub(super) marked: Option<Side>,
     /// Paused for a reload: clients stay, and wait.
     pub(super) paused: bool,
+    /// Whether a client is in a transaction on it.
+    pub(super) in_flight: bool,
+    /// What it was last seen serving, and in which generation.
+    pub(super) seen: Option<(Side, u32)>,
     /// Told apart from its predecessor by a restart only.
     pub(super) generation: u32,
 }
@@ -40,6 +46,8 @@ pub(super) enum Fault {
     Transient,
     /// The effect does not happen, and never will.
     Permanent,
+    /// The effect does not happen, and nobody answers until the bound of the step has passed.
+    Silence,
     /// The effect happens, and the daemon dies before it can tell.
     CrashAfter,
     /// The daemon dies first.
@@ -50,6 +58,8 @@ pub(super) enum Fault {
 pub(super) struct World {
     pub(super) paused: bool,
     pub(super) issued: Vec<Alias>,
+    /// Whose new material somebody has verified who did not make it.
+    pub(super) verified: BTreeSet<Alias>,
     pub(super) trusts_both: bool,
     pub(super) client: Side,
     pub(super) server: Side,
@@ -59,6 +69,34 @@ pub(super) struct World {
     pub(super) replicas: u32,
     pub(super) pods: BTreeMap<String, Pod>,
 }
+
+/// A mistake built into the executor, to see that the checker notices: one for each invariant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mistake {
+    /// I1: material is published that nobody has read.
+    IssuesUnread,
+    /// I2: the pause stays.
+    KeepsPause,
+    /// I3: a second pod goes out of service along with the first.
+    DrainsTwo,
+    /// I4: a pod is replaced in the middle of a transaction.
+    Cuts,
+    /// I5: the former material goes with the switch.
+    RetiresEarly,
+    /// I6: the former anchor goes with the switch.
+    DropsAnchor,
+    /// I7: a message quotes the key.
+    TellsKey,
+    /// I8: issuing again makes another revision.
+    IssuesTwice,
+    /// I9: nobody looks at the pods.
+    ProvesBlindly,
+    /// I10: a daemon that has been replaced may write.
+    HearsDeposed,
+}
+
+/// What stands in for the octets of a private key.
+pub(super) const KEY: &str = "-----BEGIN PRIVATE KEY-----";
 
 /// Why an act stopped.
 pub(super) enum Stop {
@@ -80,6 +118,16 @@ pub(super) struct Run {
     /// By number of journal lines: die before, or right after, that line is written.
     pub(super) cut_at: Option<usize>,
     pub(super) effects: usize,
+    pub(super) chance: Option<Chance>,
+    pub(super) mistake: Option<Mistake>,
+    /// What a daemon that has been replaced still has in hand.
+    pub(super) late: Option<Late>,
+    /// The daemon's number, and that of the one whose write was the last.
+    pub(super) daemon: u32,
+    pub(super) last_writer: u32,
+    /// Lines of the journal as the daemon believes it to be.
+    pub(super) held: usize,
+    pub(super) violations: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,11 +145,14 @@ impl World {
             serving: true,
             quiesced: false,
             paused: false,
+            in_flight: true,
+            seen: None,
             generation: 0,
         };
         Self {
             paused: false,
             issued: Vec::new(),
+            verified: BTreeSet::new(),
             trusts_both: false,
             client: Side::Former,
             server: Side::Former,
@@ -116,36 +167,23 @@ impl World {
                 .collect(),
         }
     }
+}
 
-    /// Invariants that hold after every effect.
-    fn check(&self, plan: &Plan) {
-        let serving = self
-            .pods
-            .values()
-            .filter(|p| p.serving && !p.quiesced)
-            .count();
-        let least = usize::try_from(plan.replicas.max(2)).unwrap() - 1;
-        assert!(serving >= least, "I3: {serving} pods serve, {self:?}");
-        let issues = |alias| plan.issue.iter().any(|i| i.alias == alias);
-        let published = self.server == Side::Target && issues(Alias::Server);
-        let handed = self.client == Side::Target && issues(Alias::Client);
-        assert!(
-            !published || self.issued.contains(&Alias::Server),
-            "I5: {self:?}"
-        );
-        assert!(
-            !handed || self.issued.contains(&Alias::Client),
-            "I5: {self:?}"
-        );
-        if handed && plan.published.contains_key(&Alias::Client) {
-            let trusted = self
-                .pods
-                .values()
-                .all(|p| !p.serving || p.side == Side::Target);
-            assert!(
-                trusted,
-                "a client with new material meets an old pod: {self:?}"
-            );
+impl World {
+    pub(super) fn put_back(&mut self, name: &str) {
+        if let Some(pod) = self.pods.get_mut(name) {
+            pod.quiesced = false;
+            pod.paused = false;
+            pod.serving = true;
+            pod.in_flight = true;
+        }
+    }
+
+    /// Every pod that is there goes back into service.
+    pub(super) fn calm(&mut self) {
+        let names: Vec<String> = self.pods.keys().cloned().collect();
+        for name in names {
+            self.put_back(&name);
         }
     }
 }
@@ -162,157 +200,75 @@ impl Run {
             faults: BTreeMap::new(),
             cut_at: None,
             effects: 0,
+            chance: None,
+            mistake: None,
+            late: None,
+            daemon: 0,
+            last_writer: 0,
+            held: 0,
+            violations: Vec::new(),
         }
     }
 
-    /// Runs to the end, starting again after every crash.
-    pub(super) fn finish(&mut self) -> End {
-        for _ in 0..10_000 {
-            let observed = Observed {
-                abort: self
-                    .abort_after_events
-                    .filter(|n| self.journal.entries().len() >= *n)
-                    .map(|_| Abort::Asked),
-            };
-            let directive = decide(&self.plan, &self.journal, &observed, self.now);
-            self.now += Duration::milliseconds(10);
-            let end = match directive {
-                Directive::Run { step, .. } => {
-                    self.run(step);
-                    continue;
-                }
-                Directive::Undo { step, until } => {
-                    self.undo(step, until);
-                    continue;
-                }
-                Directive::Wait { until, .. } => {
-                    assert!(until > self.now - Duration::milliseconds(20));
-                    self.now = self.now.max(until);
-                    continue;
-                }
-                Directive::Finish(Outcome::Successful) => End::Successful,
-                Directive::Finish(Outcome::Failed) => End::Failed,
-                Directive::Stuck(step) => End::Stuck(step),
-            };
-            return end;
-        }
-        panic!("no end in sight: {:?}", self.journal);
+    pub(super) fn errs(&self, mistake: Mistake) -> bool {
+        self.mistake == Some(mistake)
     }
 
-    fn run(&mut self, step: usize) {
-        if !self.write(step, Event::Started) {
-            return;
-        }
-        let mut done = self.act(step);
-        if self.twice && done.is_ok() {
-            done = self.act(step);
-        }
-        let event = match done {
-            Ok(()) => Event::Succeeded(Note::default()),
-            Err(Stop::Trouble(kind)) => Event::Failed(failure(kind)),
-            Err(Stop::Crash) => return,
-        };
-        self.write(step, event);
-    }
-
-    fn undo(&mut self, step: usize, until: OffsetDateTime) {
-        if !self.write(step, Event::UndoStarted) {
-            return;
-        }
-        let mut done = self.undo_act(step);
-        if self.twice && done.is_ok() {
-            done = self.undo_act(step);
-        }
-        let event = match done {
-            Ok(()) => Event::Undone,
-            Err(Stop::Trouble(kind)) => {
-                match after_undo_failure(&self.plan.steps[step], kind, until, self.now) {
-                    None => return,
-                    Some(kind) => Event::UndoFailed(failure(kind)),
-                }
-            }
-            Err(Stop::Crash) => return,
-        };
-        self.write(step, event);
-    }
-
-    /// Writes a line; `false` if the daemon dies at it. Half of the cuts lose the line.
-    fn write(&mut self, step: usize, event: Event) -> bool {
-        let n = self.journal.entries().len();
-        let cut = self.cut_at == Some(n);
-        if cut {
-            self.cut_at = None;
-            if n.is_multiple_of(2) {
-                return false;
-            }
-        }
-        let at = self.now;
-        self.journal.record(Entry { at, step, event }).unwrap();
-        !cut
-    }
-
-    pub(super) fn effect(&mut self, change: impl FnOnce(&mut World)) -> Result<(), Stop> {
-        let n = self.effects;
-        self.effects += 1;
-        match self.faults.get(&n) {
-            Some(Fault::Transient) => return Err(Stop::Trouble(FailureKind::Transient)),
-            Some(Fault::Permanent) => return Err(Stop::Trouble(FailureKind::Permanent)),
-            Some(Fault::CrashBefore) => return Err(Stop::Crash),
-            Some(Fault::CrashAfter) | None => {}
-        }
-        change(&mut self.world);
-        self.world.check(&self.plan);
-        match self.faults.get(&n) {
-            Some(Fault::CrashAfter) => Err(Stop::Crash),
-            _ => Ok(()),
-        }
-    }
-
-    fn act(&mut self, step: usize) -> Result<(), Stop> {
+    pub(super) fn act(&mut self, step: usize) -> Result<(), Stop> {
         let removes = matches!(self.plan.change, Change::Remove { .. });
         match self.plan.steps[step].clone() {
             Step::Pause => self.effect(|w| w.paused = true),
-            Step::Issue(alias) if self.world.issued.contains(&alias) => Ok(()),
-            Step::Issue(alias) => self.effect(|w| w.issued.push(alias)),
+            Step::Issue(alias)
+                if self.world.issued.contains(&alias) && !self.errs(Mistake::IssuesTwice) =>
+            {
+                Ok(())
+            }
+            Step::Issue(alias) => {
+                let read = !self.errs(Mistake::IssuesUnread);
+                self.effect(|w| {
+                    w.issued.push(alias);
+                    if read {
+                        w.verified.insert(alias);
+                    }
+                })
+            }
             Step::Stage => self.effect(|w| w.trusts_both = true),
             Step::HandOut => self.effect(|w| w.client = Side::Target),
             Step::Switch => {
-                self.effect(|w| w.server = Side::Target)?;
+                let retires = self.errs(Mistake::RetiresEarly);
+                let drops = self.errs(Mistake::DropsAnchor);
+                self.effect(|w| {
+                    w.server = Side::Target;
+                    w.retired |= retires;
+                    w.trusts_both &= !drops;
+                })?;
                 self.effect(|w| w.template = Side::Target)
             }
             Step::Surge => self.surge(),
             Step::Roll(pod) => self.roll(&pod),
             Step::Reload(pod) => self.reload(&pod),
             Step::Unsurge => self.unsurge(),
-            Step::Prove => {
-                let side = self.wanted();
-                let proved = self
-                    .world
-                    .pods
-                    .values()
-                    .all(|p| p.side == side && p.serving);
-                assert!(proved, "I9: {:?}", self.world);
-                self.effect(|_| ())
-            }
+            Step::Prove => self.prove(),
             Step::Commit => self.effect(|w| w.spec = Side::Target),
             Step::Retire => self.effect(|w| w.retired = removes || w.retired),
-            Step::Resume => self.effect(|w| w.paused = false),
+            Step::Resume => {
+                let stays = self.errs(Mistake::KeepsPause);
+                self.effect(|w| w.paused = stays)
+            }
         }
     }
 
-    fn undo_act(&mut self, step: usize) -> Result<(), Stop> {
+    pub(super) fn undo_act(&mut self, step: usize) -> Result<(), Stop> {
         match self.plan.steps[step].clone() {
             Step::Pause => self.effect(|w| w.paused = false),
-            Step::Issue(alias) => self.effect(|w| w.issued.retain(|issued| *issued != alias)),
+            Step::Issue(alias) => self.effect(|w| {
+                w.issued.retain(|issued| *issued != alias);
+                w.verified.remove(&alias);
+            }),
             Step::Stage => self.effect(|w| w.trusts_both = false),
             Step::HandOut => self.effect(|w| w.client = Side::Former),
             Step::Switch => self.converge_back(),
-            Step::Roll(pod) => self.effect(|w| {
-                if let Some(pod) = w.pods.get_mut(&pod) {
-                    pod.quiesced = false;
-                    pod.serving = true;
-                }
-            }),
+            Step::Roll(pod) => self.effect(|w| w.put_back(&pod)),
             Step::Reload(pod) => self.unreload(&pod),
             Step::Surge if self.plan.change == Change::Restart => self.unsurge(),
             Step::Surge | Step::Unsurge | Step::Prove | Step::Retire | Step::Resume => Ok(()),
@@ -320,7 +276,23 @@ impl Run {
         }
     }
 
-    fn wanted(&self) -> Side {
+    fn prove(&mut self) -> Result<(), Stop> {
+        let side = self.wanted();
+        let serves = |pod: &Pod| pod.side == side && pod.serving;
+        if self.errs(Mistake::ProvesBlindly) {
+            return self.effect(|_| ());
+        }
+        if !self.world.pods.values().all(serves) {
+            return Err(Stop::Trouble(FailureKind::Permanent));
+        }
+        self.effect(|w| {
+            for pod in w.pods.values_mut() {
+                pod.seen = Some((pod.side, pod.generation));
+            }
+        })
+    }
+
+    pub(super) fn wanted(&self) -> Side {
         if matches!(self.plan.change, Change::Restart | Change::NoOp) {
             Side::Former
         } else {
@@ -339,6 +311,8 @@ impl Run {
             serving: true,
             quiesced: false,
             paused: false,
+            in_flight: true,
+            seen: None,
             generation: 0,
         };
         self.effect(|w| {
@@ -351,6 +325,7 @@ impl Run {
         let (name, replicas) = (self.plan.surge_pod(), self.plan.replicas);
         if self.world.pods.contains_key(&name) {
             self.drain(&name)?;
+            self.check_cut(&name);
         }
         self.effect(|w| {
             w.replicas = replicas;
@@ -359,8 +334,20 @@ impl Run {
     }
 
     fn drain(&mut self, name: &str) -> Result<(), Stop> {
-        self.effect(|w| w.pods.get_mut(name).unwrap().serving = false)?;
-        self.effect(|w| w.pods.get_mut(name).unwrap().quiesced = true)
+        let others = self.errs(Mistake::DrainsTwo);
+        self.effect(|w| {
+            for (other, pod) in &mut w.pods {
+                pod.serving &= other != name && !others;
+            }
+        })?;
+        if self.errs(Mistake::Cuts) {
+            return Ok(());
+        }
+        self.effect(|w| {
+            let pod = w.pods.get_mut(name).unwrap();
+            pod.quiesced = true;
+            pod.in_flight = false;
+        })
     }
 
     fn roll(&mut self, name: &str) -> Result<(), Stop> {
@@ -375,6 +362,7 @@ impl Run {
 
     pub(super) fn replace(&mut self, name: &str) -> Result<(), Stop> {
         self.drain(name)?;
+        self.check_cut(name);
         let side = self.world.template;
         self.effect(|w| {
             let pod = w.pods.get_mut(name).unwrap();
@@ -384,6 +372,8 @@ impl Run {
                 serving: true,
                 quiesced: false,
                 paused: false,
+                in_flight: true,
+                seen: None,
                 generation: pod.generation + 1,
             };
         })
@@ -423,44 +413,5 @@ impl Run {
             self.unsurge()?;
         }
         Ok(())
-    }
-
-    /// What an ended run must look like.
-    pub(super) fn check_end(&self, end: End) {
-        let world = &self.world;
-        let unserved = world
-            .pods
-            .values()
-            .any(|p| p.quiesced || p.paused || !p.serving);
-        assert!(!world.paused && !unserved, "I2 after {end:?}: {world:?}");
-        match end {
-            End::Failed => {
-                let mut before = World::new(&self.plan);
-                for (name, pod) in &mut before.pods {
-                    pod.generation = world.pods[name].generation;
-                }
-                assert_eq!(*world, before, "a failed request leaves nothing");
-            }
-            End::Successful => {
-                let side = self.wanted();
-                let proved = world.pods.values().all(|pod| pod.side == side);
-                assert!(proved, "I9: {world:?}");
-                assert_eq!(world.pods.len(), self.plan.pods.len(), "{world:?}");
-            }
-            End::Stuck(step) => {
-                let state = self.journal.of(step).state;
-                assert!(
-                    matches!(state, State::UndoFailed | State::Failed),
-                    "{state:?}"
-                );
-            }
-        }
-    }
-}
-
-fn failure(kind: FailureKind) -> Failure {
-    Failure {
-        kind,
-        cause: "planted".to_owned(),
     }
 }

@@ -54,11 +54,7 @@ impl Run {
             self.take_up(name, Side::Former)?;
         }
         if !self.world.pods[name].serving {
-            self.effect(|w| {
-                let pod = w.pods.get_mut(name).unwrap();
-                pod.serving = true;
-                pod.quiesced = false;
-            })?;
+            self.effect(|w| w.put_back(name))?;
         }
         Ok(())
     }

@@ -1,44 +1,13 @@
 //! The battery: every kind of request, broken in every place.
 
-use proptest::prelude::*;
-use serde_json::{Value, json};
+use serde_json::json;
 use time::Duration;
 
-use super::model::{End, Fault, Run};
+use super::model::{End, Fault, Mistake, Run};
+use super::random::{plans, run_of, seeds};
 use super::*;
-use crate::ops::journal::{Entry, Event, Failure};
-use crate::ops::plan::tests::{issuer, plan, present, reload_plan};
-use crate::ops::request::Strategy;
-
-/// Every kind of request, on three replicas and on one.
-fn plans() -> Vec<Plan> {
-    let off = json!({ "sslMode": "disable" });
-    let asked = [
-        (off, issuer()),
-        (present(), issuer()),
-        (present(), json!({ "rotateCertificates": true })),
-        (
-            present(),
-            json!({ "certificates": [{ "alias": "client" }] }),
-        ),
-        (present(), json!({ "sslMode": "require" })),
-        (present(), json!({ "remove": true })),
-        (present(), Value::Null),
-    ];
-    let restarts = asked
-        .iter()
-        .flat_map(|(before, asked)| [1, 3].map(|replicas| plan(before, asked, replicas)));
-    let reloads = asked[1..5].iter().flat_map(|(before, asked)| {
-        [
-            (1, Strategy::Reload),
-            (3, Strategy::Reload),
-            (1, Strategy::Auto),
-            (3, Strategy::Auto),
-        ]
-        .map(|(replicas, strategy)| reload_plan(before, asked, replicas, strategy))
-    });
-    restarts.chain(reloads).collect()
-}
+use crate::ops::journal::{Entry, Event, Failure, Note};
+use crate::ops::plan::tests::{issuer, plan, present};
 
 /// Effects and journal lines of an undisturbed run.
 fn size(plan: &Plan) -> (usize, usize) {
@@ -244,34 +213,124 @@ fn a_step_that_was_running_keeps_its_deadline_over_a_crash() {
 }
 
 #[test]
+fn a_clock_that_was_set_back_does_not_lengthen_a_pause() {
+    let plan = plan(&present(), &issuer(), 3);
+    let failed_at = time::macros::datetime!(2031-05-06 07:08 UTC);
+    let mut journal = Journal::default();
+    let trouble = Failure {
+        kind: FailureKind::Transient,
+        cause: "a storm".to_owned(),
+    };
+    for event in [Event::Started, Event::Failed(trouble)] {
+        let (at, step) = (failed_at, 0);
+        journal.record(Entry { at, step, event }).unwrap();
+    }
+    let earlier = failed_at - Duration::hours(1);
+    let directive = decide(&plan, &journal, &Observed::default(), earlier);
+    assert!(
+        matches!(directive, Directive::Run { step: 0, .. }),
+        "{directive:?}"
+    );
+}
+
+#[test]
+fn who_was_away_for_an_hour_still_tries_before_giving_up() {
+    let plan = plan(&present(), &issuer(), 3);
+    let began = time::macros::datetime!(2031-05-06 07:08 UTC);
+    let later = began + Duration::hours(1);
+    let mut undoing = Journal::default();
+    for event in [Event::Started, Event::UndoStarted] {
+        let (at, step) = (began, 0);
+        undoing.record(Entry { at, step, event }).unwrap();
+    }
+    let Directive::Undo { step: 0, until } = decide(&plan, &undoing, &Observed::default(), later)
+    else {
+        panic!("the undo goes on")
+    };
+    assert!(until > later, "with time to do it");
+
+    let mut resuming = Journal::default();
+    let last = plan.steps.len() - 1;
+    for step in 0..last {
+        for event in [Event::Started, Event::Succeeded(Note::default())] {
+            let at = began;
+            resuming.record(Entry { at, step, event }).unwrap();
+        }
+    }
+    let trouble = Failure {
+        kind: FailureKind::Transient,
+        cause: "a storm".to_owned(),
+    };
+    for event in [Event::Started, Event::Failed(trouble)] {
+        let (at, step) = (began, last);
+        resuming.record(Entry { at, step, event }).unwrap();
+    }
+    let Directive::Run { step, until } = decide(&plan, &resuming, &Observed::default(), later)
+    else {
+        panic!("the pause is still to be released")
+    };
+    assert!(step == last && until > later);
+}
+
+#[test]
 fn nothing_to_do_is_a_success() {
     let plan = plan(&json!({}), &json!({ "remove": true }), 2);
     assert_eq!(end_of(Run::new(plan)).0, End::Successful);
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1_500))]
-
-    #[test]
-    fn whatever_happens_in_whatever_order_the_end_is_clean(
-        which in 0_usize..30,
-        faults in prop::collection::btree_map(
-            0_usize..60,
-            prop::sample::select(vec![
-                Fault::Transient, Fault::Permanent, Fault::CrashBefore, Fault::CrashAfter,
-            ]),
-            0..6,
-        ),
-        cut_at in prop::option::of(0_usize..60),
-        abort_after_events in prop::option::of(0_usize..40),
-        twice: bool,
-    ) {
-        let mut run = Run::new(plans().swap_remove(which));
-        run.faults = faults;
-        run.cut_at = cut_at;
-        run.abort_after_events = abort_after_events;
-        run.twice = twice;
+#[test]
+fn model_whatever_happens_in_whatever_order_the_end_is_clean() {
+    let plans = plans();
+    let (mut ends, mut struck) = ([0_u64; 3], 0_u64);
+    for seed in seeds() {
+        let mut run = run_of(&plans, seed);
         let end = run.finish();
-        run.check_end(end);
+        let violations = run.violations(end);
+        assert!(
+            violations.is_empty(),
+            "BOUNCERT_SEED={seed}: {}\n{:?}\n{:?}",
+            violations.join("\n"),
+            run.plan.steps,
+            run.journal
+        );
+        ends[match end {
+            End::Successful => 0,
+            End::Failed => 1,
+            End::Stuck(_) => 2,
+        }] += 1;
+        struck += u64::from(run.daemon > 0);
+    }
+    if seeds().end - seeds().start > 1_000 {
+        assert!(
+            ends.iter().all(|n| *n > 0) && struck > 0,
+            "too calm: {ends:?}"
+        );
+    }
+}
+
+#[test]
+fn model_every_planted_mistake_is_seen_and_named() {
+    let plans = plans();
+    let mistakes = [
+        ("I1", Mistake::IssuesUnread),
+        ("I2", Mistake::KeepsPause),
+        ("I3", Mistake::DrainsTwo),
+        ("I4", Mistake::Cuts),
+        ("I5", Mistake::RetiresEarly),
+        ("I6", Mistake::DropsAnchor),
+        ("I7", Mistake::TellsKey),
+        ("I8", Mistake::IssuesTwice),
+        ("I9", Mistake::ProvesBlindly),
+        ("I10", Mistake::HearsDeposed),
+    ];
+    for (invariant, mistake) in mistakes {
+        let is_named = |words: &String| words.starts_with(&format!("{invariant}:"));
+        let seen = (0..400).any(|seed| {
+            let mut run = run_of(&plans, seed);
+            run.mistake = Some(mistake);
+            let end = run.finish();
+            run.violations(end).iter().any(is_named)
+        });
+        assert!(seen, "{mistake:?} is not seen to violate {invariant}");
     }
 }

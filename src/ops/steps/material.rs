@@ -69,12 +69,19 @@ impl Bench<'_> {
 
     /// Publishes the former bundles again.
     pub(super) async fn unstage(&self) -> Result<(), StepError> {
-        let live = self.live().await?;
         for alias in self.plan.published.keys() {
-            if let Some(secret) = self.plan.former.secret_name(self.name(), *alias) {
-                let trust = self.former_trust(*alias)?;
-                self.materials.stage(&live, &secret, &trust).await?;
-            }
+            self.unstage_of(*alias).await?;
+        }
+        Ok(())
+    }
+
+    /// Publishes the former bundle of one alias again.
+    pub(super) async fn unstage_of(&self, alias: Alias) -> Result<(), StepError> {
+        let secret = self.plan.former.secret_name(self.name(), alias);
+        if let Some(secret) = secret.filter(|_| self.plan.published.contains_key(&alias)) {
+            let trust = self.former_trust(alias)?;
+            let live = self.live().await?;
+            self.materials.stage(&live, &secret, &trust).await?;
         }
         Ok(())
     }
@@ -89,8 +96,11 @@ impl Bench<'_> {
 
     /// Publishes the former material of clients and exporter again, or none where there was none.
     pub(super) async fn take_back(&self) -> Result<(), StepError> {
+        // Pods serve what the new issuer has signed until the switch is undone; until then clients
+        // trust both.
+        let both = self.trust(&self.bouncer(Side::Target).await?).await?;
         for alias in self.handed_out() {
-            self.publish_former(alias).await?;
+            self.publish_former(alias, &both).await?;
             self.withdraw_if_new(alias).await?;
         }
         Ok(())
@@ -109,17 +119,20 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Publishes what was published before, with its bundle.
-    pub(super) async fn publish_former(&self, alias: Alias) -> Result<(), StepError> {
+    /// Publishes what was published before, with `trust` beside it.
+    pub(super) async fn publish_former(
+        &self,
+        alias: Alias,
+        trust: &TrustBundle,
+    ) -> Result<(), StepError> {
         let Some(held) = self.plan.published.get(&alias) else {
             return Ok(());
         };
         let bouncer = self.bouncer(Side::Former).await?;
         let wanted = self.wanted(&bouncer).await?;
         if let Some(wanted) = wanted.get(&alias) {
-            let trust = self.former_trust(alias)?;
             self.materials
-                .publish(&bouncer, wanted, held.revision, &trust)
+                .publish_again(&bouncer, wanted, held.revision, trust)
                 .await?;
         }
         Ok(())

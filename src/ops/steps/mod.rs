@@ -75,9 +75,10 @@ impl Bench<'_> {
         Ok(Note::default())
     }
 
-    /// Leaves no pod paused or out of service, as far as that can be done in a moment: the daemon
-    /// stops, and the next one may be long in coming.
-    pub async fn calm(&self) {
+    /// Leaves no pod paused or out of service, as far as that can be done in a moment; says whether
+    /// it could. The daemon stops, and the next one may be long in coming; or an undo is given up.
+    pub async fn calm(&self) -> bool {
+        let mut is_calm = true;
         let pods = self.plan.pods.iter().map(|pod| pod.name.clone());
         for pod in pods.chain([self.plan.surge_pod()]) {
             let calmed = async {
@@ -87,8 +88,10 @@ impl Bench<'_> {
             if let Err(error) = calmed.await {
                 let error = &error as &(dyn std::error::Error + 'static);
                 tracing::warn!(pod, error, "left out of service");
+                is_calm = false;
             }
         }
+        is_calm
     }
 
     /// Undoes a step, whether it was done, half done, or not begun.

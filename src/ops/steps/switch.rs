@@ -34,11 +34,14 @@ impl Bench<'_> {
 
     /// Publishes what was there before.
     pub(super) async fn publish_back(&self) -> Result<(), StepError> {
-        if self.issues_server() {
-            self.publish_former(Alias::Server).await?;
+        if self.issues_server() && self.plan.published.contains_key(&Alias::Server) {
+            let trust = self.former_trust(Alias::Server)?;
+            self.publish_former(Alias::Server, &trust).await?;
         }
         if self.plan.steps.contains(&Step::Stage) {
-            self.unstage().await?;
+            // The pods' own bundle only, for their digest. Clients trust both issuers until no pod
+            // serves the new one's certificate any more, and that is undone with the stage.
+            self.unstage_of(Alias::Server).await?;
         }
         Box::pin(self.apply(Side::Former)).await.map(drop)
     }

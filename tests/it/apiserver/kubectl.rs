@@ -40,6 +40,7 @@ impl Served {
 
 fn options(directory: &Path) -> ServeOptions {
     ServeOptions {
+        faults: None,
         listen: "127.0.0.1:0".parse().unwrap(),
         dir: directory.to_owned(),
         kubeconfig: directory.join("kubeconfig"),

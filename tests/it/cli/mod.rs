@@ -1,5 +1,6 @@
 //! The program as its users start it: arguments, output, exit codes.
 
+mod chaos;
 pub(crate) mod crds;
 mod demo;
 mod life;

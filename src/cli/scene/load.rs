@@ -1,24 +1,25 @@
 //! The clients under load, and the ledger of what happened to them.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Application, Client, Habit};
 
 /// Clients in all; the fifth and the tenth connect anew for every transaction.
-pub(super) const CLIENTS: u32 = 10;
+pub(in crate::cli) const CLIENTS: u32 = 10;
 
 /// How long a pooled connection is used before its client replaces it. Pools of applications use
-/// minutes; the demo has seconds.
+/// minutes; a scene has seconds.
 const CONNECTION_LIFETIME: Duration = Duration::from_secs(2);
 
 /// What happened to one client.
 #[derive(Debug)]
-pub(super) enum Event {
+pub(in crate::cli) enum Event {
     /// A commit was acknowledged.
     Committed {
         /// Its row.
@@ -44,28 +45,37 @@ pub(super) enum Event {
 
 /// What happened to all clients during one step.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Tally {
+pub(in crate::cli) struct Tally {
     /// Rows of acknowledged commits.
-    pub(super) committed: Vec<i64>,
+    pub(in crate::cli) committed: Vec<i64>,
     /// Transactions that began and were not acknowledged.
-    pub(super) failed: u64,
-    /// Rows of those that had sent `COMMIT`.
-    pub(super) unseen: Vec<i64>,
+    pub(in crate::cli) cuts: Vec<Cut>,
     /// Connections found closed between transactions.
-    pub(super) closed: u64,
+    pub(in crate::cli) closed: u64,
     /// Attempts to connect that did not succeed.
-    pub(super) retried: u64,
+    pub(in crate::cli) retried: u64,
     /// The longest time from wish to acknowledgement.
-    pub(super) longest_wait: Duration,
-    /// What the client of the latest failed transaction saw.
-    pub(super) failure: Option<String>,
-    /// What the client of the latest failed attempt to connect saw.
-    pub(super) trouble: Option<String>,
+    pub(in crate::cli) longest_wait: Duration,
+    /// What clients saw when they could not connect, and how often.
+    pub(in crate::cli) troubles: BTreeMap<String, u64>,
+    /// The latest of that.
+    pub(in crate::cli) trouble: Option<String>,
+}
+
+/// A transaction that began and was not acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::cli) struct Cut {
+    /// When.
+    pub(in crate::cli) at: Instant,
+    /// Its row, if `COMMIT` had been sent: it may be there or not.
+    pub(in crate::cli) row: Option<i64>,
+    /// What the client saw.
+    pub(in crate::cli) why: String,
 }
 
 impl Tally {
     /// How many of the acknowledged commits are not among `rows`.
-    pub(super) fn lost(&self, rows: &HashSet<i64>) -> u64 {
+    pub(in crate::cli) fn lost(&self, rows: &HashSet<i64>) -> u64 {
         let missing = self.committed.iter().filter(|row| !rows.contains(row));
         missing.count() as u64
     }
@@ -77,13 +87,13 @@ impl Tally {
                 self.longest_wait = self.longest_wait.max(waited);
             }
             Event::Failed { row, why } => {
-                self.failed += 1;
-                self.unseen.extend(row);
-                self.failure = Some(why);
+                let at = Instant::now();
+                self.cuts.push(Cut { at, row, why });
             }
             Event::Closed => self.closed += 1,
             Event::Retried { why } => {
                 self.retried += 1;
+                *self.troubles.entry(why.clone()).or_default() += 1;
                 self.trouble = Some(why);
             }
         }
@@ -92,30 +102,30 @@ impl Tally {
 
 /// One tally per step; an event belongs to the step during which it came to an end.
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
+pub(in crate::cli) struct Ledger {
     tallies: Mutex<Vec<Tally>>,
 }
 
 impl Ledger {
     /// Opens the page of the next step.
-    pub(super) fn next_step(&self) {
+    pub(in crate::cli) fn next_step(&self) {
         self.lock().push(Tally::default());
     }
 
     /// Writes an event down. What happens before the first step is warming up.
-    pub(super) fn record(&self, event: Event) {
+    pub(in crate::cli) fn record(&self, event: Event) {
         if let Some(tally) = self.lock().last_mut() {
             tally.record(event);
         }
     }
 
     /// Commits acknowledged in the present step.
-    pub(super) fn committed_now(&self) -> usize {
+    pub(in crate::cli) fn committed_now(&self) -> usize {
         self.lock().last().map_or(0, |tally| tally.committed.len())
     }
 
     /// All pages.
-    pub(super) fn tallies(&self) -> Vec<Tally> {
+    pub(in crate::cli) fn tallies(&self) -> Vec<Tally> {
         self.lock().clone()
     }
 
@@ -126,14 +136,14 @@ impl Ledger {
 
 /// The running clients.
 #[derive(Debug)]
-pub(super) struct Load {
+pub(in crate::cli) struct Load {
     clients: JoinSet<()>,
     stop: CancellationToken,
 }
 
 impl Load {
     /// Starts all clients.
-    pub(super) fn start(application: &Arc<Application>, ledger: &Arc<Ledger>) -> Self {
+    pub(in crate::cli) fn start(application: &Arc<Application>, ledger: &Arc<Ledger>) -> Self {
         let stop = CancellationToken::new();
         let mut clients = JoinSet::new();
         for number in 0..CLIENTS {
@@ -157,7 +167,7 @@ impl Load {
 
     /// Lets every client finish its transaction, and returns when all have left. An error is a
     /// panic of one of them.
-    pub(super) async fn stop(mut self) -> Result<(), tokio::task::JoinError> {
+    pub(in crate::cli) async fn stop(mut self) -> Result<(), tokio::task::JoinError> {
         self.stop.cancel();
         while let Some(ended) = self.clients.join_next().await {
             ended?;
@@ -189,8 +199,12 @@ mod tests {
         assert_eq!(tallies[0].lost(&HashSet::from([41, 43, 99])), 1);
         assert_eq!(tallies[0].longest_wait, Duration::from_millis(90));
         assert_eq!(
-            (tallies[1].failed, tallies[1].unseen.as_slice()),
-            (1, &[77][..])
+            tallies[1]
+                .cuts
+                .iter()
+                .map(|cut| cut.row)
+                .collect::<Vec<_>>(),
+            [Some(77)]
         );
         assert_eq!(
             tallies[1].lost(&HashSet::new()),

@@ -1,6 +1,7 @@
-//! What the demo stands on: a PostgreSQL, the platform and the daemon, for as long as it lasts.
+//! What a scene stands on: a PostgreSQL, the platform and the daemon, for as long as it lasts.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -17,57 +18,97 @@ use crate::cli::output::Progress;
 use crate::cli::random_hex;
 use crate::cli::standing::{self, Standing};
 use crate::daemon::DaemonOptions;
+use crate::local::apiserver::faults::Faults;
 use crate::local::platform::PlatformOptions;
 use crate::local::postgres::{PostgresOptions, ThrowAwayPostgres};
+use crate::local::store::Room;
 
 /// For a look whether an address still answers.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Where the daemon runs.
+pub(in crate::cli) enum Daemon {
+    /// In this process.
+    Within,
+    /// In one that somebody else starts.
+    Elsewhere {
+        /// What it meets on its way to the API.
+        faults: Faults,
+        /// Room for the API's store.
+        room: Room,
+    },
+}
+
 /// All that runs.
-pub(super) struct Stage {
+pub(in crate::cli) struct Stage {
     postgres: ThrowAwayPostgres,
     client: Client,
+    kubeconfig: PathBuf,
     standing: Mutex<Standing>,
     directory: TempDir,
 }
 
 impl Stage {
     /// Starts everything, in a directory that goes with it.
-    pub(super) async fn start(progress: &Progress) -> Result<Self, Failure> {
+    pub(in crate::cli) async fn start(
+        progress: &Progress,
+        verb: &str,
+        daemon: Daemon,
+    ) -> Result<Self, Failure> {
         progress.now("starting a throw-away PostgreSQL");
         let password = random_hex::<12>()?;
         let postgres = ThrowAwayPostgres::start(&PostgresOptions::new(password))
             .await
             .map_err(|error| Failure::new(Exit::Machine, error))?;
         progress.now("starting the local platform and the daemon");
-        let directory = TempDir::with_prefix("bouncert-demo-")?;
-        let options = PlatformOptions::new(directory.path().join("data"));
-        let standing = standing::start(options, DaemonOptions::default()).await?;
+        let directory = TempDir::with_prefix(format!("bouncert-{verb}-"))?;
+        let mut options = PlatformOptions::new(directory.path().join("data"));
+        let within = match daemon {
+            Daemon::Within => Some(DaemonOptions::default()),
+            Daemon::Elsewhere { faults, room } => {
+                options.faults = Some(faults);
+                options.room = room;
+                None
+            }
+        };
+        let standing = standing::start(options, within).await?;
+        let kubeconfig = standing.kubeconfig().to_path_buf();
         Ok(Self {
             postgres,
             client: standing.client().clone(),
+            kubeconfig,
             standing: Mutex::new(standing),
             directory,
         })
     }
 
     /// The platform's API.
-    pub(super) const fn client(&self) -> &Client {
+    pub(in crate::cli) const fn client(&self) -> &Client {
         &self.client
     }
 
+    /// How others reach that API.
+    pub(in crate::cli) fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// A directory that goes when everything ends.
+    pub(in crate::cli) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// The database behind the pooler.
-    pub(super) const fn postgres(&self) -> &ThrowAwayPostgres {
+    pub(in crate::cli) const fn postgres(&self) -> &ThrowAwayPostgres {
         &self.postgres
     }
 
     /// Waits for the platform or the daemon to end, which neither should.
-    pub(super) async fn died(&self) -> anyhow::Error {
+    pub(in crate::cli) async fn died(&self) -> anyhow::Error {
         self.standing.lock().await.ended().await
     }
 
     /// Ends everything, and looks whether anything is left.
-    pub(super) async fn stop(self) -> anyhow::Result<()> {
+    pub(in crate::cli) async fn stop(self) -> anyhow::Result<()> {
         let mut addresses = addresses(&self.client).await.unwrap_or_default();
         addresses.push(self.postgres.address());
         self.standing.into_inner().stop().await?;

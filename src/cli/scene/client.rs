@@ -24,7 +24,7 @@ use crate::pgbouncer::tls::{ClientTls, Connector, Identity};
 use crate::redacted::Redacted;
 
 /// Table that every transaction adds a row to.
-pub(super) const TABLE: &str = "demo_ledger";
+pub(in crate::cli) const TABLE: &str = "shop_ledger";
 
 /// Bound of a connection with its login.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,32 +41,32 @@ const SLOW: &str = "SELECT pg_sleep(0.15)";
 
 /// What an application is configured with.
 #[derive(Debug)]
-pub(super) struct Application {
+pub(in crate::cli) struct Application {
     /// The Service's address.
-    pub(super) service: SocketAddr,
+    pub(in crate::cli) service: SocketAddr,
     /// The Service's name, which the server's certificate has to carry.
-    pub(super) server_name: String,
+    pub(in crate::cli) server_name: String,
     /// Database user.
-    pub(super) user: String,
+    pub(in crate::cli) user: String,
     /// Its password.
-    pub(super) password: Redacted<String>,
+    pub(in crate::cli) password: Redacted<String>,
     /// Database.
-    pub(super) database: String,
+    pub(in crate::cli) database: String,
     /// Where the client Secret is kept.
-    pub(super) secrets: Secrets,
+    pub(in crate::cli) secrets: Secrets,
 }
 
 /// Where the client Secret is kept.
-pub(super) struct Secrets {
+pub(in crate::cli) struct Secrets {
     /// The API.
-    pub(super) cluster: Cluster,
+    pub(in crate::cli) cluster: Cluster,
     /// The Secret.
-    pub(super) at: ObjectRef,
+    pub(in crate::cli) at: ObjectRef,
 }
 
 /// How a client uses connections.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Habit {
+pub(in crate::cli) enum Habit {
     /// Keeps one for a while.
     Pooled {
         /// For how long.
@@ -78,20 +78,20 @@ pub(super) enum Habit {
 
 /// One client.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(in crate::cli) struct Client {
     /// What it is configured with.
-    pub(super) application: Arc<Application>,
+    pub(in crate::cli) application: Arc<Application>,
     /// Where it writes down what happens to it.
-    pub(super) ledger: Arc<Ledger>,
+    pub(in crate::cli) ledger: Arc<Ledger>,
     /// How it uses connections.
-    pub(super) habit: Habit,
+    pub(in crate::cli) habit: Habit,
     /// Which one it is.
-    pub(super) number: u32,
+    pub(in crate::cli) number: u32,
 }
 
 impl Client {
     /// Runs transactions until told to stop; the one in hand is finished.
-    pub(super) async fn run(self, stop: CancellationToken) {
+    pub(in crate::cli) async fn run(self, stop: CancellationToken) {
         let mut kept: Option<Connection> = None;
         for sequence in 0_u32.. {
             if stop.is_cancelled() {
@@ -185,10 +185,22 @@ impl Client {
 // === impl Application ===
 
 impl Application {
+    /// Runs a statement on a new connection to `address`.
+    pub(in crate::cli) async fn work_at(&self, address: SocketAddr) -> Result<(), String> {
+        let connection = self.connect_to(address).await?;
+        let worked = connection.run("SELECT 1").await;
+        connection.close().await;
+        worked
+    }
+
     /// Connects once, as the Secret of this moment says.
     async fn connect(&self) -> Result<Connection, String> {
+        self.connect_to(self.service).await
+    }
+
+    async fn connect_to(&self, address: SocketAddr) -> Result<Connection, String> {
         let tls = self.tls().await?;
-        timeout(CONNECT_TIMEOUT, self.login(tls))
+        timeout(CONNECT_TIMEOUT, self.login(address, tls))
             .await
             .map_err(|_| format!("no login within {CONNECT_TIMEOUT:?}"))?
     }
@@ -211,17 +223,19 @@ impl Application {
             .map_err(|e| words(&e))
     }
 
-    async fn login(&self, tls: Option<ClientTls>) -> Result<Connection, String> {
-        let stream = TcpStream::connect(self.service)
-            .await
-            .map_err(|e| words(&e))?;
+    async fn login(
+        &self,
+        address: SocketAddr,
+        tls: Option<ClientTls>,
+    ) -> Result<Connection, String> {
+        let stream = TcpStream::connect(address).await.map_err(|e| words(&e))?;
         stream.set_nodelay(true).map_err(|e| words(&e))?;
         let mut config = tokio_postgres::Config::new();
         config
             .user(&self.user)
             .password(self.password.expose())
             .dbname(&self.database)
-            .application_name("demo")
+            .application_name("shop")
             .ssl_mode(match tls {
                 Some(_) => SslMode::Prefer,
                 None => SslMode::Disable,

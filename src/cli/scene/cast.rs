@@ -1,4 +1,4 @@
-//! Who appears in the demo: the objects, as a user would apply them.
+//! Who appears: the objects, as a user would apply them.
 //!
 //! Issuers and requests are the files of `deploy/examples`, unmodified.
 
@@ -24,15 +24,15 @@ use crate::pki::profile::{CaProfile, Subject};
 use crate::redacted::Redacted;
 
 /// Namespace of everything.
-pub(super) const NAMESPACE: &str = "demo";
+pub(in crate::cli) const NAMESPACE: &str = "demo";
 /// The PgBouncer.
-pub(super) const POOLER: &str = "pb";
+pub(in crate::cli) const POOLER: &str = "pb";
 /// The port of its pods and its Service.
-pub(super) const PORT: u16 = 5432;
+pub(in crate::cli) const PORT: u16 = 5432;
 /// Its pods.
-pub(super) const REPLICAS: usize = 3;
+pub(in crate::cli) const REPLICAS: usize = 3;
 /// The database behind it.
-pub(super) const DATABASE: &str = "postgres";
+pub(in crate::cli) const DATABASE: &str = "postgres";
 /// The AppBinding of the PostgreSQL, and its Service.
 const BACKEND: &str = "ha-postgres";
 
@@ -48,23 +48,23 @@ const REQUESTS: [&str; 4] = [
 ];
 
 /// The PostgreSQL behind the pooler.
-pub(super) struct Backend<'a> {
+pub(in crate::cli) struct Backend<'a> {
     /// Where it listens.
-    pub(super) address: SocketAddr,
+    pub(in crate::cli) address: SocketAddr,
     /// Its superuser.
-    pub(super) user: &'a str,
+    pub(in crate::cli) user: &'a str,
     /// The superuser's password.
-    pub(super) password: &'a Redacted<String>,
+    pub(in crate::cli) password: &'a Redacted<String>,
 }
 
 /// The requests, in their order.
-pub(super) fn requests() -> anyhow::Result<Vec<PgBouncerOpsRequest>> {
+pub(in crate::cli) fn requests() -> anyhow::Result<Vec<PgBouncerOpsRequest>> {
     REQUESTS.into_iter().map(manifest).collect()
 }
 
 /// Adds TLS with certificates that live as short as any may, and are renewed half a minute after they
 /// were issued.
-pub(super) fn short_lived() -> anyhow::Result<PgBouncerOpsRequest> {
+pub(in crate::cli) fn short_lived() -> anyhow::Result<PgBouncerOpsRequest> {
     let certificate = |alias| json!({ "alias": alias, "duration": "5m", "renewBefore": "4m30s" });
     let certificates = ["server", "client", "metrics-exporter"].map(certificate);
     Ok(serde_json::from_value(json!({
@@ -84,7 +84,7 @@ pub(super) fn short_lived() -> anyhow::Result<PgBouncerOpsRequest> {
 }
 
 /// Applies everything but the requests.
-pub(super) async fn apply(cluster: &Cluster, backend: &Backend<'_>) -> anyhow::Result<()> {
+pub(in crate::cli) async fn apply(cluster: &Cluster, backend: &Backend<'_>) -> anyhow::Result<()> {
     namespace(cluster).await?;
     postgres(cluster, backend).await?;
     for (name, organization) in [
@@ -233,8 +233,8 @@ async fn create<K: Namespaced>(cluster: &Cluster, object: &K) -> anyhow::Result<
     Ok(cluster.create(object).await.map(drop)?)
 }
 
-/// The object of that name in the demo's namespace.
-pub(super) fn named(name: impl Into<String>) -> ObjectRef {
+/// The object of that name in the scene's namespace.
+pub(in crate::cli) fn named(name: impl Into<String>) -> ObjectRef {
     ObjectRef::new(NAMESPACE, name)
 }
 

@@ -1,4 +1,4 @@
-//! The demo's own look at every pod: does it serve what the request asked for?
+//! Our own look at every pod: does it serve what the request asked for?
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -17,24 +17,37 @@ use crate::pki::facts;
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What was seen.
-pub(super) struct Proof {
+pub(in crate::cli) struct Proof {
     /// Pods that serve what the request asked for.
-    pub(super) proved: usize,
+    pub(in crate::cli) proved: usize,
     /// What the other pods serve.
-    pub(super) complaints: Vec<String>,
+    pub(in crate::cli) complaints: Vec<String>,
 }
 
-/// Shakes hands with every pod. After a removal every pod has to answer that it has no TLS; after
-/// anything else it has to serve the leaf of the server Secret.
-pub(super) async fn look(
-    cluster: &Cluster,
-    request: &PgBouncerOpsRequest,
-) -> anyhow::Result<Proof> {
-    let removed = request.spec.tls.as_ref().and_then(|tls| tls.remove) == Some(true);
-    let wanted = if removed {
-        None
-    } else {
-        Some(published(cluster).await?)
+/// What every pod has to serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cli) enum Wanted {
+    /// The leaf of the server Secret.
+    Published,
+    /// No TLS.
+    Plaintext,
+}
+
+impl Wanted {
+    /// What has to be served after `request` has succeeded.
+    pub(in crate::cli) fn after(request: &PgBouncerOpsRequest) -> Self {
+        match request.spec.tls.as_ref().and_then(|tls| tls.remove) {
+            Some(true) => Self::Plaintext,
+            Some(false) | None => Self::Published,
+        }
+    }
+}
+
+/// Shakes hands with every pod.
+pub(in crate::cli) async fn look(cluster: &Cluster, wanted: Wanted) -> anyhow::Result<Proof> {
+    let wanted = match wanted {
+        Wanted::Plaintext => None,
+        Wanted::Published => Some(published(cluster).await?),
     };
     let labels = format!("app.kubernetes.io/instance={POOLER}");
     let pods: Vec<Pod> = cluster.list(NAMESPACE, &labels).await?;
@@ -64,7 +77,7 @@ pub(super) async fn look(
 }
 
 /// The leaf in the server Secret.
-async fn published(cluster: &Cluster) -> anyhow::Result<Fingerprint> {
+pub(in crate::cli) async fn published(cluster: &Cluster) -> anyhow::Result<Fingerprint> {
     let at = named(format!("{POOLER}-server-cert"));
     let secret: Option<Secret> = cluster.get(&at).await?;
     let data = secret.and_then(|secret| secret.data).unwrap_or_default();
@@ -78,10 +91,15 @@ async fn published(cluster: &Cluster) -> anyhow::Result<Fingerprint> {
 }
 
 async fn served(pod: &Pod) -> anyhow::Result<Option<Fingerprint>> {
+    let seen = probe::probe(address(pod)?, None, PROBE_TIMEOUT).await?;
+    Ok(seen.fingerprint())
+}
+
+/// Where a pod listens.
+pub(in crate::cli) fn address(pod: &Pod) -> anyhow::Result<SocketAddr> {
     let ip = pod.status.as_ref().and_then(|status| status.pod_ip.clone());
     let ip: IpAddr = ip.ok_or_else(|| anyhow::anyhow!("no address"))?.parse()?;
-    let seen = probe::probe(SocketAddr::new(ip, PORT), None, PROBE_TIMEOUT).await?;
-    Ok(seen.fingerprint())
+    Ok(SocketAddr::new(ip, PORT))
 }
 
 fn words(leaf: Option<Fingerprint>) -> String {

@@ -1,0 +1,318 @@
+//! Requests: created in legal order, disturbed now and then, followed to their end and checked.
+
+use std::time::Duration;
+
+use kube::ResourceExt;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::script::{Ask, Fate, Requests};
+use super::watch::Invariants;
+use crate::api::{PgBouncer, PgBouncerOpsRequest, RequestPhase};
+use crate::cli::follow;
+use crate::cli::output::Progress;
+use crate::cli::scene::cast::{NAMESPACE, POOLER, named};
+use crate::cli::scene::proof::{self, Wanted};
+use crate::cluster::Cluster;
+use crate::names::Fingerprint;
+
+/// For one request. A step has a minute, and a fault may have to pass first.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(240);
+/// Bound of a step.
+const STEP_TIMEOUT: &str = "60s";
+/// For pods that a fault has hit to be seen as they should be.
+const PROOF_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How a request ended.
+#[derive(Clone, Debug)]
+pub(super) struct Ended {
+    pub(super) name: String,
+    pub(super) ask: Ask,
+    pub(super) end: End,
+    pub(super) took: Duration,
+    pub(super) verdict: String,
+}
+
+/// The ways to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum End {
+    Successful,
+    /// And undone.
+    Failed,
+    Skipped,
+    /// Deleted, and gone.
+    Deleted,
+    /// None of these, in any reasonable time.
+    Never,
+}
+
+impl End {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Successful => "Successful",
+            Self::Failed => "Failed",
+            Self::Skipped => "Skipped",
+            Self::Deleted => "Deleted",
+            Self::Never => "never ended",
+        }
+    }
+}
+
+/// What a request is made for.
+pub(super) struct Asker<'a> {
+    pub(super) client: &'a kube::Client,
+    pub(super) invariants: &'a Invariants,
+    pub(super) progress: &'a Progress,
+    count: u32,
+}
+
+/// What a failed request has to leave as it was.
+#[derive(Debug, PartialEq)]
+struct Before {
+    spec: Value,
+    leaf: Option<Fingerprint>,
+}
+
+impl std::fmt::Display for Before {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (tls, mode) = (&self.spec["tls"], &self.spec["sslMode"]);
+        write!(f, "sslMode {mode}, tls {tls}, ")?;
+        match &self.leaf {
+            Some(leaf) => write!(f, "leaf {leaf}"),
+            None => f.write_str("no leaf"),
+        }
+    }
+}
+
+impl<'a> Asker<'a> {
+    pub(super) const fn new(
+        client: &'a kube::Client,
+        invariants: &'a Invariants,
+        progress: &'a Progress,
+    ) -> Self {
+        Self {
+            client,
+            invariants,
+            progress,
+            count: 0,
+        }
+    }
+
+    /// Asks for one thing after the other until told to stop; what is under way is followed to its
+    /// end.
+    pub(super) async fn run(
+        &mut self,
+        seed: u64,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Vec<Ended>> {
+        let mut requests = Requests::new(seed);
+        let mut ended = Vec::new();
+        while !stop.is_cancelled() {
+            let before = self.before().await?;
+            let has_tls = before.leaf.is_some();
+            let (ask, fate) = requests.next(has_tls);
+            let first = self.create(ask, &before).await?;
+            match fate {
+                Fate::Joined(other) => {
+                    let second = self.create(other, &before).await?;
+                    let both = tokio::join!(self.follow(ask, &first), self.follow(other, &second));
+                    ended.extend([both.0?, both.1?]);
+                    self.check_served().await?;
+                }
+                Fate::Aborted(after) => {
+                    sleep(after).await;
+                    let patch = json!({ "metadata": { "annotations": { ABORT: "true" } } });
+                    self.cluster()
+                        .patch::<PgBouncerOpsRequest>(&named(&first), &patch)
+                        .await?;
+                    ended.push(self.see_through(ask, &first, &before).await?);
+                }
+                Fate::Deleted(after) => {
+                    sleep(after).await;
+                    self.cluster()
+                        .delete::<PgBouncerOpsRequest>(&named(&first), None)
+                        .await?;
+                    ended.push(self.see_through(ask, &first, &before).await?);
+                }
+                Fate::Left => ended.push(self.see_through(ask, &first, &before).await?),
+            }
+        }
+        Ok(ended)
+    }
+
+    fn cluster(&self) -> Cluster {
+        Cluster::new(self.client.clone())
+    }
+
+    async fn live(&self) -> anyhow::Result<PgBouncer> {
+        let live: Option<PgBouncer> = self.cluster().get(&named(POOLER)).await?;
+        live.ok_or_else(|| anyhow::anyhow!("the PgBouncer is gone"))
+    }
+
+    async fn before(&self) -> anyhow::Result<Before> {
+        let live = self.live().await?;
+        let leaf = match live.spec.tls {
+            Some(_) => Some(proof::published(&self.cluster()).await?),
+            None => None,
+        };
+        Ok(Before {
+            spec: serde_json::to_value(&live.spec)?,
+            leaf,
+        })
+    }
+
+    async fn create(&mut self, ask: Ask, before: &Before) -> anyhow::Result<String> {
+        self.count += 1;
+        let name = format!("{:03}-{}", self.count, ask.name());
+        let request = request(ask, &name, self.count, &before.spec)?;
+        // The store may have no room at the moment.
+        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        loop {
+            match self.cluster().create(&request).await {
+                Err(error) if !error.is_already_exists() => {
+                    anyhow::ensure!(Instant::now() < deadline, "cannot create {name}: {error}");
+                    sleep(Duration::from_millis(200)).await;
+                }
+                _ => break,
+            }
+        }
+        self.progress.now(&format!("{name}: created"));
+        Ok(name)
+    }
+
+    async fn follow(&self, ask: Ask, name: &str) -> anyhow::Result<Ended> {
+        let begun = Instant::now();
+        let at = named(name);
+        let mut last = None;
+        let followed = follow::until(
+            self.client,
+            &at,
+            REQUEST_TIMEOUT,
+            |request: Option<&PgBouncerOpsRequest>| {
+                last = request.cloned();
+                let phase = request.and_then(|request| request.status.as_ref()?.phase);
+                request.is_none() || phase.is_some_and(RequestPhase::is_terminal)
+            },
+        )
+        .await;
+        let phase = last
+            .as_ref()
+            .and_then(|request| request.status.as_ref()?.phase);
+        let end = match (&followed, phase) {
+            (Ok(None), _) => End::Deleted,
+            (Ok(_), Some(RequestPhase::Successful)) => End::Successful,
+            (Ok(_), Some(RequestPhase::Failed)) => End::Failed,
+            (Ok(_), Some(RequestPhase::Skipped)) => End::Skipped,
+            (Ok(_) | Err(_), _) => End::Never,
+        };
+        let verdict = last.as_ref().map_or_else(String::new, follow::verdict);
+        let took = begun.elapsed();
+        self.progress.line(&format!(
+            "{name}: {} after {:.1} s",
+            end.name(),
+            took.as_secs_f64()
+        ));
+        Ok(Ended {
+            name: name.to_owned(),
+            ask,
+            end,
+            took,
+            verdict,
+        })
+    }
+
+    /// Follows a request that was alone, and looks at what it left.
+    async fn see_through(&self, ask: Ask, name: &str, before: &Before) -> anyhow::Result<Ended> {
+        let ended = self.follow(ask, name).await?;
+        if ended.end == End::Failed {
+            let after = self.before().await?;
+            let words = || {
+                let verdict = &ended.verdict;
+                format!("{name} failed and left {after}, where {before} was: {verdict}")
+            };
+            self.invariants.check("I8", after == *before, words);
+        }
+        let live = self.live().await?;
+        let pause = live.status.as_ref().is_some_and(|status| {
+            let conditions = status.conditions.iter();
+            conditions
+                .clone()
+                .any(|c| c.type_ == "Paused" && c.is_true())
+        });
+        if ended.end != End::Deleted {
+            let words = || format!("{name} has ended and the PgBouncer is paused");
+            self.invariants.check("I2", !pause, words);
+        }
+        self.check_served().await?;
+        Ok(ended)
+    }
+
+    /// Every pod serves what is published, as soon as it serves at all.
+    async fn check_served(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PROOF_TIMEOUT;
+        loop {
+            let wanted = match self.live().await?.spec.tls {
+                Some(_) => Wanted::Published,
+                None => Wanted::Plaintext,
+            };
+            let proof = proof::look(&self.cluster(), wanted).await?;
+            if proof.complaints.is_empty() || Instant::now() >= deadline {
+                let words = || proof.complaints.join("; ");
+                self.invariants
+                    .check("I9", proof.complaints.is_empty(), words);
+                return Ok(());
+            }
+            sleep(Duration::from_millis(250)).await;
+        }
+    }
+}
+
+/// Annotation that asks to stop.
+const ABORT: &str = "bouncert.dev/abort";
+
+/// A manifest as users write them.
+fn request(ask: Ask, name: &str, number: u32, spec: &Value) -> anyhow::Result<PgBouncerOpsRequest> {
+    let issuer =
+        |name: &str| json!({ "apiGroup": "cert-manager.io", "kind": "Issuer", "name": name });
+    let present = spec.pointer("/tls/issuerRef/name").and_then(Value::as_str);
+    let other = match present {
+        Some("pb-issuer") => "pb-new-issuer",
+        _ => "pb-issuer",
+    };
+    let mode = match spec.get("sslMode").and_then(Value::as_str) {
+        Some("verify-full") => "require",
+        Some("require") => "verify-ca",
+        _ => "verify-full",
+    };
+    let tls = match ask {
+        Ask::Add => json!({ "sslMode": "verify-full", "issuerRef": issuer("pb-issuer") }),
+        Ask::Rotate => json!({ "rotateCertificates": true }),
+        Ask::ChangeIssuer => json!({ "issuerRef": issuer(other) }),
+        Ask::Mode => json!({ "sslMode": mode }),
+        Ask::Update => json!({ "certificates": [
+            { "alias": "client", "subject": { "organizations": [format!("shop-{number}")] } },
+        ] }),
+        Ask::Remove => json!({ "remove": true }),
+        Ask::Restart => Value::Null,
+    };
+    let kind = if ask == Ask::Restart {
+        "Restart"
+    } else {
+        "ReconfigureTLS"
+    };
+    let mut manifest = json!({
+        "apiVersion": "ops.kubedb.com/v1alpha1", "kind": "PgBouncerOpsRequest",
+        "metadata": { "name": name, "namespace": NAMESPACE },
+        "spec": {
+            "type": kind, "databaseRef": { "name": POOLER }, "timeout": STEP_TIMEOUT,
+            "apply": if number.is_multiple_of(2) { "Always" } else { "IfReady" },
+        },
+    });
+    if !tls.is_null() {
+        manifest["spec"]["tls"] = tls;
+    }
+    let request: PgBouncerOpsRequest = serde_json::from_value(manifest)?;
+    debug_assert_eq!(request.name_any(), name);
+    Ok(request)
+}
