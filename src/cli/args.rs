@@ -234,9 +234,10 @@ pub struct LocalArgs {
     /// Where the API listens; a free port of 127.0.0.1 by default.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     pub listen: SocketAddr,
-    /// The pgbouncer program, if not the one in the search path.
+    /// The pgbouncer program, if not the one in the search path. Given more than once, each pod runs
+    /// the one of its PgBouncer's version.
     #[arg(long, value_name = "FILE")]
-    pub pgbouncer: Option<PathBuf>,
+    pub pgbouncer: Vec<PathBuf>,
     /// Namespace of the Secrets that `ClusterIssuers` name.
     #[arg(long, value_name = "NAME", default_value = "cert-manager")]
     pub cluster_resource_namespace: String,
