@@ -26,3 +26,4 @@ mod rotation;
 mod secrecy;
 mod stage;
 mod support;
+mod versions;

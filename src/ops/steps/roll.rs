@@ -172,6 +172,7 @@ impl Bench<'_> {
         tracing::info!(
             pod = %pod.name_any(),
             clients.left = report.clients_left_by_themselves,
+            clients.asked = report.clients_asked_to_leave,
             clients.closed_between_transactions = report.closed_between_transactions,
             clients.cut_in_transaction = report.cut_in_transaction,
             ended_by = ?report.ended_by,
@@ -198,7 +199,7 @@ impl Bench<'_> {
         sleep(limits.leave).await;
         Ok(Drained {
             note: Note::default(),
-            ended_by: EndedBy::Left,
+            ended_by: EndedBy::StillOpen,
         })
     }
 
@@ -293,7 +294,7 @@ impl Drained {
     fn forget(self) {
         match self.ended_by {
             EndedBy::Paused(quiesced) => quiesced.deleted(),
-            EndedBy::Left | EndedBy::ShutDown | EndedBy::StillOpen => {}
+            EndedBy::ShutDown | EndedBy::StillOpen => {}
         }
     }
 }
