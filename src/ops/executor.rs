@@ -18,7 +18,7 @@ use super::ledger::Ledger;
 use super::operator::Operator;
 use super::plan::Step;
 use super::status::{self, Told};
-use super::steps::{Bench, StepError, Waiting, chain};
+use super::steps::{Bench, StepError, Tally, Waiting, chain};
 use super::view;
 use crate::api::PgBouncerOpsRequest;
 use crate::names::ObjectRef;
@@ -47,6 +47,7 @@ pub(super) struct Execution<'a> {
     at: ObjectRef,
     ledger: Ledger,
     waiting: Waiting,
+    tally: Tally,
     told: Told,
 }
 
@@ -58,6 +59,7 @@ impl<'a> Execution<'a> {
             at,
             ledger,
             waiting: Waiting::default(),
+            tally: Tally::default(),
             told: Told::default(),
         }
     }
@@ -242,6 +244,7 @@ impl<'a> Execution<'a> {
             clock: &self.operator.clock,
             plan: self.ledger.plan(),
             waiting: &self.waiting,
+            tally: &self.tally,
         }
     }
 

@@ -126,7 +126,12 @@ pub fn after_undo_failure(
     now: OffsetDateTime,
 ) -> Option<FailureKind> {
     let lasting = match step {
-        Step::Pause | Step::Switch | Step::Surge | Step::Roll(_) | Step::Unsurge => false,
+        Step::Pause
+        | Step::Switch
+        | Step::Surge
+        | Step::Roll(_)
+        | Step::RollTogether(_)
+        | Step::Unsurge => false,
         Step::Issue(_)
         | Step::Stage
         | Step::HandOut
@@ -187,6 +192,7 @@ fn after_failure(plan: &Plan, step: usize, record: &Record, now: OffsetDateTime)
         | Step::Switch
         | Step::Surge
         | Step::Roll(_)
+        | Step::RollTogether(_)
         | Step::Unsurge
         | Step::Prove
         | Step::Commit => AfterFailure::Unwind,

@@ -118,7 +118,8 @@ impl World {
             .values()
             .filter(|p| p.serving && !p.quiesced)
             .count();
-        let least = usize::try_from(plan.replicas.max(2)).unwrap() - 1;
+        let together = plan.steps.iter().map(|step| step.rolls().len()).max();
+        let least = usize::try_from(plan.replicas.max(2)).unwrap() - together.unwrap_or(1);
         assert!(serving >= least, "I3: {serving} pods serve, {self:?}");
         let issues = |alias| plan.issue.iter().any(|i| i.alias == alias);
         let published = self.server == Side::Target && issues(Alias::Server);
@@ -276,6 +277,7 @@ impl Run {
             }
             Step::Surge => self.surge(),
             Step::Roll(pod) => self.roll(&pod),
+            Step::RollTogether(pods) => self.roll_together(&pods),
             Step::Unsurge => self.unsurge(),
             Step::Prove => {
                 let side = self.wanted();
@@ -300,12 +302,17 @@ impl Run {
             Step::Stage => self.effect(|w| w.trusts_both = false),
             Step::HandOut => self.effect(|w| w.client = Side::Former),
             Step::Switch => self.converge_back(),
-            Step::Roll(pod) => self.effect(|w| {
-                if let Some(pod) = w.pods.get_mut(&pod) {
-                    pod.quiesced = false;
-                    pod.serving = true;
+            Step::Roll(_) | Step::RollTogether(_) => {
+                for pod in self.plan.steps[step].rolls().to_vec() {
+                    self.effect(|w| {
+                        if let Some(pod) = w.pods.get_mut(&pod) {
+                            pod.quiesced = false;
+                            pod.serving = true;
+                        }
+                    })?;
                 }
-            }),
+                Ok(())
+            }
             Step::Surge if self.plan.change == Change::Restart => self.unsurge(),
             Step::Surge | Step::Unsurge | Step::Prove | Step::Retire | Step::Resume => Ok(()),
             Step::Commit => self.effect(|w| w.spec = Side::Former),
@@ -353,18 +360,37 @@ impl Run {
         self.effect(|w| w.pods.get_mut(name).unwrap().quiesced = true)
     }
 
-    fn roll(&mut self, name: &str) -> Result<(), Stop> {
+    fn is_rolled(&self, name: &str) -> bool {
         let restart = self.plan.change == Change::Restart;
         let pod = &self.world.pods[name];
-        let done = pod.side == self.world.template && (!restart || pod.generation > 0);
-        if done && pod.serving {
+        pod.side == self.world.template && (!restart || pod.generation > 0) && pod.serving
+    }
+
+    fn roll(&mut self, name: &str) -> Result<(), Stop> {
+        if self.is_rolled(name) {
             return Ok(());
         }
         self.replace(name)
     }
 
+    /// At worst all of them are out of service at once.
+    fn roll_together(&mut self, names: &[String]) -> Result<(), Stop> {
+        let stale: Vec<_> = names.iter().filter(|name| !self.is_rolled(name)).collect();
+        for name in &stale {
+            self.drain(name)?;
+        }
+        for name in stale {
+            self.restart(name)?;
+        }
+        Ok(())
+    }
+
     fn replace(&mut self, name: &str) -> Result<(), Stop> {
         self.drain(name)?;
+        self.restart(name)
+    }
+
+    fn restart(&mut self, name: &str) -> Result<(), Stop> {
         let side = self.world.template;
         self.effect(|w| {
             let pod = w.pods.get_mut(name).unwrap();

@@ -7,9 +7,10 @@ use time::Duration;
 use super::model::{End, Fault, Run};
 use super::*;
 use crate::ops::journal::{Entry, Event, Failure};
-use crate::ops::plan::tests::{issuer, plan, present};
+use crate::ops::plan::tests::{issuer, plan, plan_with, present};
+use crate::ops::request::{MaxUnavailable, Settings};
 
-/// Every kind of request, on three replicas and on one.
+/// Every kind of request, on three replicas and on one; and two kinds on five, two at a time.
 fn plans() -> Vec<Plan> {
     let off = json!({ "sslMode": "disable" });
     let asked = [
@@ -24,9 +25,15 @@ fn plans() -> Vec<Plan> {
         (present(), json!({ "remove": true })),
         (present(), Value::Null),
     ];
+    let wide = Settings {
+        max_unavailable: MaxUnavailable::Pods(2),
+        ..Settings::default()
+    };
     asked
         .iter()
         .flat_map(|(before, asked)| [1, 3].map(|replicas| plan(before, asked, replicas)))
+        .chain([plan_with(&present(), &issuer(), 5, wide)])
+        .chain([plan_with(&present(), &Value::Null, 5, wide)])
         .collect()
 }
 
@@ -244,7 +251,7 @@ proptest! {
 
     #[test]
     fn whatever_happens_in_whatever_order_the_end_is_clean(
-        which in 0_usize..14,
+        which in 0_usize..16,
         faults in prop::collection::btree_map(
             0_usize..60,
             prop::sample::select(vec![

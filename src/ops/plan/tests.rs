@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::api::pgbouncer::PgBouncerSpec;
 use crate::blueprint::defaults::IssuerKind;
-use crate::ops::request::{parse, target_state};
+use crate::ops::request::{MaxUnavailable, parse, target_state};
 
 /// A plan for `database` with so many replicas, from present TLS fields and a `spec.tls` of a
 /// request (`null` for a restart).
@@ -13,6 +13,16 @@ pub(in crate::ops) fn plan(
     present: &serde_json::Value,
     asked: &serde_json::Value,
     replicas: u32,
+) -> Plan {
+    plan_with(present, asked, replicas, Settings::default())
+}
+
+/// The same with settings of its own.
+pub(in crate::ops) fn plan_with(
+    present: &serde_json::Value,
+    asked: &serde_json::Value,
+    replicas: u32,
+    settings: Settings,
 ) -> Plan {
     let mut spec = json!({
         "version": "1.18.0",
@@ -68,7 +78,7 @@ pub(in crate::ops) fn plan(
             .collect(),
         pools: Pools::Transactions,
     };
-    Plan::new(change, Settings::default(), facts)
+    Plan::new(change, settings, facts)
 }
 
 pub(in crate::ops) fn present() -> serde_json::Value {
@@ -128,6 +138,30 @@ fn a_single_replica_gets_company() {
          surge, roll billing-0, end surge, hand out client material, prove, commit, retire, resume"
     );
     assert!(plan.is_canary("billing-1") && !plan.is_canary("billing-0"));
+}
+
+#[test]
+fn where_more_may_be_unavailable_the_canary_still_goes_alone() {
+    let settings = Settings {
+        max_unavailable: MaxUnavailable::Pods(2),
+        ..Settings::default()
+    };
+    let rotate = json!({ "rotateCertificates": true });
+    let of = |replicas| {
+        let words = words(&plan_with(&present(), &rotate, replicas, settings));
+        let from = words.find("roll").unwrap();
+        words[from..words.find(", hand out").unwrap()].to_owned()
+    };
+    assert_eq!(
+        of(6),
+        "roll billing-5, roll billing-4 and billing-3, roll billing-2 and billing-1, roll billing-0"
+    );
+    assert_eq!(of(3), "roll billing-2, roll billing-1, roll billing-0", "the budget lets one go");
+    assert_eq!(of(1), "roll billing-0, end surge");
+    let wide = plan_with(&present(), &rotate, 6, settings);
+    assert!(wide.is_canary("billing-5") && !wide.is_canary("billing-4"));
+    assert_eq!(wide.together("billing-4"), ["billing-4", "billing-3"]);
+    assert!(wide.together("billing-6").is_empty());
 }
 
 #[test]

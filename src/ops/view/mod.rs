@@ -7,7 +7,7 @@ mod tests;
 use time::OffsetDateTime;
 
 use super::decide::Outcome;
-use super::journal::{Entry, Event, Failure, FailureKind, Journal, State};
+use super::journal::{Closed, Entry, Event, Failure, FailureKind, Journal, Note, State};
 use super::plan::{Plan, Step};
 use super::request::Change;
 use crate::api::common::{Condition, ConditionStatus};
@@ -88,7 +88,7 @@ pub fn conditions(plan: &Plan, journal: &Journal, waiting: Option<&str>) -> Vec<
         "RestartPods",
         "RestartPodsSucceeded",
         restarted(plan, journal),
-        done(|step| matches!(step, Step::Roll(_))),
+        done(|step| !step.rolls().is_empty()),
     );
     let updated = "Successfully updated PgBouncer".to_owned();
     let committed = done(|step| *step == Step::Commit);
@@ -172,7 +172,9 @@ pub fn news(plan: &Plan, journal: &Journal, entry: &Entry) -> Vec<News> {
             condition_of("CertificateSynced").into_iter().collect()
         }
         (Event::Succeeded(_), Step::Switch) => condition_of("UpdatePetSets").into_iter().collect(),
-        (Event::Succeeded(_), Step::Roll(_)) => condition_of("RestartPods").into_iter().collect(),
+        (Event::Succeeded(_), Step::Roll(_) | Step::RollTogether(_)) => {
+            condition_of("RestartPods").into_iter().collect()
+        }
         (Event::Failed(failure), step) => vec![News {
             trouble: true,
             reason: "Failed",
@@ -272,17 +274,39 @@ const fn verb(change: &Change) -> &'static str {
 }
 
 fn restarted(plan: &Plan, journal: &Journal) -> String {
-    let (mut between, mut inside) = (0_u32, 0_u32);
-    for step in 0..plan.steps.len() {
-        let note = journal.of(step).note;
-        between = between.saturating_add(note.closed_between_transactions);
-        inside = inside.saturating_add(note.closed_in_transactions);
-    }
     format!(
         "Restarting all pods performed successfully in PgBouncer: {} for PgBouncerOpsRequest: {} \
-         (client connections closed between transactions: {between}, in a transaction: {inside})",
-        plan.database.at, plan.request.at.name
+         (client connections {})",
+        plan.database.at,
+        plan.request.at.name,
+        closed(plan, journal)
     )
+}
+
+/// What became of client connections, in all and by pod.
+fn closed(plan: &Plan, journal: &Journal) -> String {
+    let mut all = Note::default();
+    for step in 0..plan.steps.len() {
+        for (pod, closed) in journal.of(step).note.closed {
+            all.add(&pod, closed);
+        }
+    }
+    let total = all.total();
+    let mut text = format!(
+        "closed between transactions: {}, in a transaction: {}, asked to leave while idle: {}",
+        total.between_transactions, total.in_transactions, total.asked_to_leave
+    );
+    for (pod, closed) in all.closed {
+        let Closed {
+            between_transactions,
+            in_transactions,
+            asked_to_leave,
+        } = closed;
+        text.push_str(&format!(
+            "; {pod}: {between_transactions}, {in_transactions}, {asked_to_leave}"
+        ));
+    }
+    text
 }
 
 /// When the last of the steps was done; `None` unless all have been. Undoing does not change what

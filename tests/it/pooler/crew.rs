@@ -180,7 +180,9 @@ async fn transaction(
     if clerk.run(&insert).await.is_err() {
         return Some(Fate::Inside);
     }
-    sleep(work.saturating_sub(began.elapsed())).await;
+    while began.elapsed() < work && !clerk.client.is_closed() {
+        sleep(Duration::from_millis(5)).await;
+    }
     if clerk.run("COMMIT").await.is_err() {
         return Some(Fate::Inside);
     }

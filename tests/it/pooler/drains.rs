@@ -54,6 +54,31 @@ async fn drained(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_empty_pooler_is_ended_at_once_and_by_its_own_means() {
+    let server = postgres(ServerAuth::Scram).await;
+    let limits = Limits {
+        leave: BOUND,
+        quiesce: BOUND,
+    };
+    for program in versions::all() {
+        for mode in [PoolMode::Session, PoolMode::Transaction] {
+            let mut pooler = pooler(&program, &server, mode).await;
+            Clerk::arrive(&pooler).await.run("SELECT 1").await.unwrap();
+            let report = drain::drain(&keeper(&pooler, None), &limits).await.unwrap();
+            assert!(report.waited < limits.leave, "{report:?}");
+            match report.ended_by {
+                EndedBy::ShutDown => {
+                    eventually(BOUND, async || pooler.ended().ok_or("it runs")).await;
+                }
+                EndedBy::Paused(quiesced) => quiesced.deleted(),
+                EndedBy::StillOpen => panic!("{program} {mode}"),
+            }
+        }
+    }
+    server.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_drain_cuts_no_transaction_and_counts_what_the_clients_see() {
     let server = postgres(ServerAuth::Scram).await;
     let limits = Limits {
