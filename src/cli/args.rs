@@ -113,8 +113,11 @@ pub struct NamespaceArgs {
 }
 
 /// Arguments of `demo`.
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct DemoArgs {
+    /// The pgbouncer program, if not the one in the search path.
+    #[arg(long, value_name = "FILE")]
+    pub pgbouncer: Option<PathBuf>,
     /// Leave it to itself for so long instead, such as `10m`, with certificates that are renewed
     /// every half minute.
     #[arg(long, value_name = "DURATION", value_parser = duration)]

@@ -201,6 +201,11 @@ impl Platform {
         self.poolers.first()
     }
 
+    /// The versions of all programs that pods may run.
+    pub fn versions(&self) -> impl Iterator<Item = &str> {
+        self.poolers.versions()
+    }
+
     /// The data directory.
     pub fn data_dir(&self) -> &Path {
         self.data.path()

@@ -44,7 +44,7 @@ const SETTLE: Duration = Duration::from_millis(1_500);
 /// Runs the demo; fails if anything was not as it should be.
 pub(super) async fn run(output: Output, args: DemoArgs) -> Result<(), Failure> {
     let progress = output.progress();
-    let stage = Stage::start(&progress).await?;
+    let stage = Stage::start(&progress, args.pgbouncer).await?;
     let played = tokio::select! {
         played = play(&stage, &progress, args.soak) => played,
         died = stage.died() => Err(died),
@@ -83,7 +83,7 @@ async fn play(
         user: postgres.superuser(),
         password: postgres.password(),
     };
-    cast::apply(&cluster, &backend).await?;
+    cast::apply(&cluster, &backend, stage.version()).await?;
     until_ready(stage, progress).await?;
 
     let application = Arc::new(Application {

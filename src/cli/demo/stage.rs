@@ -1,6 +1,7 @@
 //! What the demo stands on: a PostgreSQL, the platform and the daemon, for as long as it lasts.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -27,13 +28,17 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) struct Stage {
     postgres: ThrowAwayPostgres,
     client: Client,
+    version: String,
     standing: Mutex<Standing>,
     directory: TempDir,
 }
 
 impl Stage {
     /// Starts everything, in a directory that goes with it.
-    pub(super) async fn start(progress: &Progress) -> Result<Self, Failure> {
+    pub(super) async fn start(
+        progress: &Progress,
+        pgbouncer: Option<PathBuf>,
+    ) -> Result<Self, Failure> {
         progress.now("starting a throw-away PostgreSQL");
         let password = random_hex::<12>()?;
         let postgres = ThrowAwayPostgres::start(&PostgresOptions::new(password))
@@ -41,11 +46,13 @@ impl Stage {
             .map_err(|error| Failure::new(Exit::Machine, error))?;
         progress.now("starting the local platform and the daemon");
         let directory = TempDir::with_prefix("bouncert-demo-")?;
-        let options = PlatformOptions::new(directory.path().join("data"));
+        let mut options = PlatformOptions::new(directory.path().join("data"));
+        options.pgbouncer = pgbouncer.into_iter().collect();
         let standing = standing::start(options, DaemonOptions::default()).await?;
         Ok(Self {
             postgres,
             client: standing.client().clone(),
+            version: standing.version().to_owned(),
             standing: Mutex::new(standing),
             directory,
         })
@@ -54,6 +61,11 @@ impl Stage {
     /// The platform's API.
     pub(super) const fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// The version of the program that pods run.
+    pub(super) fn version(&self) -> &str {
+        &self.version
     }
 
     /// The database behind the pooler.

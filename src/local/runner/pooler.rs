@@ -95,7 +95,7 @@ impl Poolers {
         let Some(wanted) = Version::parse(tag).filter(|_| !self.others.is_empty()) else {
             return Ok(&self.first);
         };
-        let all = || std::iter::once(&self.first).chain(&self.others);
+        let all = || self.all();
         let of = |pooler: &Pooler| Version::parse(&pooler.version);
         let exact = all().find(|pooler| of(pooler) == Some(wanted));
         let minor = |version: Version| (version.major, version.minor);
@@ -107,18 +107,25 @@ impl Poolers {
         exact.or_else(near).ok_or_else(|| NoSuchVersion {
             image: image.to_owned(),
             wanted,
-            present: all()
-                .map(|pooler| pooler.version.as_str())
-                .collect::<Vec<_>>()
-                .join(", "),
+            present: self.versions().collect::<Vec<_>>().join(", "),
         })
+    }
+
+    /// The versions that are here.
+    pub fn versions(&self) -> impl Iterator<Item = &str> {
+        self.all().map(|pooler| pooler.version.as_str())
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Pooler> {
+        std::iter::once(&self.first).chain(&self.others)
     }
 }
 
 /// The program at `path`, or the first one in the search path and the usual places.
 fn find_pgbouncer(path: Option<PathBuf>) -> Result<Pooler, PoolerError> {
     let path = match path {
-        Some(path) if path.is_file() => path,
+        // Processes start in another directory.
+        Some(path) if path.is_file() => std::path::absolute(&path).unwrap_or(path),
         Some(path) => return Err(PoolerError::NoFile { path }),
         None => search().ok_or(PoolerError::NotFound)?,
     };
