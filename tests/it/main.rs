@@ -23,6 +23,7 @@ mod policy;
 mod pooler;
 mod provisioning;
 mod rotation;
+mod rolling;
 mod secrecy;
 mod stage;
 mod support;
