@@ -252,7 +252,10 @@ impl Platform {
                     addresses.claim(address, &pod.uid().unwrap_or_default());
                 }
             }
-            tracing::info!(version = self.poolers.first().version, "local platform runs");
+            tracing::info!(
+                version = self.poolers.first().version,
+                "local platform runs"
+            );
             tokio::join!(runner.run(stop.clone()), balancer.run(stop));
         }
         controllers.shutdown().await;

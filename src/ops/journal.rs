@@ -175,7 +175,9 @@ impl std::ops::AddAssign for Closed {
             in_transactions,
             asked_to_leave,
         } = other;
-        self.between_transactions = self.between_transactions.saturating_add(between_transactions);
+        self.between_transactions = self
+            .between_transactions
+            .saturating_add(between_transactions);
         self.in_transactions = self.in_transactions.saturating_add(in_transactions);
         self.asked_to_leave = self.asked_to_leave.saturating_add(asked_to_leave);
     }

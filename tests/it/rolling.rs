@@ -162,7 +162,12 @@ async fn a_canary_that_lets_nobody_in_saves_the_other_pods() {
     assert!(message.contains("client certificate"), "{message}");
     let now = pods(&stage, "mine").await;
     for name in ["mine-0", "mine-1"] {
-        let of = |pods: &[Pod]| pods.iter().find(|pod| pod.name_any() == name).unwrap().uid();
+        let of = |pods: &[Pod]| {
+            pods.iter()
+                .find(|pod| pod.name_any() == name)
+                .unwrap()
+                .uid()
+        };
         assert_eq!(of(&now), of(&old), "{name} was never touched");
     }
     assert!(now.iter().all(serves));

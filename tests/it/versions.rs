@@ -67,7 +67,7 @@ fn other(suite: &str) -> Option<Program> {
         refused.is_some() || !in_ci,
         "PgBouncer of Debian {suite} is missing; deploy/more-pgbouncers.sh was not run"
     );
-    let why = refused.unwrap_or_else(|| "`make deps` has not been run".to_owned());
+    let why = refused.unwrap_or_else(|| "`make test` would fetch it".to_owned());
     // Unlike `eprintln!` this is not captured.
     let mut stderr = std::io::stderr();
     let _ = writeln!(

@@ -196,7 +196,10 @@ mod tests {
         assert_eq!(chosen(&several, ":latest").unwrap(), "1.18.0");
         let refused = chosen(&several, ":1.23.1").unwrap_err().to_string();
         assert!(refused.contains("asks for PgBouncer 1.23.1"), "{refused}");
-        assert!(refused.contains("1.18.0, 1.24.0, 1.24.1, 1.26.1"), "{refused}");
+        assert!(
+            refused.contains("1.18.0, 1.24.0, 1.24.1, 1.26.1"),
+            "{refused}"
+        );
     }
 
     #[test]

@@ -152,8 +152,7 @@ fn ini_of(pid: i32) -> Option<PathBuf> {
     let mut words = line.split(|b| *b == 0).filter(|w| !w.is_empty()).rev();
     let ini = std::str::from_utf8(words.next()?).ok()?;
     let program = std::str::from_utf8(words.next()?).ok()?;
-    (program.ends_with("pgbouncer") && ini.ends_with("/pgbouncer.ini"))
-        .then(|| PathBuf::from(ini))
+    (program.ends_with("pgbouncer") && ini.ends_with("/pgbouncer.ini")).then(|| PathBuf::from(ini))
 }
 
 /// Sends SIGKILL to a process that no pod owns.

@@ -70,11 +70,9 @@ impl Step {
     /// so what it needs (revision, trust, configuration) is better left alone.
     pub const fn is_owed_after(&self, stuck: &Self) -> bool {
         match self {
-            Self::Pause
-            | Self::Surge
-            | Self::Roll(_)
-            | Self::RollTogether(_)
-            | Self::Unsurge => true,
+            Self::Pause | Self::Surge | Self::Roll(_) | Self::RollTogether(_) | Self::Unsurge => {
+                true
+            }
             Self::Switch => matches!(stuck, Self::Roll(_) | Self::RollTogether(_)),
             Self::Issue(_)
             | Self::Stage

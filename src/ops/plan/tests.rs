@@ -156,7 +156,11 @@ fn where_more_may_be_unavailable_the_canary_still_goes_alone() {
         of(6),
         "roll billing-5, roll billing-4 and billing-3, roll billing-2 and billing-1, roll billing-0"
     );
-    assert_eq!(of(3), "roll billing-2, roll billing-1, roll billing-0", "the budget lets one go");
+    assert_eq!(
+        of(3),
+        "roll billing-2, roll billing-1, roll billing-0",
+        "the budget lets one go"
+    );
     assert_eq!(of(1), "roll billing-0, end surge");
     let wide = plan_with(&present(), &rotate, 6, settings);
     assert!(wide.is_canary("billing-5") && !wide.is_canary("billing-4"));

@@ -114,9 +114,7 @@ impl Bench<'_> {
             Step::Roll(pod) => self.put_back(pod).await,
             Step::RollTogether(pods) => self.put_all_back(pods).await,
             // Without a switch to undo, nothing else takes the surge pod away.
-            Step::Surge if self.plan.change == Change::Restart => {
-                self.unsurge(Side::Former).await
-            }
+            Step::Surge if self.plan.change == Change::Restart => self.unsurge(Side::Former).await,
             Step::Surge | Step::Unsurge | Step::Prove | Step::Retire | Step::Resume => Ok(()),
             Step::Commit => self.commit(Side::Former).await,
         };

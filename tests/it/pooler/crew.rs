@@ -112,7 +112,11 @@ impl Crew {
                 // A statement of its own that never reached PostgreSQL was no transaction.
                 story.fate = Fate::Refused;
             }
-            ledger.lost += story.committed.iter().filter(|row| !rows.contains(row)).count();
+            ledger.lost += story
+                .committed
+                .iter()
+                .filter(|row| !rows.contains(row))
+                .count();
             ledger.committed += story.committed.len();
             ledger.fates.push(story.fate);
         }
