@@ -124,7 +124,9 @@ pub async fn drain(target: &Target, limits: &Limits) -> Result<DrainReport, Cons
     let version = console.version().await?;
     let mut crowd = Crowd::default();
     let asking = ASKING.min(limits.leave);
-    let left = crowd.leaves(&console, limits.leave - asking).await?;
+    let left = crowd
+        .leaves(&console, limits.leave.saturating_sub(asking))
+        .await?;
     let mut by_themselves = crowd.gone();
     if !left && can_ask(&console, version).await? {
         console.set_client_idle_timeout(ASKED_IDLE).await?;

@@ -292,21 +292,19 @@ fn closed(plan: &Plan, journal: &Journal) -> String {
         }
     }
     let total = all.total();
-    let mut text = format!(
+    let mut parts = vec![format!(
         "closed between transactions: {}, in a transaction: {}, asked to leave while idle: {}",
         total.between_transactions, total.in_transactions, total.asked_to_leave
-    );
-    for (pod, closed) in all.closed {
+    )];
+    parts.extend(all.closed.into_iter().map(|(pod, closed)| {
         let Closed {
             between_transactions,
             in_transactions,
             asked_to_leave,
         } = closed;
-        text.push_str(&format!(
-            "; {pod}: {between_transactions}, {in_transactions}, {asked_to_leave}"
-        ));
-    }
-    text
+        format!("{pod}: {between_transactions}, {in_transactions}, {asked_to_leave}")
+    }));
+    parts.join("; ")
 }
 
 /// When the last of the steps was done; `None` unless all have been. Undoing does not change what

@@ -48,8 +48,7 @@ async fn drained(
     })
     .await;
     let ledger = crew.ledger(server).await;
-    println!("{program} {mode}: {report:?} {ledger:?}");
-    assert_eq!(ledger.lost, 0, "{program} {mode}");
+    assert_eq!(ledger.lost, 0, "{program} {mode}: {report:?} {ledger:?}");
     (report, ledger)
 }
 
@@ -168,12 +167,12 @@ async fn a_pause_never_lasts_until_clients_are_turned_away() {
     let pausing = |program: &Program| !program.version.can_wait_for_servers();
     for program in versions::all().into_iter().filter(pausing) {
         let pooler = pooler(&program, &server, PoolMode::Transaction).await;
-        let (holder, waiter) = (Clerk::arrive(&pooler).await, Clerk::arrive(&pooler).await);
+        let (holder, patient) = (Clerk::arrive(&pooler).await, Clerk::arrive(&pooler).await);
         holder.run("BEGIN; SELECT 1").await.unwrap();
         let keeper = keeper(&pooler, None);
         let (report, waited) = tokio::join!(drain::drain(&keeper, &limits), async {
             tokio::time::sleep(Duration::from_millis(300)).await;
-            waiter.run("INSERT INTO sales VALUES (5)").await
+            patient.run("INSERT INTO sales VALUES (5)").await
         });
         let report = report.unwrap();
         waited.expect("not turned away");
