@@ -22,6 +22,7 @@ demo: deps ## Run the main job on this machine, from nothing to done
 	@$(CARGO) run --quiet --bin bouncert -- demo
 
 test: deps ## Run all tests
+	@sh deploy/more-pgbouncers.sh $(or $(CARGO_TARGET_DIR),target)/pgbouncers
 	$(CARGO) test --no-fail-fast
 
 chaos: deps ## Break everything under load for ten minutes (SEED=1 is the schedule)

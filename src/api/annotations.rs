@@ -18,6 +18,10 @@ pub const FILES_ASKED_AT: &str = "bouncert.dev/files-asked-at";
 pub const STRATEGY: &str = "bouncert.dev/strategy";
 /// On a PgBouncer or a request: how long a drain waits for clients to leave (a Go duration).
 pub const DRAIN_TIMEOUT: &str = "bouncert.dev/drain-timeout";
+/// On a PgBouncer or a request: how many pods may be out of service at the same time during a rolling
+/// restart: a number (default 1), or a percentage of the replicas, rounded up. Never more than the
+/// PodDisruptionBudget of the PgBouncer allows, and never all.
+pub const MAX_UNAVAILABLE: &str = "bouncert.dev/max-unavailable";
 /// On a PgBouncer or a request: key algorithm of new keys: `ECDSA-P256` (default), `ECDSA-P384`,
 /// `Ed25519`, `RSA-2048`, `RSA-3072`, `RSA-4096`.
 pub const KEY_ALGORITHM: &str = "bouncert.dev/key-algorithm";

@@ -49,9 +49,10 @@ pub use self::inputs::{
     Surroundings, WorkloadKind,
 };
 pub use self::pod_template::PodTemplateError;
+pub use self::pods::GRACE_SECONDS;
 pub use self::reach::beyond_reload;
 pub use self::services::ServiceTemplateError;
-pub use self::workload::Workload;
+pub use self::workload::{Workload, disruptions};
 use crate::api::{AppBinding, PgBouncer};
 use crate::names::Fingerprint;
 

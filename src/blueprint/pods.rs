@@ -16,8 +16,10 @@ use crate::names::{Alias, NAME_LABEL_MAX};
 
 /// The volume of the backend Secret (M3).
 pub(super) const SECRET_VOLUME: &str = "user-secret";
-/// Grace period where nobody gives another.
-const GRACE_SECONDS: i64 = 30;
+/// Grace period where nobody gives another. A pod that was drained needs none of it: its process has
+/// ended, or ends at the kubelet's SIGTERM at once. It is for those that could not be drained, and for
+/// deletions that are not ours: from 1.23 on SIGTERM lets their clients go on until then.
+pub const GRACE_SECONDS: i64 = 30;
 /// How often readiness is looked at: a restart is as short as the first look after the start.
 const READINESS_PERIOD_SECONDS: i32 = 1;
 /// Files of key material are for the pooler's user and group only.

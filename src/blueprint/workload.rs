@@ -134,13 +134,19 @@ pub(super) fn workload(inputs: &Inputs) -> Result<Workload, PodTemplateError> {
     })
 }
 
+/// How many of so many pods the disruption budget lets go at the same time.
+pub const fn disruptions(replicas: i32) -> i32 {
+    let half = (replicas - 1) / 2;
+    if half > 1 { half } else { 1 }
+}
+
 /// The disruption budget; none for a single pod.
 pub(super) fn disruption_budget(inputs: &Inputs) -> Option<PodDisruptionBudget> {
     let replicas = inputs.bouncer.spec.replicas.unwrap_or(1);
     (replicas > 1).then(|| PodDisruptionBudget {
         metadata: workload_metadata(inputs),
         spec: Some(PodDisruptionBudgetSpec {
-            max_unavailable: Some(IntOrString::Int(1.max((replicas - 1) / 2))),
+            max_unavailable: Some(IntOrString::Int(disruptions(replicas))),
             selector: Some(LabelSelector {
                 match_labels: Some(labels::selector(&inputs.bouncer.name_any())),
                 ..LabelSelector::default()

@@ -118,8 +118,11 @@ pub struct NamespaceArgs {
 }
 
 /// Arguments of `demo`.
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct DemoArgs {
+    /// The pgbouncer program, if not the one in the search path.
+    #[arg(long, value_name = "FILE")]
+    pub pgbouncer: Option<PathBuf>,
     /// Leave it to itself for so long instead, such as `10m`, with certificates that are renewed
     /// every half minute.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
@@ -302,8 +305,10 @@ pub struct LocalArgs {
     #[command(flatten)]
     pub admin: AdminArgs,
     /// The pgbouncer program, if not the one in the search path.
+    /// The pgbouncer program, if not the one in the search path. Given more than once, each pod runs
+    /// the one of its PgBouncer's version.
     #[arg(long, value_name = "FILE")]
-    pub pgbouncer: Option<PathBuf>,
+    pub pgbouncer: Vec<PathBuf>,
     /// Namespace of the Secrets that `ClusterIssuers` name.
     #[arg(long, value_name = "NAME", default_value = "cert-manager")]
     pub cluster_resource_namespace: String,

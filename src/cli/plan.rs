@@ -64,14 +64,11 @@ impl Report {
             revision: issuance.revision.get(),
             issuer: format!("{}/{}", issuance.issuer.kind, issuance.issuer.name),
         });
-        let rolled = plan.steps.iter().filter_map(|step| match step {
-            Step::Roll(pod) => Some(pod.clone()),
-            _ => None,
-        });
         let reloaded = plan.steps.iter().filter_map(|step| match step {
             Step::Reload(pod) => Some(pod.clone()),
             _ => None,
         });
+        let rolled = plan.steps.iter().flat_map(Step::rolls).cloned();
         let steps = plan.steps.iter().zip(plan.outline());
         let steps = steps.map(|(step, does)| StepReport {
             step: step.to_string(),

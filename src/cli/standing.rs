@@ -25,12 +25,15 @@ const CATALOG: [&str; 4] = [
     include_str!("../../deploy/catalog/1.17.0.yaml"),
     include_str!("../../deploy/catalog/1.18.0.yaml"),
     include_str!("../../deploy/catalog/1.23.1.yaml"),
-    include_str!("../../deploy/catalog/1.24.0.yaml"),
+    LATEST,
 ];
+const LATEST: &str = include_str!("../../deploy/catalog/1.24.0.yaml");
+const LATEST_VERSION: &str = "1.24.0";
 
 /// The running platform and daemon.
 pub(super) struct Standing {
     client: Client,
+    version: String,
     kubeconfig: PathBuf,
     daemon: Option<Part>,
     platform: Part,
@@ -48,11 +51,13 @@ pub(super) async fn start(
         .await
         .map_err(|error| Failure::new(Exit::Machine, error))?;
     let client = platform.client();
-    catalog(&client).await?;
+    let versions: Vec<String> = platform.versions().map(str::to_owned).collect();
+    catalog(&client, &versions).await?;
     let kubeconfig = platform.kubeconfig().to_path_buf();
     let daemon_client = patient(client.clone());
     Ok(Standing {
         client,
+        version: platform.pooler().version.clone(),
         kubeconfig,
         platform: Part::start("the platform", |stop| async move {
             platform.run(stop).await;
@@ -71,6 +76,11 @@ impl Standing {
     /// The platform's API.
     pub(super) const fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// The version of the program that pods run where nothing speaks for another.
+    pub(super) fn version(&self) -> &str {
+        &self.version
     }
 
     /// Where the kubeconfig is.
@@ -164,12 +174,22 @@ async fn ended(part: Option<&mut Part>) -> anyhow::Error {
     }
 }
 
-async fn catalog(client: &Client) -> anyhow::Result<()> {
+/// The catalog, and an entry like its last for every program here of a version that is not in it.
+async fn catalog(client: &Client, versions: &[String]) -> anyhow::Result<()> {
     let api: Api<PgBouncerVersion> = Api::all(client.clone());
     let params = PatchParams::apply(FIELD_MANAGER).force();
-    for document in CATALOG {
-        let version: PgBouncerVersion = serde_saphyr::from_str(document)?;
-        api.patch(&version.name_any(), &params, &Patch::Apply(&version))
+    let known: Vec<PgBouncerVersion> = CATALOG
+        .iter()
+        .map(|document| serde_saphyr::from_str(document))
+        .collect::<Result<_, _>>()?;
+    let unknown = versions
+        .iter()
+        .filter(|version| !known.iter().any(|entry| entry.name_any() == **version));
+    let made: Vec<PgBouncerVersion> = unknown
+        .map(|version| serde_saphyr::from_str(&LATEST.replace(LATEST_VERSION, version)))
+        .collect::<Result<_, _>>()?;
+    for version in known.iter().chain(&made) {
+        api.patch(&version.name_any(), &params, &Patch::Apply(version))
             .await?;
     }
     Ok(())

@@ -240,9 +240,30 @@ impl Cluster {
 
     /// Asks for a pod's eviction, which honours PodDisruptionBudgets.
     pub async fn evict(&self, at: &ObjectRef) -> Result<Eviction, ClusterError> {
+        self.eviction(at, &EvictParams::default()).await
+    }
+
+    /// What an eviction would come to now; nothing is evicted.
+    pub async fn try_eviction(&self, at: &ObjectRef) -> Result<Eviction, ClusterError> {
+        // In the query: kube writes the body's delete options under a name that servers ignore.
+        let post_options = PostParams {
+            dry_run: true,
+            ..PostParams::default()
+        };
+        let params = EvictParams {
+            post_options,
+            ..EvictParams::default()
+        };
+        self.eviction(at, &params).await
+    }
+
+    async fn eviction(
+        &self,
+        at: &ObjectRef,
+        params: &EvictParams,
+    ) -> Result<Eviction, ClusterError> {
         let api = self.api::<Pod>(&at.namespace);
-        let params = EvictParams::default();
-        match bounded::<Pod, _>("evict", at, api.evict(&at.name, &params)).await {
+        match bounded::<Pod, _>("evict", at, api.evict(&at.name, params)).await {
             Ok(_) => Ok(Eviction::Evicted),
             Err(error) if error.is_not_found() => Ok(Eviction::Gone),
             Err(error) if error.code() == Some(429) => Ok(Eviction::Refused {

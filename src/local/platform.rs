@@ -31,7 +31,7 @@ use super::install::{self, InstallError};
 use super::runner::dirs::Dirs;
 use super::runner::node::Mounted;
 use super::runner::podlogs::NodeLogs;
-use super::runner::{Node, Pooler, PoolerError, Runner, find_pgbouncer};
+use super::runner::{Node, Pooler, PoolerError, Poolers, Runner};
 use super::store::{Room, Store, StoreError};
 use super::workload::budgets::{BudgetController, Replicas};
 use super::workload::services::{Copies, ServiceController};
@@ -49,8 +49,9 @@ pub struct PlatformOptions {
     pub api_address: SocketAddr,
     /// Where the kubeconfig is written; `kubeconfig` in the data directory if not given.
     pub kubeconfig: Option<PathBuf>,
-    /// The pgbouncer program, if not the one in the search path.
-    pub pgbouncer: Option<PathBuf>,
+    /// The pgbouncer programs, one of each version that pods ask for; empty for the one in the search
+    /// path.
+    pub pgbouncer: Vec<PathBuf>,
     /// Definitions of custom resources to install.
     pub definitions: Vec<Value>,
     /// Time.
@@ -98,7 +99,7 @@ pub struct Platform {
     kubeconfig: PathBuf,
     data: DataDir,
     dirs: Dirs,
-    pooler: Pooler,
+    poolers: Poolers,
     clock: Clock,
 }
 
@@ -122,7 +123,7 @@ impl PlatformOptions {
             data_dir: data_dir.into(),
             api_address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             kubeconfig: None,
-            pgbouncer: None,
+            pgbouncer: Vec::new(),
             definitions: Vec::new(),
             clock: Clock::System,
             faults: None,
@@ -146,7 +147,7 @@ impl Platform {
             faults,
             room,
         } = options;
-        let pooler = find_pgbouncer(pgbouncer)?;
+        let poolers = Poolers::find(&pgbouncer)?;
         raise_descriptor_limit();
         let data = DataDir::open(&data_dir)?;
         let path = data.path().to_owned();
@@ -171,7 +172,7 @@ impl Platform {
         for definition in definitions {
             install::definition(&client, definition).await?;
         }
-        install::node(&client, &pooler.version, &clock).await?;
+        install::node(&client, &poolers.first().version, &clock).await?;
         let dirs = Dirs::create(&path).map_err(PlatformError::RuntimeDir)?;
         Ok(Self {
             client,
@@ -180,7 +181,7 @@ impl Platform {
             kubeconfig,
             data,
             dirs,
-            pooler,
+            poolers,
             clock,
         })
     }
@@ -205,9 +206,14 @@ impl Platform {
         self.listening.as_ref().map(Listening::address)
     }
 
-    /// The program that pods run.
+    /// The program that pods run where nothing speaks for another.
     pub fn pooler(&self) -> &Pooler {
-        &self.pooler
+        self.poolers.first()
+    }
+
+    /// The versions of all programs that pods may run.
+    pub fn versions(&self) -> impl Iterator<Item = &str> {
+        self.poolers.versions()
     }
 
     /// The data directory.
@@ -256,7 +262,10 @@ impl Platform {
                     addresses.claim(address, &pod.uid().unwrap_or_default());
                 }
             }
-            tracing::info!(version = self.pooler.version, "local platform runs");
+            tracing::info!(
+                version = self.poolers.first().version,
+                "local platform runs"
+            );
             tokio::join!(runner.run(stop.clone()), balancer.run(stop));
         }
         controllers.shutdown().await;
@@ -275,7 +284,7 @@ impl Platform {
             reporter: Reporter::new(cluster.clone(), "local-runner"),
             clock: self.clock.clone(),
             pods: informers.pods.clone(),
-            pooler: self.pooler.clone(),
+            poolers: self.poolers.clone(),
             dirs: self.dirs.clone(),
             addresses: addresses.clone(),
         };

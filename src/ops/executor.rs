@@ -19,7 +19,7 @@ use super::metrics::RequestOutcome;
 use super::operator::Operator;
 use super::plan::Step;
 use super::status::{self, Told};
-use super::steps::{Bench, StepError, Waiting, chain};
+use super::steps::{Bench, StepError, Tally, Waiting, chain};
 use super::view;
 use crate::api::PgBouncerOpsRequest;
 use crate::names::ObjectRef;
@@ -48,6 +48,7 @@ pub(super) struct Execution<'a> {
     at: ObjectRef,
     ledger: Ledger,
     waiting: Waiting,
+    tally: Tally,
     told: Told,
 }
 
@@ -59,6 +60,7 @@ impl<'a> Execution<'a> {
             at,
             ledger,
             waiting: Waiting::default(),
+            tally: Tally::default(),
             told: Told::default(),
         }
     }
@@ -270,6 +272,7 @@ impl<'a> Execution<'a> {
             clock: &self.operator.clock,
             plan: self.ledger.plan(),
             waiting: &self.waiting,
+            tally: &self.tally,
         }
     }
 

@@ -17,6 +17,8 @@
 //! Everything else (are we unwinding, what is next, what do people read) is derived. The journal
 //! holds names, times and messages; never key material.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -39,19 +41,32 @@ pub enum Event {
     UndoFailed(Failure),
 }
 
-/// What a step that succeeded has to tell.
+/// What a drain took, and what became of client connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Note {
-    /// Client connections that were closed between transactions.
+pub struct Closed {
+    /// Closed between transactions.
     #[serde(skip_serializing_if = "is_zero")]
-    pub closed_between_transactions: u32,
-    /// Client connections that were closed in a transaction.
+    pub between_transactions: u32,
+    /// Closed in a transaction.
     #[serde(skip_serializing_if = "is_zero")]
-    pub closed_in_transactions: u32,
+    pub in_transactions: u32,
+    /// Idle, and gone after they were asked to leave.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub asked_to_leave: u32,
     /// How long the drain took, in milliseconds; 0 where there was none.
     #[serde(skip_serializing_if = "is_zero")]
     pub drained_ms: u32,
+}
+
+/// What a step that succeeded has to tell. Tries that failed before are in it, unless the daemon died
+/// in between.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Note {
+    /// Client connections, by the pod that closed them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub closed: BTreeMap<String, Closed>,
     /// Why a pod that was to be reloaded was restarted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restarted: Option<NoReload>,
@@ -172,6 +187,43 @@ pub struct Record {
     pub failure: Option<Failure>,
     /// What it had to tell.
     pub note: Note,
+}
+
+// === impl Closed ===
+
+impl std::ops::AddAssign for Closed {
+    fn add_assign(&mut self, other: Self) {
+        let Self {
+            between_transactions,
+            in_transactions,
+            asked_to_leave,
+            drained_ms,
+        } = other;
+        self.between_transactions = self
+            .between_transactions
+            .saturating_add(between_transactions);
+        self.in_transactions = self.in_transactions.saturating_add(in_transactions);
+        self.asked_to_leave = self.asked_to_leave.saturating_add(asked_to_leave);
+        self.drained_ms = self.drained_ms.saturating_add(drained_ms);
+    }
+}
+
+// === impl Note ===
+
+impl Note {
+    /// Adds what a pod closed.
+    pub fn add(&mut self, pod: &str, closed: Closed) {
+        *self.closed.entry(pod.to_owned()).or_default() += closed;
+    }
+
+    /// Over all pods.
+    pub fn total(&self) -> Closed {
+        let mut total = Closed::default();
+        for closed in self.closed.values() {
+            total += *closed;
+        }
+        total
+    }
 }
 
 // === impl Event ===
@@ -300,7 +352,7 @@ impl Record {
             Event::Started => {
                 self.started_at.get_or_insert(entry.at);
             }
-            Event::Succeeded(note) => self.note = *note,
+            Event::Succeeded(note) => self.note = note.clone(),
             Event::Failed(failure) => {
                 self.failures = self.failures.saturating_add(1);
                 self.failure = Some(failure.clone());
@@ -385,12 +437,16 @@ mod tests {
 
     #[test]
     fn a_journal_survives_its_file() {
+        let closed = Closed {
+            between_transactions: 3,
+            ..Closed::default()
+        };
         let lines = vec![
             entry(Event::Started),
             entry(Event::Failed(failure())),
             entry(Event::Started),
             entry(Event::Succeeded(Note {
-                closed_between_transactions: 3,
+                closed: BTreeMap::from([("till-1".to_owned(), closed)]),
                 ..Note::default()
             })),
         ];
@@ -400,6 +456,6 @@ mod tests {
         assert_eq!(read, journal);
         let record = read.of(4);
         assert_eq!((record.state, record.failures), (State::Succeeded, 1));
-        assert_eq!(record.note.closed_between_transactions, 3);
+        assert_eq!(record.note.total(), closed);
     }
 }

@@ -124,7 +124,7 @@ impl OpsMetrics {
             }
             drop(self.step_seconds.get_or_create(&StepName { step }));
         }
-        self.note(Note::default());
+        self.note(&Note::default());
     }
 
     /// Registers the metrics.
@@ -187,7 +187,7 @@ impl OpsMetrics {
         let (family, outcome) = match &entry.event {
             Event::Started | Event::UndoStarted => return,
             Event::Succeeded(note) => {
-                self.note(*note);
+                self.note(note);
                 (&self.steps, "succeeded")
             }
             Event::Failed(failure) => (&self.steps, failed(failure.kind)),
@@ -206,17 +206,19 @@ impl OpsMetrics {
         }
     }
 
-    fn note(&self, note: Note) {
+    fn note(&self, note: &Note) {
+        let total = note.total();
         for (kind, count) in [
-            ("between_transactions", note.closed_between_transactions),
-            ("in_transaction", note.closed_in_transactions),
+            ("between_transactions", total.between_transactions),
+            ("in_transaction", total.in_transactions),
+            ("asked_to_leave", total.asked_to_leave),
         ] {
             let labels = ClosedLabels { kind };
             self.closed.get_or_create(&labels).inc_by(u64::from(count));
         }
-        if note.drained_ms > 0 {
+        for drained in note.closed.values().filter(|closed| closed.drained_ms > 0) {
             self.drain_seconds
-                .observe(f64::from(note.drained_ms) / 1_000.0);
+                .observe(f64::from(drained.drained_ms) / 1_000.0);
         }
     }
 }
@@ -230,7 +232,7 @@ const fn kind(step: &Step) -> &'static str {
         Step::HandOut => "hand_out",
         Step::Switch => "switch",
         Step::Surge => "surge",
-        Step::Roll(_) => "roll",
+        Step::Roll(_) | Step::RollTogether(_) => "roll",
         Step::Reload(_) => "reload",
         Step::Unsurge => "unsurge",
         Step::Prove => "prove",

@@ -18,6 +18,9 @@ impl Version {
     /// `SHUTDOWN WAIT_FOR_SERVERS`.
     pub const GRACEFUL_SHUTDOWN: Self = Self::new(1, 23, 0);
 
+    /// First version with `client_idle_timeout`.
+    pub const CLIENT_IDLE_TIMEOUT: Self = Self::new(1, 24, 0);
+
     /// The version of those numbers.
     pub const fn new(major: u16, minor: u16, patch: u16) -> Self {
         Self {
@@ -39,6 +42,11 @@ impl Version {
         let minor = numbers.next()?.ok()?;
         let patch = numbers.next().and_then(Result::ok).unwrap_or(0);
         Some(Self::new(major, minor, patch))
+    }
+
+    /// Whether clients can be closed for being idle.
+    pub fn can_time_out_idle_clients(self) -> bool {
+        self >= Self::CLIENT_IDLE_TIMEOUT
     }
 
     /// Whether the console can be told to stop once no transaction is open.

@@ -125,6 +125,16 @@ impl Pooler {
     /// Starts pgbouncer; `settings` are lines of `[pgbouncer]` in which `{dir}` is its directory,
     /// and `databases` those of `[databases]`.
     pub(crate) async fn start(databases: &str, settings: &str, files: &[(&str, &str)]) -> Self {
+        Self::start_as(&pgbouncer_program(), databases, settings, files).await
+    }
+
+    /// The same with another program.
+    pub(crate) async fn start_as(
+        program: &Path,
+        databases: &str,
+        settings: &str,
+        files: &[(&str, &str)],
+    ) -> Self {
         let address = free_port(own_address());
         let directory = pooler_directory();
         for (name, content) in files {
@@ -139,7 +149,7 @@ impl Pooler {
         );
         write_owned(&directory.path().join("pgbouncer.ini"), &ini);
         let log = fs::File::create(directory.path().join("log")).unwrap();
-        let child = pgbouncer(directory.path())
+        let child = pgbouncer(program, directory.path())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
@@ -173,7 +183,7 @@ impl Pooler {
         status.map(|status| status.code().unwrap_or(-1))
     }
 
-    /// Ends it as a pod's deletion does on 1.18: SIGTERM.
+    /// Ends it as a pod's deletion does: SIGTERM.
     pub(crate) fn terminate(&self) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("our own child");
@@ -208,9 +218,9 @@ pub(crate) fn write_owned(path: &Path, content: &str) {
     }
 }
 
-/// The program on the `pgbouncer.ini` of a directory, as its user.
-pub(crate) fn pgbouncer(directory: &Path) -> Command {
-    let mut command = Command::new(pgbouncer_program());
+/// A program on the `pgbouncer.ini` of a directory, as its user.
+pub(crate) fn pgbouncer(program: &Path, directory: &Path) -> Command {
+    let mut command = Command::new(program);
     command
         .arg(directory.join("pgbouncer.ini"))
         .current_dir(directory)

@@ -56,7 +56,7 @@ pub(super) async fn run(output: Output, args: &ChaosArgs) -> Result<(), Failure>
         faults: faults.clone(),
         room: room.clone(),
     };
-    let stage = Stage::start(&progress, "chaos", elsewhere).await?;
+    let stage = Stage::start(&progress, "chaos", elsewhere, None).await?;
     let daemon = Daemon::start(stage.kubeconfig(), stage.directory()).await?;
     let props = Props {
         stage: &stage,

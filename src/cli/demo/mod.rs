@@ -32,7 +32,7 @@ const SETTLE: Duration = Duration::from_millis(1_500);
 /// Runs the demo; fails if anything was not as it should be.
 pub(super) async fn run(output: Output, args: DemoArgs) -> Result<(), Failure> {
     let progress = output.progress();
-    let stage = Stage::start(&progress, "demo", Daemon::Within).await?;
+    let stage = Stage::start(&progress, "demo", Daemon::Within, args.pgbouncer.clone()).await?;
     let played = tokio::select! {
         played = play(&stage, &progress, args.soak) => played,
         died = stage.died() => Err(died),

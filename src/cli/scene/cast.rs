@@ -84,7 +84,11 @@ pub(in crate::cli) fn short_lived() -> anyhow::Result<PgBouncerOpsRequest> {
 }
 
 /// Applies everything but the requests.
-pub(in crate::cli) async fn apply(cluster: &Cluster, backend: &Backend<'_>) -> anyhow::Result<()> {
+pub(in crate::cli) async fn apply(
+    cluster: &Cluster,
+    backend: &Backend<'_>,
+    version: &str,
+) -> anyhow::Result<()> {
     namespace(cluster).await?;
     postgres(cluster, backend).await?;
     for (name, organization) in [
@@ -95,7 +99,7 @@ pub(in crate::cli) async fn apply(cluster: &Cluster, backend: &Backend<'_>) -> a
     }
     create(cluster, &manifest::<Issuer>(ISSUER)?).await?;
     create(cluster, &manifest::<Issuer>(NEW_ISSUER)?).await?;
-    create(cluster, &pooler()?).await
+    create(cluster, &pooler(version)?).await
 }
 
 async fn namespace(cluster: &Cluster) -> anyhow::Result<()> {
@@ -181,12 +185,12 @@ fn authority(name: &str, organization: &str) -> anyhow::Result<Secret> {
 }
 
 /// The pooler: three replicas, transaction pooling, and pools that do not throttle the clients.
-fn pooler() -> anyhow::Result<PgBouncer> {
+fn pooler(version: &str) -> anyhow::Result<PgBouncer> {
     Ok(serde_json::from_value(json!({
         "apiVersion": "kubedb.com/v1", "kind": "PgBouncer",
         "metadata": { "name": POOLER, "namespace": NAMESPACE },
         "spec": {
-            "version": "1.18.0",
+            "version": version,
             "replicas": REPLICAS,
             "database": {
                 "databaseName": DATABASE,

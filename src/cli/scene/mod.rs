@@ -45,7 +45,7 @@ pub(in crate::cli) async fn set(
         user: postgres.superuser(),
         password: postgres.password(),
     };
-    cast::apply(&cluster, &backend).await?;
+    cast::apply(&cluster, &backend, stage.version()).await?;
     until_ready(stage, progress).await?;
     Ok(Arc::new(Application {
         service: service_address(&cluster).await?,

@@ -44,6 +44,7 @@ pub(in crate::cli) struct Stage {
     postgres: ThrowAwayPostgres,
     client: Client,
     kubeconfig: PathBuf,
+    version: String,
     standing: Mutex<Standing>,
     directory: TempDir,
 }
@@ -54,6 +55,7 @@ impl Stage {
         progress: &Progress,
         verb: &str,
         daemon: Daemon,
+        pgbouncer: Option<PathBuf>,
     ) -> Result<Self, Failure> {
         progress.now("starting a throw-away PostgreSQL");
         let password = random_hex::<12>()?;
@@ -63,6 +65,7 @@ impl Stage {
         progress.now("starting the local platform and the daemon");
         let directory = TempDir::with_prefix(format!("bouncert-{verb}-"))?;
         let mut options = PlatformOptions::new(directory.path().join("data"));
+        options.pgbouncer = pgbouncer.into_iter().collect();
         let within = match daemon {
             Daemon::Within => Some(DaemonOptions::default()),
             Daemon::Elsewhere { faults, room } => {
@@ -77,6 +80,7 @@ impl Stage {
             postgres,
             client: standing.client().clone(),
             kubeconfig,
+            version: standing.version().to_owned(),
             standing: Mutex::new(standing),
             directory,
         })
@@ -95,6 +99,11 @@ impl Stage {
     /// A directory that goes when everything ends.
     pub(in crate::cli) fn directory(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// The version of the program that pods run.
+    pub(in crate::cli) fn version(&self) -> &str {
+        &self.version
     }
 
     /// The database behind the pooler.

@@ -31,7 +31,7 @@ pub mod node;
 pub mod worker;
 
 pub use node::{Node, Runner};
-pub use pooler::{Pooler, PoolerError, find_pgbouncer};
+pub use pooler::{NoSuchVersion, Pooler, PoolerError, Poolers};
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;

@@ -15,7 +15,7 @@ use super::NODE_NAME;
 use super::dirs::Dirs;
 use super::dns::SERVICE_NAME;
 use super::payload::references;
-use super::pooler::Pooler;
+use super::pooler::Poolers;
 use super::process::{self, Found};
 use super::worker::{Wake, Worker};
 use crate::clock::Clock;
@@ -35,8 +35,8 @@ pub struct Node {
     pub clock: Clock,
     /// The copy of all pods.
     pub pods: Arc<Informer<Pod>>,
-    /// The program that pods run.
-    pub pooler: Pooler,
+    /// The programs that pods run.
+    pub poolers: Poolers,
     /// Directories.
     pub dirs: Dirs,
     /// Loopback addresses.

@@ -1,18 +1,38 @@
-//! Finds the `pgbouncer` program and asks its version.
+//! Finds the `pgbouncer` programs of this machine, asks their versions, and chooses one for a pod.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::pgbouncer::Version;
+
 /// Where distributions put the program when it is not in the search path of an ordinary user.
 const USUAL_PLACES: [&str; 3] = ["/usr/sbin", "/usr/local/sbin", "/usr/local/bin"];
 
-/// The program that pods run.
+/// A program that pods run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pooler {
     /// Where it is.
     pub path: PathBuf,
     /// Its version, for example `1.18.0`.
     pub version: String,
+}
+
+/// All programs that pods may run; there is at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Poolers {
+    first: Pooler,
+    others: Vec<Pooler>,
+}
+
+/// No program here is of the version that a pod asks for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "image {image} asks for PgBouncer {wanted}, and the programs here are of versions {present}: name one of version {wanted} with --pgbouncer, or choose another spec.version"
+)]
+pub struct NoSuchVersion {
+    image: String,
+    wanted: Version,
+    present: String,
 }
 
 /// The program cannot be used.
@@ -48,10 +68,64 @@ pub enum PoolerError {
     },
 }
 
+// === impl Poolers ===
+
+impl Poolers {
+    /// The programs at `paths`, or the first one in the search path and the usual places.
+    pub fn find(paths: &[PathBuf]) -> Result<Self, PoolerError> {
+        let mut named = paths.iter().cloned();
+        let first = find_pgbouncer(named.next())?;
+        let others = named.map(|path| find_pgbouncer(Some(path)));
+        Ok(Self {
+            first,
+            others: others.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// The one that was named first.
+    pub const fn first(&self) -> &Pooler {
+        &self.first
+    }
+
+    /// The program for a pod of `image`, whose tag names a version. Where there is a choice, that
+    /// version or the latest patch of it is run, and nothing else; a machine with one program runs it
+    /// whatever is asked for, because to most people here it does not matter.
+    pub fn of_image(&self, image: &str) -> Result<&Pooler, NoSuchVersion> {
+        let tag = image.rsplit_once(':').map_or("", |(_, tag)| tag);
+        let Some(wanted) = Version::parse(tag).filter(|_| !self.others.is_empty()) else {
+            return Ok(&self.first);
+        };
+        let all = || self.all();
+        let of = |pooler: &Pooler| Version::parse(&pooler.version);
+        let exact = all().find(|pooler| of(pooler) == Some(wanted));
+        let minor = |version: Version| (version.major, version.minor);
+        let near = || {
+            all()
+                .filter(|pooler| of(pooler).map(minor) == Some(minor(wanted)))
+                .max_by_key(|pooler| of(pooler))
+        };
+        exact.or_else(near).ok_or_else(|| NoSuchVersion {
+            image: image.to_owned(),
+            wanted,
+            present: self.versions().collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// The versions that are here.
+    pub fn versions(&self) -> impl Iterator<Item = &str> {
+        self.all().map(|pooler| pooler.version.as_str())
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Pooler> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+}
+
 /// The program at `path`, or the first one in the search path and the usual places.
-pub fn find_pgbouncer(path: Option<PathBuf>) -> Result<Pooler, PoolerError> {
+fn find_pgbouncer(path: Option<PathBuf>) -> Result<Pooler, PoolerError> {
     let path = match path {
-        Some(path) if path.is_file() => path,
+        // Processes start in another directory.
+        Some(path) if path.is_file() => std::path::absolute(&path).unwrap_or(path),
         Some(path) => return Err(PoolerError::NoFile { path }),
         None => search().ok_or(PoolerError::NotFound)?,
     };
@@ -96,6 +170,36 @@ mod tests {
             Some("1.18.0")
         );
         assert_eq!(version("psql (PostgreSQL) 15.1"), None);
+    }
+
+    #[test]
+    fn a_pod_gets_the_program_of_its_version_where_there_is_a_choice() {
+        let pooler = |version: &str| Pooler {
+            path: format!("/opt/{version}/pgbouncer").into(),
+            version: version.to_owned(),
+        };
+        let alone = Poolers {
+            first: pooler("1.18.0"),
+            others: Vec::new(),
+        };
+        let several = Poolers {
+            first: pooler("1.18.0"),
+            others: vec![pooler("1.24.0"), pooler("1.24.1"), pooler("1.26.1")],
+        };
+        let chosen = |of: &Poolers, tag: &str| {
+            let image = format!("registry.example:5000/kubedb/pgbouncer{tag}");
+            of.of_image(&image).map(|pooler| pooler.version.clone())
+        };
+        assert_eq!(chosen(&alone, ":1.24.0").unwrap(), "1.18.0");
+        assert_eq!(chosen(&several, ":1.24.0").unwrap(), "1.24.0");
+        assert_eq!(chosen(&several, ":1.24.7-alpine").unwrap(), "1.24.1");
+        assert_eq!(chosen(&several, ":latest").unwrap(), "1.18.0");
+        let refused = chosen(&several, ":1.23.1").unwrap_err().to_string();
+        assert!(refused.contains("asks for PgBouncer 1.23.1"), "{refused}");
+        assert!(
+            refused.contains("1.18.0, 1.24.0, 1.24.1, 1.26.1"),
+            "{refused}"
+        );
     }
 
     #[test]

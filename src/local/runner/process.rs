@@ -147,14 +147,12 @@ pub fn find_running(runtime: &Path) -> Vec<Found> {
 
 /// The ini named by the command line of a living pgbouncer.
 fn ini_of(pid: i32) -> Option<PathBuf> {
-    // The command line of a zombie is empty.
+    // The command line of a zombie is empty. A wrapper or a loader may come before the program.
     let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let mut words = line.split(|b| *b == 0).filter(|w| !w.is_empty());
-    let program = std::str::from_utf8(words.next()?).ok()?;
+    let mut words = line.split(|b| *b == 0).filter(|w| !w.is_empty()).rev();
     let ini = std::str::from_utf8(words.next()?).ok()?;
-    let alone = words.next().is_none();
-    (alone && program.ends_with("pgbouncer") && ini.ends_with("/pgbouncer.ini"))
-        .then(|| PathBuf::from(ini))
+    let program = std::str::from_utf8(words.next()?).ok()?;
+    (program.ends_with("pgbouncer") && ini.ends_with("/pgbouncer.ini")).then(|| PathBuf::from(ini))
 }
 
 /// Sends SIGKILL to a process that no pod owns.

@@ -168,7 +168,10 @@ fn served(run: &Run) -> Option<&'static str> {
     let serving = pods.filter(|p| p.serving && !p.quiesced).count();
     let least = match run.plan.replicas {
         0 => 0,
-        replicas => usize::try_from(replicas.max(2)).unwrap() - 1,
+        replicas => {
+            let together = run.plan.steps.iter().map(|step| step.rolls().len()).max();
+            usize::try_from(replicas.max(2)).unwrap() - together.unwrap_or(1).max(1)
+        }
     };
     (serving < least).then_some("I3: too few pods serve")
 }

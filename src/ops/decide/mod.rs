@@ -141,6 +141,7 @@ pub fn after_undo_failure(
         | Step::Surge
         | Step::Roll(_)
         | Step::Reload(_)
+        | Step::RollTogether(_)
         | Step::Unsurge => false,
         Step::Issue(_)
         | Step::Stage
@@ -206,6 +207,7 @@ fn after_failure(plan: &Plan, step: usize, record: &Record, now: OffsetDateTime)
         | Step::Surge
         | Step::Roll(_)
         | Step::Reload(_)
+        | Step::RollTogether(_)
         | Step::Unsurge
         | Step::Prove
         | Step::Commit => AfterFailure::Unwind,

@@ -247,6 +247,7 @@ impl Run {
             Step::Surge => self.surge(),
             Step::Roll(pod) => self.roll(&pod),
             Step::Reload(pod) => self.reload(&pod),
+            Step::RollTogether(pods) => self.roll_together(&pods),
             Step::Unsurge => self.unsurge(),
             Step::Prove => self.prove(),
             Step::Commit => self.effect(|w| w.spec = Side::Target),
@@ -269,6 +270,9 @@ impl Run {
             Step::HandOut => self.effect(|w| w.client = Side::Former),
             Step::Switch => self.converge_back(),
             Step::Roll(pod) => self.effect(|w| w.put_back(&pod)),
+            Step::RollTogether(pods) => pods
+                .iter()
+                .try_for_each(|pod| self.effect(|w| w.put_back(pod))),
             Step::Reload(pod) => self.unreload(&pod),
             Step::Surge if self.plan.change == Change::Restart => self.unsurge(),
             Step::Surge | Step::Unsurge | Step::Prove | Step::Retire | Step::Resume => Ok(()),
@@ -350,18 +354,37 @@ impl Run {
         })
     }
 
-    fn roll(&mut self, name: &str) -> Result<(), Stop> {
+    fn is_rolled(&self, name: &str) -> bool {
         let restart = self.plan.change == Change::Restart;
         let pod = &self.world.pods[name];
-        let done = pod.side == self.world.template && (!restart || pod.generation > 0);
-        if done && pod.serving {
+        pod.side == self.world.template && (!restart || pod.generation > 0) && pod.serving
+    }
+
+    fn roll(&mut self, name: &str) -> Result<(), Stop> {
+        if self.is_rolled(name) {
             return Ok(());
         }
         self.replace(name)
     }
 
+    /// At worst all of them are out of service at once.
+    fn roll_together(&mut self, names: &[String]) -> Result<(), Stop> {
+        let stale: Vec<_> = names.iter().filter(|name| !self.is_rolled(name)).collect();
+        for name in &stale {
+            self.drain(name)?;
+        }
+        for name in stale {
+            self.restart(name)?;
+        }
+        Ok(())
+    }
+
     pub(super) fn replace(&mut self, name: &str) -> Result<(), Stop> {
         self.drain(name)?;
+        self.restart(name)
+    }
+
+    fn restart(&mut self, name: &str) -> Result<(), Stop> {
         self.check_cut(name);
         let side = self.world.template;
         self.effect(|w| {

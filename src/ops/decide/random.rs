@@ -9,8 +9,8 @@ use time::Duration;
 use super::model::{Fault, Mistake, Run};
 use crate::ops::journal::{Entry, Event};
 use crate::ops::plan::Plan;
-use crate::ops::plan::tests::{issuer, plan, present, reload_plan};
-use crate::ops::request::Strategy;
+use crate::ops::plan::tests::{issuer, plan, plan_with, present, reload_plan};
+use crate::ops::request::{MaxUnavailable, Settings, Strategy};
 
 /// Where nothing else is asked for.
 const RUNS: u64 = 6_000;
@@ -62,7 +62,12 @@ pub(super) fn plans() -> Vec<Plan> {
         ]
         .map(|(replicas, strategy)| reload_plan(before, asked, replicas, strategy))
     });
-    restarts.chain(reloads).collect()
+    let wide = Settings {
+        max_unavailable: MaxUnavailable::Pods(2),
+        ..Settings::default()
+    };
+    let together = [issuer(), Value::Null].map(|asked| plan_with(&present(), &asked, 5, wide));
+    restarts.chain(reloads).chain(together).collect()
 }
 
 /// The run of that seed.

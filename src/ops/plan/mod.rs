@@ -7,8 +7,9 @@
 //!
 //! Order of the pods: those that do not serve, then the highest ordinal first, as a StatefulSet
 //! would. The first pod is the canary: it
-//! is proved, including a login through it, before the second is touched. A single replica first
-//! gets a surge pod, which is then the canary; where a reload suffices it needs none.
+//! is proved, including a login through it, before the second is touched. The others follow in
+//! batches of as many as may be out of service (`bouncert.dev/max-unavailable`). A single replica
+//! first gets a surge pod, which is then the canary; where a reload suffices it needs none.
 //!
 //! Order of the steps: trust is published before anything that needs it, and new client material
 //! ([`Step::HandOut`]) only when every pod trusts its issuer. Where nobody holds client material yet
@@ -226,6 +227,9 @@ impl Plan {
             ),
             Step::Roll(pod) => format!("drain {pod}, restart it and prove it"),
             Step::Reload(pod) => format!("reload {pod} and prove it"),
+            Step::RollTogether(pods) => {
+                format!("drain {}, restart and prove them", pods.join(" and "))
+            }
             Step::Unsurge => format!("drain {} and end it", self.surge_pod()),
             Step::Prove => "prove every pod and the Service".to_owned(),
             Step::Commit => "write spec.tls, spec.sslMode and authType".to_owned(),
@@ -237,6 +241,14 @@ impl Plan {
     /// Name of the ConfigMap that holds plan and journal.
     pub fn journal_name(&self) -> String {
         journal_name(&self.request.at.name)
+    }
+
+    /// The pods that are out of service at the same time as that one: itself, and those that are
+    /// replaced along with it.
+    pub fn together(&self, pod: &str) -> &[String] {
+        let mut batches = self.steps.iter().map(Step::rolls);
+        let found = batches.find(|batch| batch.iter().any(|name| name == pod));
+        found.unwrap_or_default()
     }
 
     /// Whether the pod is the first whose replacement is proved with a login.
@@ -305,6 +317,17 @@ fn issuances(change: &Change, facts: &Facts) -> Vec<Issuance> {
         .collect()
 }
 
+/// The canary alone, then as many at the same time as may be out of service.
+fn rolls(plan: &Plan) -> impl Iterator<Item = Step> {
+    let together = usize::try_from(plan.settings.max_unavailable.of(plan.replicas)).unwrap_or(1);
+    let (canary, others) = plan.pods.split_at(plan.pods.len().min(1));
+    let batches = canary.chunks(1).chain(others.chunks(together));
+    batches.map(|batch| match batch {
+        [pod] => Step::Roll(pod.name.clone()),
+        pods => Step::RollTogether(pods.iter().map(|pod| pod.name.clone()).collect()),
+    })
+}
+
 fn steps(plan: &Plan) -> Vec<Step> {
     if plan.change == Change::NoOp {
         return Vec::new();
@@ -328,14 +351,16 @@ fn steps(plan: &Plan) -> Vec<Step> {
     if !restart {
         steps.push(Step::Switch);
     }
-    let names = plan.pods.iter().map(|pod| pod.name.clone());
     match plan.choice.way {
         // Nobody leaves, so nobody has to take over.
-        Way::Reload => steps.extend(names.map(Step::Reload)),
+        Way::Reload => {
+            let names = plan.pods.iter().map(|pod| pod.name.clone());
+            steps.extend(names.map(Step::Reload));
+        }
         Way::Restart => {
             let single = plan.replicas == 1;
             steps.extend(single.then_some(Step::Surge));
-            steps.extend(names.map(Step::Roll));
+            steps.extend(rolls(plan));
             steps.extend(single.then_some(Step::Unsurge));
         }
     }

@@ -27,6 +27,8 @@ pub enum Step {
     /// Have a pod read its files again, and prove it; undo: publish what was there before, and have
     /// the pod serve that again.
     Reload(String),
+    /// Replace several pods at the same time, each as [`Step::Roll`] does.
+    RollTogether(Vec<String>),
     /// Take the surge pod away again.
     Unsurge,
     /// See every pod and the Service serve what was planned; log in and ask.
@@ -46,6 +48,26 @@ impl Step {
         matches!(self, Self::Retire | Self::Resume)
     }
 
+    /// The pods that the step replaces.
+    pub fn rolls(&self) -> &[String] {
+        match self {
+            Self::Roll(pod) => std::slice::from_ref(pod),
+            Self::RollTogether(pods) => pods,
+            Self::Pause
+            | Self::Issue(_)
+            | Self::Stage
+            | Self::HandOut
+            | Self::Switch
+            | Self::Surge
+            | Self::Reload(_)
+            | Self::Unsurge
+            | Self::Prove
+            | Self::Commit
+            | Self::Retire
+            | Self::Resume => &[],
+        }
+    }
+
     /// Whether undoing the step is still owed after undoing `stuck` has failed. Pods that are out of
     /// service come back and the pause is released, always. A pod that could not be put back is
     /// replaced by undoing the switch; after any other failure every pod serves the new material,
@@ -53,8 +75,15 @@ impl Step {
     /// before such a failure has left its pod in service and not paused.
     pub const fn is_owed_after(&self, stuck: &Self) -> bool {
         match self {
-            Self::Pause | Self::Surge | Self::Roll(_) | Self::Unsurge => true,
-            Self::Switch | Self::Reload(_) => matches!(stuck, Self::Roll(_) | Self::Reload(_)),
+            Self::Pause | Self::Surge | Self::Roll(_) | Self::RollTogether(_) | Self::Unsurge => {
+                true
+            }
+            Self::Switch | Self::Reload(_) => {
+                matches!(
+                    stuck,
+                    Self::Roll(_) | Self::RollTogether(_) | Self::Reload(_)
+                )
+            }
             Self::Issue(_)
             | Self::Stage
             | Self::HandOut
@@ -77,6 +106,7 @@ impl fmt::Display for Step {
             Self::Surge => f.write_str("surge"),
             Self::Roll(pod) => write!(f, "roll {pod}"),
             Self::Reload(pod) => write!(f, "reload {pod}"),
+            Self::RollTogether(pods) => write!(f, "roll {}", pods.join(" and ")),
             Self::Unsurge => f.write_str("end surge"),
             Self::Prove => f.write_str("prove"),
             Self::Commit => f.write_str("commit"),

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::api::pgbouncer::PgBouncerSpec;
 use crate::blueprint::defaults::IssuerKind;
-use crate::ops::request::{Strategy, parse, target_state};
+use crate::ops::request::{MaxUnavailable, Strategy, parse, target_state};
 
 /// A plan for `database` with so many replicas, from present TLS fields and a `spec.tls` of a
 /// request (`null` for a restart).
@@ -14,13 +14,17 @@ pub(in crate::ops) fn plan(
     asked: &serde_json::Value,
     replicas: u32,
 ) -> Plan {
-    plan_by(
-        present,
-        asked,
-        replicas,
-        Settings::default(),
-        Choice::default(),
-    )
+    plan_with(present, asked, replicas, Settings::default())
+}
+
+/// The same with settings of its own.
+pub(in crate::ops) fn plan_with(
+    present: &serde_json::Value,
+    asked: &serde_json::Value,
+    replicas: u32,
+    settings: Settings,
+) -> Plan {
+    plan_by(present, asked, replicas, settings, Choice::default())
 }
 
 /// The same by reload; with [`Strategy::Auto`], a pod may turn out to need a restart.
@@ -192,6 +196,34 @@ fn a_plan_of_before_reloads_restarts() {
     }
     let read: Plan = serde_json::from_value(stored).unwrap();
     assert_eq!(read.choice.way, Way::Restart);
+}
+
+#[test]
+fn where_more_may_be_unavailable_the_canary_still_goes_alone() {
+    let settings = Settings {
+        max_unavailable: MaxUnavailable::Pods(2),
+        ..Settings::default()
+    };
+    let rotate = json!({ "rotateCertificates": true });
+    let of = |replicas| {
+        let words = words(&plan_with(&present(), &rotate, replicas, settings));
+        let from = words.find("roll").unwrap();
+        words[from..words.find(", hand out").unwrap()].to_owned()
+    };
+    assert_eq!(
+        of(6),
+        "roll billing-5, roll billing-4 and billing-3, roll billing-2 and billing-1, roll billing-0"
+    );
+    assert_eq!(
+        of(3),
+        "roll billing-2, roll billing-1, roll billing-0",
+        "the budget lets one go"
+    );
+    assert_eq!(of(1), "roll billing-0, end surge");
+    let wide = plan_with(&present(), &rotate, 6, settings);
+    assert!(wide.is_canary("billing-5") && !wide.is_canary("billing-4"));
+    assert_eq!(wide.together("billing-4"), ["billing-4", "billing-3"]);
+    assert!(wide.together("billing-6").is_empty());
 }
 
 #[test]

@@ -10,7 +10,7 @@ mod target;
 mod tests;
 
 pub use settings::{
-    Drain, LEAVE_DEFAULT, LEAVE_SESSION_DEFAULT, MAX_RETRIES_MAX, Pools, QUIESCE,
+    Drain, LEAVE_DEFAULT, LEAVE_SESSION_DEFAULT, MAX_RETRIES_MAX, MaxUnavailable, Pools, QUIESCE,
     STEP_TIMEOUT_DEFAULT, Settings, Strategy,
 };
 pub use target::{TlsState, target_state, with_state};
@@ -219,6 +219,12 @@ pub enum Refusal {
          bouncert.dev/strategy: RollingRestart or Auto"
     )]
     Reload(String),
+    /// A number of pods that is none.
+    #[error(
+        "annotation bouncert.dev/max-unavailable is {0:?}: write a number of at least 1, or a \
+         percentage from 1% to 100%"
+    )]
+    MaxUnavailable(String),
 }
 
 /// Reads a request against the present spec of its PgBouncer.

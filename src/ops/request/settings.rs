@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Refusal;
-use crate::api::annotations::{DRAIN_TIMEOUT, STRATEGY};
+use crate::api::annotations::{DRAIN_TIMEOUT, MAX_UNAVAILABLE, STRATEGY};
 use crate::api::opsrequest::PgBouncerOpsRequestSpec;
+use crate::blueprint::{GRACE_SECONDS, disruptions};
 use crate::duration::GoDuration;
 
 /// Bound of a step where the request sets no `timeout`. The slowest step is one pod: drain, start,
@@ -34,6 +35,9 @@ const _: () = assert!(
     LEAVE_SESSION_DEFAULT.nanoseconds() + QUIESCE.nanoseconds()
         < STEP_TIMEOUT_DEFAULT.nanoseconds() / 2
 );
+
+/// A pod that cannot be drained, because its console lets nobody in, gets no less from the kubelet.
+const _: () = assert!(QUIESCE.nanoseconds() <= GRACE_SECONDS * 1_000_000_000);
 
 /// How changes reach the pods.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +67,15 @@ impl Strategy {
     }
 }
 
+/// How many pods may be out of service at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MaxUnavailable {
+    /// So many.
+    Pods(u32),
+    /// That part of the replicas, rounded up as a StatefulSet's `maxUnavailable` is.
+    Percent(u32),
+}
+
 /// How a request is to be carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
@@ -74,6 +87,9 @@ pub struct Settings {
     pub drain_timeout: Option<GoDuration>,
     /// How changes reach the pods.
     pub strategy: Strategy,
+    /// How many pods may be out of service at the same time.
+    #[serde(default)]
+    pub max_unavailable: MaxUnavailable,
 }
 
 /// What a pooler pools.
@@ -101,7 +117,44 @@ impl Default for Settings {
             max_retries: 1,
             drain_timeout: None,
             strategy: Strategy::default(),
+            max_unavailable: MaxUnavailable::default(),
         }
+    }
+}
+
+impl Default for MaxUnavailable {
+    fn default() -> Self {
+        Self::Pods(1)
+    }
+}
+
+impl MaxUnavailable {
+    /// Reads a number or a percentage; zero would let nobody go, ever.
+    fn parse(text: &str) -> Option<Self> {
+        let number = |text: &str| text.parse().ok().filter(|number| *number > 0);
+        match text.strip_suffix('%') {
+            Some(percent) => number(percent)
+                .filter(|percent| *percent <= 100)
+                .map(Self::Percent),
+            None => number(text).map(Self::Pods),
+        }
+    }
+
+    /// How many of so many pods are replaced at the same time: at least one, never all of several, and
+    /// no more than their disruption budget lets go, which would only refuse the others.
+    pub fn of(self, replicas: u32) -> u32 {
+        let asked = match self {
+            Self::Pods(number) => number,
+            Self::Percent(percent) => {
+                let whole = u64::from(replicas) * u64::from(percent);
+                u32::try_from(whole.div_ceil(100)).unwrap_or(u32::MAX)
+            }
+        };
+        let budget = disruptions(i32::try_from(replicas).unwrap_or(i32::MAX));
+        asked
+            .min(u32::try_from(budget).unwrap_or(1))
+            .min(replicas.saturating_sub(1))
+            .max(1)
     }
 }
 
@@ -134,11 +187,17 @@ impl Settings {
                 Strategy::parse(word).ok_or_else(|| Refusal::Strategy(word.to_owned()))?
             }
         };
+        let max_unavailable = match annotation(MAX_UNAVAILABLE) {
+            None => MaxUnavailable::default(),
+            Some(text) => MaxUnavailable::parse(text.trim())
+                .ok_or_else(|| Refusal::MaxUnavailable(text.clone()))?,
+        };
         Ok(Self {
             step_timeout,
             max_retries,
             drain_timeout,
             strategy,
+            max_unavailable,
         })
     }
 

@@ -410,6 +410,25 @@ fn settings_come_from_the_request_before_the_pgbouncer() {
 }
 
 #[test]
+fn the_number_of_pods_out_of_service_is_read_as_kubernetes_means_it() {
+    let of = |text: &str, replicas| {
+        let on = [("bouncert.dev/max-unavailable".to_owned(), text.to_owned())].into();
+        let settings = Settings::parse(&request(&json!({})), &[].into(), &on);
+        settings.map(|settings| settings.max_unavailable.of(replicas))
+    };
+    assert_eq!(of("2", 9), Ok(2));
+    assert_eq!(of("25%", 9), Ok(3), "rounded up");
+    assert_eq!(of("100%", 9), Ok(4), "what the disruption budget lets go");
+    assert_eq!(of("7", 3), Ok(1));
+    assert_eq!(of("7", 2), Ok(1));
+    assert_eq!(of("7", 1), Ok(1));
+    for nonsense in ["0", "0%", "101%", "-1", "some", "1.5"] {
+        let refusal = of(nonsense, 5).unwrap_err().to_string();
+        assert!(refusal.contains(nonsense), "{refusal}");
+    }
+}
+
+#[test]
 fn settings_without_a_meaning_name_their_field() {
     let none = std::collections::BTreeMap::new();
     let with = |edit: &dyn Fn(&mut PgBouncerOpsRequestSpec)| {

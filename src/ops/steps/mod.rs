@@ -18,10 +18,12 @@ mod switch;
 mod takeup;
 mod verdict;
 
+use std::sync::{Mutex, PoisonError};
+
 pub use self::error::{Leaf, StepError, chain};
 pub use self::look::Waiting;
 pub(super) use self::pods::{is_ready, workload};
-use super::journal::Note;
+use super::journal::{Closed, Note};
 use super::plan::{Plan, Step};
 use super::request::Change;
 use crate::blueprint::WorkloadKind;
@@ -43,6 +45,23 @@ pub struct Bench<'a> {
     pub plan: &'a Plan,
     /// What the step waits for.
     pub waiting: &'a Waiting,
+    /// What the step closes.
+    pub tally: &'a Tally,
+}
+
+/// What has been closed and not yet been journalled; kept over the tries of a step.
+#[derive(Debug, Default)]
+pub struct Tally(Mutex<Note>);
+
+impl Tally {
+    fn add(&self, pod: &str, closed: Closed) {
+        let mut note = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        note.add(pod, closed);
+    }
+
+    fn take(&self) -> Note {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// Which of two states of the PgBouncer is meant.
@@ -64,15 +83,20 @@ impl Bench<'_> {
             Step::HandOut => self.hand_out().await?,
             Step::Switch => self.switch().await?,
             Step::Surge => self.surge(Side::Target).await?,
-            Step::Roll(pod) => return self.roll(pod).await,
-            Step::Reload(pod) => return self.reload(pod).await,
-            Step::Unsurge => return self.unsurge(Side::Target).await,
+            Step::Roll(pod) => self.roll(pod).await?,
+            Step::Reload(pod) => {
+                let restarted = self.reload(pod).await?;
+                let note = self.tally.take();
+                return Ok(Note { restarted, ..note });
+            }
+            Step::RollTogether(pods) => self.roll_together(pods).await?,
+            Step::Unsurge => self.unsurge(Side::Target).await?,
             Step::Prove => self.prove(Side::Target).await?,
             Step::Commit => self.commit(Side::Target).await?,
             Step::Retire => self.retire().await?,
             Step::Resume => self.resume().await?,
         }
-        Ok(Note::default())
+        Ok(self.tally.take())
     }
 
     /// Leaves no pod paused or out of service, as far as that can be done in a moment; says whether
@@ -104,10 +128,9 @@ impl Bench<'_> {
             Step::Switch => self.switch_back().await,
             Step::Roll(pod) => self.put_back(pod).await,
             Step::Reload(pod) => self.unreload(pod).await,
+            Step::RollTogether(pods) => self.put_all_back(pods).await,
             // Without a switch to undo, nothing else takes the surge pod away.
-            Step::Surge if self.plan.change == Change::Restart => {
-                self.unsurge(Side::Former).await.map(drop)
-            }
+            Step::Surge if self.plan.change == Change::Restart => self.unsurge(Side::Former).await,
             Step::Surge | Step::Unsurge | Step::Prove | Step::Retire | Step::Resume => Ok(()),
             Step::Commit => self.commit(Side::Former).await,
         };

@@ -3,7 +3,6 @@
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 use std::net::{IpAddr, SocketAddr};
@@ -13,7 +12,7 @@ use super::{Bench, Side, StepError};
 use crate::api::annotations::{DIGEST, SERVING_LABEL};
 use crate::api::{PetSet, PgBouncer};
 use crate::blueprint::{WorkloadKind, labels, port};
-use crate::cluster::{Cluster, ClusterError};
+use crate::cluster::{Cluster, ClusterError, Eviction};
 use crate::names::ObjectRef;
 use crate::ops::plan::PlannedPod;
 
@@ -212,7 +211,7 @@ impl Bench<'_> {
             }))
     }
 
-    /// Waits until `pod` may go: the others serve, and no disruption budget is used up (I3).
+    /// Waits until `pod` may go: enough others serve (I3).
     pub(super) async fn await_company(&self, pod: &Pod, side: Side) -> Result<(), StepError> {
         let name = pod.name_any();
         let least = self.company(&name, side);
@@ -229,25 +228,40 @@ impl Bench<'_> {
                     let text = format!("{least} other pods to serve before {name} goes");
                     return Ok(Look::Missing(text));
                 }
-                let budget: Option<PodDisruptionBudget> =
-                    self.cluster.get(&self.plan.database.at).await?;
-                let status = budget.and_then(|budget| budget.status);
-                if status.is_some_and(|status| status.disruptions_allowed.unwrap_or(0) < 1) {
-                    let text = format!("the PodDisruptionBudget to allow that {name} goes");
-                    return Ok(Look::Missing(text));
-                }
                 Ok(Look::Found(()))
             })
             .await
     }
 
-    /// How many others have to serve before a pod goes. Going back, one that did not serve before
+    /// Waits until no disruption budget objects to the eviction of `pod`: a drain that ends in a
+    /// refusal would have closed connections for nothing.
+    pub(super) async fn await_budget(&self, pod: &Pod) -> Result<(), StepError> {
+        let name = pod.name_any();
+        self.waiting
+            .until(OFTEN, || async {
+                match self.cluster.try_eviction(&self.beside(&name)).await? {
+                    Eviction::Evicted | Eviction::Gone => Ok(Look::Found(())),
+                    Eviction::Refused { message } => {
+                        self.live().await?;
+                        let text = format!("the eviction of {name} to be allowed: {message}");
+                        Ok(Look::Missing(text))
+                    }
+                }
+            })
+            .await
+    }
+
+    /// How many others have to serve before a pod goes: all but those that go along with it. Going
+    /// back they go one by one; there, one that did not serve before
     /// the request is not waited for; and where the only pod did not, it needs no company.
     fn company(&self, name: &str, side: Side) -> usize {
         let served = |pod: &&PlannedPod| side == Side::Target || pod.ready;
         if self.plan.replicas > 1 {
+            let along = |pod: &PlannedPod| {
+                side == Side::Target && self.plan.together(name).contains(&pod.name)
+            };
             let others = self.plan.pods.iter().filter(|pod| pod.name != name);
-            return others.filter(served).count();
+            return others.filter(|pod| !along(pod)).filter(served).count();
         }
         usize::from(self.plan.pods.iter().all(|pod| served(&pod)))
     }

@@ -21,19 +21,19 @@ use super::{Bench, Side, StepError};
 use crate::api::annotations::{FILES_ASKED_AT, LOADED};
 use crate::blueprint::loaded;
 use crate::names::Alias;
-use crate::ops::journal::{NoReload, Note};
+use crate::ops::journal::NoReload;
 use crate::ops::plan::{PlannedPod, Way};
 use crate::ops::request::Strategy;
 use crate::pgbouncer::console::{Console, ConsoleError};
 use crate::pgbouncer::reload::BETWEEN_RELOADS;
 
 impl Bench<'_> {
-    /// Has a pod take up the target side.
-    pub(super) async fn reload(&self, name: &str) -> Result<Note, StepError> {
+    /// Has a pod take up the target side; tells why it was restarted instead, if it was.
+    pub(super) async fn reload(&self, name: &str) -> Result<Option<NoReload>, StepError> {
         self.switch_holds().await?;
         let digest = self.wanted_digest(Side::Target).await?;
         let pod = self.pod(name).await?;
-        let mut note = Note::default();
+        let mut restarted = None;
         match pod.filter(|pod| is_ready(pod) && loaded::digest_of(pod) != Some(&digest)) {
             Some(pod) => match Box::pin(self.reload_pod(&pod, &digest, Side::Target)).await {
                 Ok(()) => {}
@@ -41,18 +41,18 @@ impl Bench<'_> {
                     if self.plan.settings.strategy == Strategy::Auto =>
                 {
                     tracing::warn!(pod = name, %why, "restarted instead of reloaded");
-                    note = Box::pin(self.restart_instead(name, Side::Target)).await?;
-                    note.restarted = Some(why);
+                    Box::pin(self.restart_instead(name, Side::Target)).await?;
+                    restarted = Some(why);
                 }
                 Err(error) => return Err(error),
             },
             // It is about to be made, or has been, or does not serve anybody; or it is done.
-            None => note = Box::pin(self.replace(name, None, Side::Target)).await?,
+            None => Box::pin(self.replace(name, None, Side::Target)).await?,
         }
         if self.set().await?.replicas > self.plan.replicas {
             self.unsurge(Side::Target).await?;
         }
-        Ok(note)
+        Ok(restarted)
     }
 
     /// Has a pod serve what was there before; publishes that first.
@@ -114,7 +114,7 @@ impl Bench<'_> {
     async fn bring_back(&self, planned: &PlannedPod, digest: &str) -> Result<(), StepError> {
         let name = &planned.name;
         let Some(pod) = self.pod(name).await?.filter(|pod| is_ready(pod)) else {
-            return self.replace(name, None, Side::Former).await.map(drop);
+            return self.replace(name, None, Side::Former).await;
         };
         let holds = loaded::digest_of(&pod) == Some(digest) && is_unmoved(planned, &pod);
         if !holds {
@@ -123,7 +123,7 @@ impl Bench<'_> {
                 // What was there before matters more than how it is brought back.
                 Err(StepError::NoReload { why, .. }) => {
                     tracing::warn!(pod = %name, %why, "restarted to go back");
-                    return self.restart_instead(name, Side::Former).await.map(drop);
+                    return self.restart_instead(name, Side::Former).await;
                 }
                 Err(error) => return Err(error),
             }
@@ -135,7 +135,7 @@ impl Bench<'_> {
     }
 
     /// Restarts a pod that cannot be reloaded; a single one gets company.
-    async fn restart_instead(&self, name: &str, side: Side) -> Result<Note, StepError> {
+    async fn restart_instead(&self, name: &str, side: Side) -> Result<(), StepError> {
         if self.plan.replicas == 1 {
             self.surge(side).await?;
         }

@@ -21,7 +21,7 @@ use super::pods::{Serving, is_labelled, is_leaving, is_ready, trouble};
 use super::{Bench, Side, StepError};
 use crate::blueprint::loaded::digest_of;
 use crate::cluster::Eviction;
-use crate::ops::journal::Note;
+use crate::ops::journal::Closed;
 use crate::ops::request::Change;
 use crate::pgbouncer::console::ConsoleError;
 use crate::pgbouncer::drain::{self, EndedBy, Limits};
@@ -32,11 +32,28 @@ const REFUSED: Duration = Duration::from_secs(1);
 
 impl Bench<'_> {
     /// Replaces a pod by one of the target side.
-    pub(super) async fn roll(&self, name: &str) -> Result<Note, StepError> {
+    pub(super) async fn roll(&self, name: &str) -> Result<(), StepError> {
         let planned = self.plan.pod(name).and_then(|pod| pod.uid.as_deref());
         let restart = self.plan.change == Change::Restart;
         self.replace(name, planned.filter(|_| restart), Side::Target)
             .await
+    }
+
+    /// Replaces several pods at the same time. All come to their end before the first that failed is
+    /// told, so that none is left in the middle.
+    pub(super) async fn roll_together(&self, names: &[String]) -> Result<(), StepError> {
+        let rolling = names.iter().map(|name| Box::pin(self.roll(name)));
+        let ended = futures::future::join_all(rolling).await;
+        ended.into_iter().collect()
+    }
+
+    /// Puts several pods back into service, as far as they can be.
+    pub(super) async fn put_all_back(&self, names: &[String]) -> Result<(), StepError> {
+        let mut ended = Ok(());
+        for name in names {
+            ended = ended.and(self.put_back(name).await);
+        }
+        ended
     }
 
     /// Replaces a pod by one of that side, unless it is one already. `not` is a UID that it must not
@@ -46,16 +63,14 @@ impl Bench<'_> {
         name: &str,
         not: Option<&str>,
         side: Side,
-    ) -> Result<Note, StepError> {
+    ) -> Result<(), StepError> {
         let digest = self.wanted_digest(side).await?;
-        let mut note = Note::default();
         if let Some(pod) = self.pod(name).await?
             && is_stale(Some(&pod), &digest, not)
         {
-            note = self.take_out(&pod, side).await?;
+            self.take_out(&pod, side).await?;
         }
-        Box::pin(self.bring_in(name, &digest, side)).await?;
-        Ok(note)
+        Box::pin(self.bring_in(name, &digest, side)).await
     }
 
     /// Puts a pod that is still there back into service: what undoing a roll owes.
@@ -77,33 +92,30 @@ impl Bench<'_> {
         if self.set().await?.replicas <= self.plan.replicas {
             self.scale(self.plan.replicas + 1).await?;
         }
-        self.replace(&name, None, side).await.map(drop)
+        self.replace(&name, None, side).await
     }
 
     /// Takes the surge pod away.
-    pub(super) async fn unsurge(&self, side: Side) -> Result<Note, StepError> {
+    pub(super) async fn unsurge(&self, side: Side) -> Result<(), StepError> {
         let name = self.plan.surge_pod();
-        let mut note = Note::default();
         if self.set().await?.replicas > self.plan.replicas {
             if let Some(pod) = self.pod(&name).await?.filter(|pod| is_ready(pod)) {
                 self.await_company(&pod, side).await?;
                 let drained = Box::pin(self.drain(&pod)).await?;
-                note = drained.note;
-                drained.forget();
+                self.closed(&name, drained);
             }
             self.scale(self.plan.replicas).await?;
         }
         if let Some(pod) = self.pod(&name).await? {
             self.await_gone(&pod).await?;
         }
-        Ok(note)
+        Ok(())
     }
 
     /// Takes a pod out of service and evicts it.
-    async fn take_out(&self, pod: &Pod, side: Side) -> Result<Note, StepError> {
+    async fn take_out(&self, pod: &Pod, side: Side) -> Result<(), StepError> {
         if is_leaving(pod) {
-            self.await_gone(pod).await?;
-            return Ok(Note::default());
+            return self.await_gone(pod).await;
         }
         if !is_ready(pod) {
             // Nobody is served by it, so nobody has to leave it, and no budget protects anybody.
@@ -113,28 +125,24 @@ impl Bench<'_> {
                     .delete::<Pod>(&at, pod.uid().as_deref())
                     .await?;
             }
-            self.await_gone(pod).await?;
-            return Ok(Note::default());
+            return self.await_gone(pod).await;
         }
         loop {
             self.await_company(pod, side).await?;
+            self.await_budget(pod).await?;
             let drained = Box::pin(self.drain(pod)).await?;
             match self.cluster.evict(&self.beside(pod.name_any())).await {
                 Ok(Eviction::Evicted | Eviction::Gone) => {
-                    let note = drained.note;
-                    drained.forget();
-                    self.await_gone(pod).await?;
-                    return Ok(note);
+                    self.closed(&pod.name_any(), drained);
+                    return self.await_gone(pod).await;
                 }
                 Ok(Eviction::Refused { message }) => {
                     tracing::info!(pod = %pod.name_any(), message, "eviction refused");
-                    drained.forget();
-                    self.put_back(&pod.name_any()).await?;
+                    self.not_gone(&pod.name_any(), drained).await?;
                     sleep(REFUSED).await;
                 }
                 Err(error) => {
-                    drained.forget();
-                    self.put_back(&pod.name_any()).await?;
+                    self.not_gone(&pod.name_any(), drained).await?;
                     return Err(error.into());
                 }
             }
@@ -174,20 +182,36 @@ impl Bench<'_> {
         tracing::info!(
             pod = %pod.name_any(),
             clients.left = report.clients_left_by_themselves,
+            clients.asked = report.clients_asked_to_leave,
             clients.closed_between_transactions = report.closed_between_transactions,
             clients.cut_in_transaction = report.cut_in_transaction,
             ended_by = ?report.ended_by,
             "drained"
         );
         Ok(Drained {
-            note: Note {
-                closed_between_transactions: count(report.closed_between_transactions),
-                closed_in_transactions: count(report.cut_in_transaction),
+            closed: Closed {
+                between_transactions: count(report.closed_between_transactions),
+                in_transactions: count(report.cut_in_transaction),
+                asked_to_leave: count(report.clients_asked_to_leave),
                 drained_ms: u32::try_from(began.elapsed().as_millis()).unwrap_or(u32::MAX),
-                ..Note::default()
             },
             ended_by: report.ended_by,
         })
+    }
+
+    /// The pod goes, and with it those who were still there.
+    fn closed(&self, name: &str, drained: Drained) {
+        self.tally.add(name, drained.closed);
+        drained.forget();
+    }
+
+    /// The pod stays after all. Where its process has ended, so have the connections.
+    async fn not_gone(&self, name: &str, drained: Drained) -> Result<(), StepError> {
+        if matches!(drained.ended_by, EndedBy::ShutDown) {
+            self.tally.add(name, drained.closed);
+        }
+        drained.forget();
+        self.put_back(name).await
     }
 
     /// A pod whose console lets nobody in (an expired certificate is the usual reason) cannot be
@@ -201,8 +225,8 @@ impl Bench<'_> {
         tracing::warn!(pod = %pod.name_any(), error, "console out of reach; not drained");
         sleep(limits.leave).await;
         Ok(Drained {
-            note: Note::default(),
-            ended_by: EndedBy::Left,
+            closed: Closed::default(),
+            ended_by: EndedBy::StillOpen,
         })
     }
 
@@ -289,7 +313,7 @@ pub(super) fn is_stale(pod: Option<&Pod>, digest: &str, not: Option<&str>) -> bo
 
 /// A pod that has been drained.
 struct Drained {
-    note: Note,
+    closed: Closed,
     ended_by: EndedBy,
 }
 
@@ -298,7 +322,7 @@ impl Drained {
     fn forget(self) {
         match self.ended_by {
             EndedBy::Paused(quiesced) => quiesced.deleted(),
-            EndedBy::Left | EndedBy::ShutDown | EndedBy::StillOpen => {}
+            EndedBy::ShutDown | EndedBy::StillOpen => {}
         }
     }
 }

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use time::OffsetDateTime;
 
 use super::decide::Outcome;
-use super::journal::{Entry, Event, Failure, FailureKind, Journal, Record, State};
+use super::journal::{Closed, Entry, Event, Failure, FailureKind, Journal, Note, Record, State};
 use super::plan::{Plan, Step};
 use super::request::Change;
 use crate::api::common::{Condition, ConditionStatus};
@@ -90,7 +90,7 @@ pub fn conditions(plan: &Plan, journal: &Journal, waiting: Option<&str>) -> Vec<
         "RestartPods",
         "RestartPodsSucceeded",
         restarted(plan, journal),
-        done(|step| matches!(step, Step::Roll(_))),
+        done(|step| !step.rolls().is_empty()),
     );
     add(
         "ReloadPods",
@@ -196,7 +196,9 @@ pub fn news(plan: &Plan, journal: &Journal, entry: &Entry) -> Vec<News> {
             condition_of("CertificateSynced").into_iter().collect()
         }
         (Event::Succeeded(_), Step::Switch) => condition_of("UpdatePetSets").into_iter().collect(),
-        (Event::Succeeded(_), Step::Roll(_)) => condition_of("RestartPods").into_iter().collect(),
+        (Event::Succeeded(_), Step::Roll(_) | Step::RollTogether(_)) => {
+            condition_of("RestartPods").into_iter().collect()
+        }
         (Event::Succeeded(_), Step::Reload(_)) => condition_of("ReloadPods").into_iter().collect(),
         (Event::Failed(failure), step) => vec![News {
             trouble: true,
@@ -299,7 +301,7 @@ const fn verb(change: &Change) -> &'static str {
 fn restarted(plan: &Plan, journal: &Journal) -> String {
     let mut text = format!(
         "Restarting all pods performed successfully in PgBouncer: {} for PgBouncerOpsRequest: {} \
-         ({})",
+         (client connections {})",
         plan.database.at,
         plan.request.at.name,
         closed(plan, journal)
@@ -313,7 +315,8 @@ fn restarted(plan: &Plan, journal: &Journal) -> String {
 
 fn reloaded(plan: &Plan, journal: &Journal) -> String {
     let mut text = format!(
-        "Reloading all pods performed successfully in PgBouncer: {} for PgBouncerOpsRequest: {} ({})",
+        "Reloading all pods performed successfully in PgBouncer: {} for PgBouncerOpsRequest: {} \
+         (client connections {})",
         plan.database.at,
         plan.request.at.name,
         closed(plan, journal)
@@ -330,14 +333,29 @@ fn reloaded(plan: &Plan, journal: &Journal) -> String {
     text
 }
 
+/// What became of client connections, in all and by pod.
 fn closed(plan: &Plan, journal: &Journal) -> String {
-    let (mut between, mut inside) = (0_u32, 0_u32);
+    let mut all = Note::default();
     for step in 0..plan.steps.len() {
-        let note = journal.of(step).note;
-        between = between.saturating_add(note.closed_between_transactions);
-        inside = inside.saturating_add(note.closed_in_transactions);
+        for (pod, closed) in journal.of(step).note.closed {
+            all.add(&pod, closed);
+        }
     }
-    format!("client connections closed between transactions: {between}, in a transaction: {inside}")
+    let total = all.total();
+    let mut parts = vec![format!(
+        "closed between transactions: {}, in a transaction: {}, asked to leave while idle: {}",
+        total.between_transactions, total.in_transactions, total.asked_to_leave
+    )];
+    parts.extend(all.closed.into_iter().map(|(pod, closed)| {
+        let Closed {
+            between_transactions,
+            in_transactions,
+            asked_to_leave,
+            drained_ms: _,
+        } = closed;
+        format!("{pod}: {between_transactions}, {in_transactions}, {asked_to_leave}")
+    }));
+    parts.join("; ")
 }
 
 /// When the last of the steps was done; `None` unless all have been. Undoing does not change what

@@ -5,22 +5,27 @@ use time::Duration;
 use time::macros::datetime;
 
 use super::*;
-use crate::ops::journal::{NoReload, Note};
+use crate::ops::journal::{Closed, NoReload, Note};
 use crate::ops::plan::tests::{issuer, plan, present, reload_plan};
 use crate::ops::request::Strategy;
 
 const START: OffsetDateTime = datetime!(2031-05-06 07:00 UTC);
 
 /// The journal of a run in which the first `n` steps succeed.
-fn after(_: &Plan, n: usize) -> Journal {
+fn after(plan: &Plan, n: usize) -> Journal {
     let mut journal = Journal::default();
     for step in 0..n {
         let at = START + Duration::seconds(i64::try_from(step).unwrap());
-        let note = Note {
-            drained_ms: 0,
-            closed_between_transactions: 1,
-            ..Note::default()
-        };
+        let mut note = Note::default();
+        if let Step::Roll(pod) = &plan.steps[step] {
+            let closed = Closed {
+                between_transactions: 2,
+                in_transactions: 1,
+                asked_to_leave: 3,
+                drained_ms: 0,
+            };
+            note.add(pod, closed);
+        }
         for event in [Event::Started, Event::Succeeded(note)] {
             journal.record(Entry { at, step, event }).unwrap();
         }
@@ -49,11 +54,9 @@ fn a_rotation_shows_the_conditions_of_the_contract_in_their_order() {
     );
     assert!(all.iter().all(Condition::is_true));
     assert_eq!(all[4].reason, "RestartPodsSucceeded");
-    assert!(
-        all[4].message.contains("between transactions: "),
-        "{}",
-        all[4].message
-    );
+    let closed = "(client connections closed between transactions: 4, in a transaction: 2, asked to \
+                  leave while idle: 6; billing-0: 2, 1, 3; billing-1: 2, 1, 3)";
+    assert!(all[4].message.ends_with(closed), "{}", all[4].message);
 }
 
 #[test]

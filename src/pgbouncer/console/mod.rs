@@ -22,6 +22,9 @@ use super::Version;
 use super::session::{Row, Session, SessionError, Target};
 use crate::retry::Retry;
 
+/// The setting that closes idle clients; from 1.24 on.
+pub const CLIENT_IDLE_TIMEOUT: &str = "client_idle_timeout";
+
 /// The console's database.
 const DATABASE: &str = "pgbouncer";
 
@@ -173,6 +176,14 @@ impl Console {
     /// Lets transactions start again; a pooler that is not paused stays as it is.
     pub async fn resume(&self) -> Result<(), ConsoleError> {
         Ok(resume(&self.session, self.target.timeout).await?)
+    }
+
+    /// Sets, until the next reload or restart, after how many seconds a client that is in no
+    /// transaction is closed; `0` is never. From 1.24 on.
+    pub async fn set_client_idle_timeout(&self, seconds: &str) -> Result<(), ConsoleError> {
+        let command = format!("SET {CLIENT_IDLE_TIMEOUT} = '{seconds}'");
+        let answered = self.session.query(&command, self.target.timeout).await;
+        Ok(answered.map(drop)?)
     }
 
     /// Tells the pooler to read its files again. The answer proves nothing; a handshake does.

@@ -4,10 +4,25 @@
 use serde_json::{Value, json};
 
 use super::{bouncert, stderr, stdout};
+use crate::versions;
 
 #[test]
 fn the_demo_changes_tls_four_times_under_load_and_loses_nothing() {
-    let output = bouncert(&["demo", "--output", "json"]);
+    the_demo_succeeds(&[]);
+}
+
+/// The same requests on versions that drain by other means.
+#[test]
+fn nothing_fails_and_nothing_is_lost_on_later_versions_either() {
+    for program in versions::others() {
+        the_demo_succeeds(&["--pgbouncer", program.path.to_str().unwrap()]);
+    }
+}
+
+fn the_demo_succeeds(options: &[&str]) {
+    let mut words = vec!["demo", "--output", "json"];
+    words.extend(options);
+    let output = bouncert(&words);
     assert!(output.status.success(), "{}", stderr(&output));
     let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
     let steps = report["steps"].as_array().unwrap();

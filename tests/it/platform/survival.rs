@@ -150,7 +150,7 @@ async fn two_platforms_cannot_share_a_directory_and_a_missing_program_is_named()
     );
     drop(first);
     let without = PlatformOptions {
-        pgbouncer: Some("/nonexistent/pgbouncer".into()),
+        pgbouncer: vec!["/nonexistent/pgbouncer".into()],
         ..options
     };
     let error = Platform::start(without).await.err().unwrap();

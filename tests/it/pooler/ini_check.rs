@@ -20,7 +20,7 @@ async fn loads(ini: &str) -> Result<(), String> {
     write_owned(&directory.path().join("pgbouncer.ini"), ini);
     let log = directory.path().join("log");
     let file = std::fs::File::create(&log).unwrap();
-    let mut child = pgbouncer(directory.path())
+    let mut child = pgbouncer(&pgbouncer_program(), directory.path())
         .stderr(file)
         .stdout(std::process::Stdio::null())
         .spawn()

@@ -31,7 +31,11 @@ impl Worker {
             last: self.last.clone(),
             restarts: self.restarts,
             address: self.address,
-            version: self.node.pooler.version.clone(),
+            version: self
+                .node
+                .poolers
+                .of_image(self.image())
+                .map_or_else(|_| String::new(), |pooler| pooler.version.clone()),
         }
     }
 

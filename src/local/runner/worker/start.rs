@@ -1,6 +1,7 @@
 //! Bringing a pod's process up: address, files, process, probe; or taking over one that runs.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -135,7 +136,12 @@ impl Worker {
     }
 
     pub(super) fn start(&mut self, now: OffsetDateTime) {
-        let program = &self.node.pooler.path;
+        let node = Arc::clone(&self.node);
+        let pooler = match node.poolers.of_image(self.image()) {
+            Ok(pooler) => pooler,
+            Err(error) => return self.not_started("ErrImageNeverPull", error.to_string(), now),
+        };
+        let program = &pooler.path;
         match PoolerProcess::start(program, &self.dirs, self.identity()) {
             Ok(process) => {
                 tracing::info!(pod = %self.key, pid = process.pid(), "pooler started");
@@ -155,16 +161,28 @@ impl Worker {
             }
             Err(error) => {
                 let message = format!("cannot run {}: {error}", program.display());
-                if self.waiting.1 != message {
-                    self.events
-                        .push((EventKind::Warning, "Failed", message.clone()));
-                }
-                self.waiting = ("RunContainerError", message);
-                self.material = Material::Missing {
-                    retry_at: now + RETRY_MISSING,
-                };
+                self.not_started("RunContainerError", message, now);
             }
         }
+    }
+
+    fn not_started(&mut self, reason: &'static str, message: String, now: OffsetDateTime) {
+        if self.waiting.1 != message {
+            self.events
+                .push((EventKind::Warning, "Failed", message.clone()));
+        }
+        self.waiting = (reason, message);
+        self.material = Material::Missing {
+            retry_at: now + RETRY_MISSING,
+        };
+    }
+
+    pub(super) fn image(&self) -> &str {
+        let containers = self.pod.spec.iter().flat_map(|s| &s.containers);
+        let pooler = containers.into_iter().find(|c| c.name == CONTAINER);
+        pooler
+            .and_then(|container| container.image.as_deref())
+            .unwrap_or_default()
     }
 
     pub(super) fn begin_probing(&mut self) {
