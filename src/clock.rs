@@ -3,6 +3,9 @@
 //! Edges call [`Clock::now`] once and hand the instant down; everything in the core takes time as
 //! an argument.
 
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
 use time::OffsetDateTime;
 
 /// Where the time comes from.
@@ -24,4 +27,13 @@ impl Clock {
             Self::Fixed(at) => *at,
         }
     }
+}
+
+/// Time since the machine was started. Nobody can set it, so it never jumps; and it goes on while
+/// this process is stopped or the machine sleeps. Two machines' are not comparable.
+pub fn uptime() -> Duration {
+    let now = clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
+    let nanos = u32::try_from(now.tv_nsec).unwrap_or_default();
+    Duration::new(seconds, nanos)
 }

@@ -18,6 +18,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use thiserror::Error;
 
+use crate::fence::Fence;
 use crate::pgbouncer::login;
 use crate::pgbouncer::session::{Row, SessionError, Target};
 use crate::redacted::Redacted;
@@ -348,6 +349,7 @@ fn target(address: SocketAddr, superuser: &str, password: &Redacted<String>) -> 
         password: Some(password.clone()),
         tls: None,
         timeout: STATEMENT_TIMEOUT,
+        fence: Fence::default(),
     }
 }
 

@@ -16,9 +16,10 @@ const LAYERS: [&[&str]; 8] = [
         "redacted",
         "retry",
         "clock",
+        "fence",
         "telemetry",
     ],
-    &["pki", "api", "policy"],
+    &["pki", "api", "policy", "lease"],
     &["cluster", "pgbouncer"],
     &["issuer", "material", "blueprint", "surroundings"],
     &["provisioner", "ops", "rotation"],
@@ -28,7 +29,8 @@ const LAYERS: [&[&str]; 8] = [
 ];
 
 /// Who may name a module of the same layer.
-const SIBLINGS: [(&str, &str); 7] = [
+const SIBLINGS: [(&str, &str); 8] = [
+    ("fence", "clock"),
     ("retry", "clock"),
     ("policy", "pki"),
     ("policy", "api"),
@@ -52,7 +54,8 @@ const OPERATOR: [&str; 9] = [
 ];
 
 /// The core: pure, synchronous, without a clock. Paths below `src`, without `.rs`.
-const CORE: [&str; 21] = [
+const CORE: [&str; 22] = [
+    "lease",
     "api",
     "pki",
     "policy",

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bouncert::fence::Fence;
 use bouncert::pgbouncer::drain::{self, EndedBy, Limits};
 use bouncert::pgbouncer::session::Target;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -110,6 +111,7 @@ async fn drained(console: &Console) -> drain::DrainReport {
         password: None,
         tls: None,
         timeout: BOUND,
+        fence: Fence::default(),
     };
     let limits = Limits {
         leave: Duration::ZERO,

@@ -7,6 +7,7 @@ mod later_versions;
 use std::time::Duration;
 
 use bouncert::local::postgres::{PostgresOptions, ServerAuth, ThrowAwayPostgres};
+use bouncert::fence::Fence;
 use bouncert::pgbouncer::Version;
 use bouncert::pgbouncer::console::{Console, ConsoleError, PoolMode};
 use bouncert::pgbouncer::drain::{self, EndedBy, Limits};
@@ -31,6 +32,7 @@ fn target(pooler: &Pooler, user: &str, password: &str, tls: Option<ClientTls>) -
         password: Some(Redacted::new(password.to_owned())),
         tls,
         timeout: BOUND,
+        fence: Fence::default(),
     }
 }
 
