@@ -18,6 +18,7 @@ mod schedule;
 mod status;
 
 mod demo;
+pub mod leader;
 mod local;
 mod run;
 mod standing;

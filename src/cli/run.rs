@@ -18,6 +18,7 @@ pub(super) async fn until_stopped(output: Output, args: &RunArgs) -> Result<(), 
         cluster_resource_namespace: args.cluster_resource_namespace.clone(),
         policies: policy::in_force(args.policies.as_deref())?,
         rotation: args.history.with(&args.rotation),
+        election: args.leader.options(&connection.namespace)?,
         ..DaemonOptions::default()
     };
     let daemon = daemon::run(connection.client, options, stop.clone());

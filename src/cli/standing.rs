@@ -30,14 +30,14 @@ const CATALOG: [&str; 4] = [
 pub(super) struct Standing {
     client: Client,
     kubeconfig: PathBuf,
-    daemon: Part,
+    daemon: Option<Part>,
     platform: Part,
 }
 
-/// Starts the platform with our kinds and catalog, then the daemon.
+/// Starts the platform with our kinds and catalog, then the daemon if there is to be one.
 pub(super) async fn start(
     mut options: PlatformOptions,
-    daemon_options: DaemonOptions,
+    daemon_options: Option<DaemonOptions>,
 ) -> Result<Standing, Failure> {
     let wanted = crds::own().into_iter().chain(crds::borrowed());
     options.definitions = wanted.map(serde_json::to_value).collect::<Result<_, _>>()?;
@@ -55,8 +55,10 @@ pub(super) async fn start(
             platform.run(stop).await;
             Ok(())
         }),
-        daemon: Part::start("the daemon", |stop| async move {
-            Ok(daemon::run(daemon_client, daemon_options, stop).await?)
+        daemon: daemon_options.map(|options| {
+            Part::start("the daemon", |stop| async move {
+                Ok(daemon::run(daemon_client, options, stop).await?)
+            })
         }),
     })
 }
@@ -74,8 +76,14 @@ impl Standing {
 
     /// Waits until either of them ends by itself, and says how.
     pub(super) async fn ended(&mut self) -> anyhow::Error {
+        let daemon = async {
+            match &mut self.daemon {
+                Some(daemon) => daemon.ended().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            error = self.daemon.ended() => error,
+            error = daemon => error,
             error = self.platform.ended() => error,
         }
     }
@@ -83,7 +91,10 @@ impl Standing {
     /// Ends the daemon, then the platform with everything that it has started: the platform goes
     /// on until the daemon has put down what it has in hand.
     pub(super) async fn stop(self) -> anyhow::Result<()> {
-        let daemon = self.daemon.stop().await;
+        let daemon = match self.daemon {
+            Some(daemon) => daemon.stop().await,
+            None => Ok(()),
+        };
         self.platform.stop().await.and(daemon)
     }
 }

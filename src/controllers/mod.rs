@@ -5,6 +5,7 @@
 //! on start, on event, on timer and after a crash.
 
 mod engine;
+pub mod orphans;
 pub mod pgbouncers;
 mod related;
 pub mod requests;

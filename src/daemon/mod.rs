@@ -1,14 +1,21 @@
 //! The daemon: a list of controllers, started together and stopped together.
 //!
+//! Where several daemons may run, they elect one ([`ElectionOptions`]): the others stand by, and the
+//! controllers run from election to the loss of the Lease, any number of times.
+//!
 //! It holds a client and knows nothing of what answers it: a cluster, or the platform embedded in
 //! the same process.
 
+mod election;
+
 use std::sync::Arc;
 
+pub use election::ElectionOptions;
 use kube::Client;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::election::Candidate;
 use crate::clock::Clock;
 use crate::cluster::{Cluster, ClusterError};
 use crate::controllers;
@@ -32,6 +39,8 @@ pub struct DaemonOptions {
     pub clock: Clock,
     /// How certificates are rotated by themselves.
     pub rotation: RotationOptions,
+    /// How to compete with other daemons; `None` for one that is alone for sure.
+    pub election: Option<ElectionOptions>,
 }
 
 impl Default for DaemonOptions {
@@ -41,6 +50,7 @@ impl Default for DaemonOptions {
             policies: Policies::builtin(),
             clock: Clock::System,
             rotation: RotationOptions::default(),
+            election: None,
         }
     }
 }
@@ -51,6 +61,9 @@ pub enum DaemonError {
     /// The API server refuses us.
     #[error("cannot find out what the cluster knows")]
     Discover(#[from] ClusterError),
+    /// The API server does not let us compete.
+    #[error("cannot use the Lease by which daemons elect one")]
+    Elect(#[source] ClusterError),
     /// A controller ended by itself, which none does.
     #[error("a controller ended before it was told to")]
     Ended,
@@ -59,10 +72,42 @@ pub enum DaemonError {
     Panicked(#[from] tokio::task::JoinError),
 }
 
-/// Runs all controllers until `cancel` is cancelled; whatever they are in the middle of is finished
-/// first.
+/// Runs the daemon until `cancel` is cancelled; whatever it is in the middle of is finished first.
 pub async fn run(
     client: Client,
+    options: DaemonOptions,
+    cancel: CancellationToken,
+) -> Result<(), DaemonError> {
+    let cluster = Cluster::new(client);
+    let Some(election) = options.election.clone() else {
+        return Box::pin(lead(cluster, options, cancel)).await;
+    };
+    let mut candidate = Candidate::new(cluster.clone(), options.clock.clone(), election);
+    while let Some(fence) = candidate.stand(&cancel).await.map_err(DaemonError::Elect)? {
+        let over = cancel.child_token();
+        let behind = cluster.behind(fence.clone());
+        let mut leading = Box::pin(lead(behind, options.clone(), over.clone()));
+        tokio::select! {
+            ended = &mut leading => {
+                candidate.release(&fence).await;
+                return ended;
+            }
+            () = candidate.keep(&fence) => {}
+        }
+        over.cancel();
+        // Behind a closed fence nothing can be done any more, not even in order.
+        tokio::select! {
+            ended = &mut leading => ended?,
+            () = fence.closed() => {}
+        }
+    }
+    Ok(())
+}
+
+/// Runs all controllers until `cancel` is cancelled; whatever they are in the middle of is finished
+/// first.
+async fn lead(
+    cluster: Cluster,
     options: DaemonOptions,
     cancel: CancellationToken,
 ) -> Result<(), DaemonError> {
@@ -71,8 +116,8 @@ pub async fn run(
         policies,
         clock,
         rotation,
+        election: _,
     } = options;
-    let cluster = Cluster::new(client);
     let Some(kind) = discover(&cluster, &cancel).await? else {
         return Ok(());
     };
@@ -93,11 +138,12 @@ pub async fn run(
         cancel: cancel.clone(),
     };
     let operator = Operator::new(cluster.clone(), materials, clock.clone(), operating);
+    let operator = Arc::new(operator);
 
     let mut running = JoinSet::new();
     running.spawn(controllers::requests::run(
         cluster.clone(),
-        Arc::new(operator),
+        Arc::clone(&operator),
         cancel.clone(),
     ));
     running.spawn(controllers::rotation::run(
@@ -106,6 +152,7 @@ pub async fn run(
         clock,
         cancel.clone(),
     ));
+    running.spawn(controllers::orphans::run(operator, cancel.clone()));
     running.spawn(controllers::pgbouncers::run(
         cluster,
         provisioner,

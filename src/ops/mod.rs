@@ -37,6 +37,7 @@ mod error;
 mod executor;
 mod ledger;
 mod operator;
+mod orphans;
 mod status;
 
 pub use error::{LedgerError, OpsError, PlanError};

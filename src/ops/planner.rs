@@ -57,6 +57,31 @@ pub async fn plan(
     Ok(Plan::new(change, settings, facts))
 }
 
+/// A plan that changes nothing, on behalf of a request that is gone: for whoever puts back what it
+/// has left.
+pub async fn nothing(
+    cluster: &Cluster,
+    kind: WorkloadKind,
+    request: Subject,
+    database: &PgBouncer,
+) -> Result<Plan, PlanError> {
+    let state = TlsState::of(&database.spec);
+    let facts = Facts {
+        request,
+        generation: 0,
+        request_type: String::new(),
+        database: subject(database),
+        former: state.clone(),
+        target: state,
+        published: BTreeMap::new(),
+        next: BTreeMap::new(),
+        replicas: replicas(cluster, kind, database).await?,
+        pods: pods(cluster, database).await?,
+        pools: Pools::Sessions,
+    };
+    Ok(Plan::new(Change::NoOp, Settings::default(), facts))
+}
+
 /// Reads the request against the PgBouncer: the part of planning that needs no cluster.
 pub fn read(
     request: &PgBouncerOpsRequest,

@@ -42,7 +42,7 @@ impl Stage {
         progress.now("starting the local platform and the daemon");
         let directory = TempDir::with_prefix("bouncert-demo-")?;
         let options = PlatformOptions::new(directory.path().join("data"));
-        let standing = standing::start(options, DaemonOptions::default()).await?;
+        let standing = standing::start(options, Some(DaemonOptions::default())).await?;
         Ok(Self {
             postgres,
             client: standing.client().clone(),

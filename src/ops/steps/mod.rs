@@ -17,6 +17,7 @@ mod switch;
 
 pub use self::error::{Leaf, StepError, chain};
 pub use self::look::Waiting;
+pub(super) use self::pause::{Held, held};
 pub(super) use self::pods::{is_ready, workload};
 use super::journal::Note;
 use super::plan::{Plan, Step};

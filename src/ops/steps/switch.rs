@@ -4,6 +4,7 @@
 //!
 //! Undoing it publishes what was there before and brings every pod back to it.
 
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
 use super::pods::{Serving, is_ready};
@@ -11,7 +12,7 @@ use super::roll::is_stale;
 use super::{Bench, Side, StepError};
 use crate::blueprint::{Workload, build, mounts_material};
 use crate::names::Alias;
-use crate::ops::plan::{PlannedPod, Step};
+use crate::ops::plan::Step;
 use crate::ops::request::Change;
 
 impl Bench<'_> {
@@ -89,33 +90,53 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Brings every pod to one side, those that do not serve first, and takes a surge pod away.
+    /// Brings every pod to one side, those that do not serve first, and takes a surge pod away. In
+    /// the end every pod that served before has been seen to serve what that side serves.
     async fn converge(&self, side: Side) -> Result<(), StepError> {
         if self.plan.replicas == 0 {
             return Ok(());
         }
         let digest = self.wanted_digest(side).await?;
-        let mut stale: Vec<(bool, &PlannedPod)> = Vec::new();
+        let mut stale = Vec::new();
         for planned in &self.plan.pods {
             let found = self.pod(&planned.name).await?;
+            let ready = found.as_deref().is_some_and(is_ready);
             if is_stale(found.as_deref(), &digest, None) {
-                stale.push((found.as_deref().is_some_and(is_ready), planned));
-            } else if let Some(pod) = found.filter(|pod| is_ready(pod)) {
-                self.label(&pod, Serving::Yes).await?;
+                stale.push((ready, planned, None));
+            } else if let Some(pod) = found.filter(|_| ready) {
+                if self.serves_other(&pod, side).await? {
+                    stale.push((ready, planned, pod.uid()));
+                } else {
+                    self.label(&pod, Serving::Yes).await?;
+                }
             }
         }
-        stale.sort_by_key(|(ready, _)| *ready);
+        stale.sort_by_key(|(ready, ..)| *ready);
         let single = self.plan.replicas == 1;
-        if single && stale.iter().any(|(ready, planned)| *ready && planned.ready) {
+        if single && stale.iter().any(|(ready, planned, _)| *ready && planned.ready) {
             self.surge(side).await?;
         }
-        for (_, planned) in stale {
-            self.replace(&planned.name, None, side).await?;
+        for (_, planned, not) in stale {
+            self.replace(&planned.name, not.as_deref(), side).await?;
         }
         if self.set().await?.replicas > self.plan.replicas {
             self.unsurge(side).await?;
         }
+        for planned in &self.plan.pods {
+            Box::pin(self.bring_in(&planned.name, &digest, side)).await?;
+        }
         Ok(())
+    }
+
+    /// Whether a pod with the right digest serves something else all the same: its process has
+    /// started anew while other files were published.
+    async fn serves_other(&self, pod: &Pod, side: Side) -> Result<bool, StepError> {
+        let bouncer = self.bouncer(side).await?;
+        match self.prove_leaf(&bouncer, pod, side).await {
+            Ok(()) => Ok(false),
+            Err(StepError::Serves { .. }) => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     fn issues_server(&self) -> bool {
