@@ -162,7 +162,8 @@ impl Cluster {
             field_manager: Some(FIELD_MANAGER.into()),
             ..Default::default()
         };
-        self.write::<K, _>("create", &at, api.create(&params, object)).await
+        self.write::<K, _>("create", &at, api.create(&params, object))
+            .await
     }
 
     /// Creates an object, or reads the one that is there: what a repeated act does.
@@ -184,7 +185,8 @@ impl Cluster {
             field_manager: Some(FIELD_MANAGER.into()),
             ..Default::default()
         };
-        self.write::<K, _>("replace", &at, api.replace(&at.name, &params, object)).await
+        self.write::<K, _>("replace", &at, api.replace(&at.name, &params, object))
+            .await
     }
 
     /// States the fields that we own (server-side apply, forced).
@@ -244,7 +246,10 @@ impl Cluster {
             }),
             ..DeleteParams::background()
         };
-        match self.write::<K, _>("delete", at, api.delete(&at.name, &params)).await {
+        match self
+            .write::<K, _>("delete", at, api.delete(&at.name, &params))
+            .await
+        {
             Err(error) if !error.is_not_found() => Err(error),
             _ => Ok(()),
         }
@@ -254,7 +259,10 @@ impl Cluster {
     pub async fn evict(&self, at: &ObjectRef) -> Result<Eviction, ClusterError> {
         let api = self.api::<Pod>(&at.namespace);
         let params = EvictParams::default();
-        match self.write::<Pod, _>("evict", at, api.evict(&at.name, &params)).await {
+        match self
+            .write::<Pod, _>("evict", at, api.evict(&at.name, &params))
+            .await
+        {
             Ok(_) => Ok(Eviction::Evicted),
             Err(error) if error.is_not_found() => Ok(Eviction::Gone),
             Err(error) if error.code() == Some(429) => Ok(Eviction::Refused {

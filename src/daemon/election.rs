@@ -170,9 +170,7 @@ impl Candidate {
         match self.write(Some(self.options.identity.clone())).await {
             Ok(()) => Ok(true),
             // Somebody was faster.
-            Err(LookError::Cluster(error))
-                if error.is_conflict() || error.is_already_exists() =>
-            {
+            Err(LookError::Cluster(error)) if error.is_conflict() || error.is_already_exists() => {
                 Ok(false)
             }
             Err(error) => Err(error),
@@ -231,7 +229,11 @@ impl Candidate {
             1
         };
         lease.spec = Some(LeaseSpec {
-            acquire_time: if same { former.acquire_time } else { renew_time.clone() },
+            acquire_time: if same {
+                former.acquire_time
+            } else {
+                renew_time.clone()
+            },
             // client-go writes an empty name for nobody.
             lease_transitions: Some(match &former.holder_identity {
                 Some(_) if !same && holder.is_some() => transitions.saturating_add(1),
@@ -259,7 +261,9 @@ impl Candidate {
 
 fn record(lease: &Lease) -> Record {
     let spec = lease.spec.clone().unwrap_or_default();
-    let seconds = spec.lease_duration_seconds.and_then(|s| u64::try_from(s).ok());
+    let seconds = spec
+        .lease_duration_seconds
+        .and_then(|s| u64::try_from(s).ok());
     Record {
         holder: spec.holder_identity.filter(|holder| !holder.is_empty()),
         lease: seconds.filter(|s| *s > 0).map(Duration::from_secs),
@@ -269,9 +273,8 @@ fn record(lease: &Lease) -> Record {
 }
 
 fn micro_time(at: OffsetDateTime) -> Option<MicroTime> {
-    let form = format_description!(
-        "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z"
-    );
+    let form =
+        format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
     let text = at.to_offset(time::UtcOffset::UTC).format(form).ok()?;
     serde_json::from_value(json!(text)).ok()
 }

@@ -46,10 +46,22 @@ fn a_lease_that_nobody_holds_is_taken_at_once() {
 fn anothers_lease_is_waited_for_from_when_we_saw_it_change() {
     let mut ada = candidate();
     let until = |s| Verdict::Wait { until: s * S };
-    assert_eq!(ada.observe(Some(&record(Some("bob"), 1)), 100 * S), until(115));
-    assert_eq!(ada.observe(Some(&record(Some("bob"), 1)), 110 * S), until(115));
-    assert_eq!(ada.observe(Some(&record(Some("bob"), 2)), 114 * S), until(129));
-    assert_eq!(ada.observe(Some(&record(Some("bob"), 2)), 129 * S), Verdict::Acquire);
+    assert_eq!(
+        ada.observe(Some(&record(Some("bob"), 1)), 100 * S),
+        until(115)
+    );
+    assert_eq!(
+        ada.observe(Some(&record(Some("bob"), 1)), 110 * S),
+        until(115)
+    );
+    assert_eq!(
+        ada.observe(Some(&record(Some("bob"), 2)), 114 * S),
+        until(129)
+    );
+    assert_eq!(
+        ada.observe(Some(&record(Some("bob"), 2)), 129 * S),
+        Verdict::Acquire
+    );
 }
 
 /// Whoever holds it decides for how long, so that daemons with other flags agree.
@@ -222,7 +234,10 @@ impl World {
                     Verdict::Wait { .. } => {
                         // What it led is over: the program closes the fence here.
                         node.fence = Duration::ZERO;
-                        (Phase::Read, node.after(now, node.election.timing.retry()) + delay)
+                        (
+                            Phase::Read,
+                            node.after(now, node.election.timing.retry()) + delay,
+                        )
                     }
                 }
             }
@@ -238,7 +253,10 @@ impl World {
                 node.fence = node.fence.max(node.election.fence_at().unwrap());
                 self.terms += u32::from(!led && node.acts(now));
                 let node = &self.nodes[index];
-                (Phase::Read, node.after(now, node.election.timing.retry()) + delay)
+                (
+                    Phase::Read,
+                    node.after(now, node.election.timing.retry()) + delay,
+                )
             }
             Phase::Answer(None, _) => (Phase::Read, now + delay),
         };

@@ -64,8 +64,7 @@ impl Bench<'_> {
                 }
                 let mut next = others(&live);
                 let (request, (before, after)) = (&self.plan.request, UID);
-                let message =
-                    format!("{BY_REQUEST}{} {before}{}{after}", request.at, request.uid);
+                let message = format!("{BY_REQUEST}{} {before}{}{after}", request.at, request.uid);
                 let now = self.clock.now();
                 next.push(Condition::new(
                     PAUSED,

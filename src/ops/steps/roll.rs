@@ -233,7 +233,12 @@ impl Bench<'_> {
     }
 
     /// Waits for the pod that follows, proves it, and sees it in service.
-    pub(super) async fn bring_in(&self, name: &str, digest: &str, side: Side) -> Result<(), StepError> {
+    pub(super) async fn bring_in(
+        &self,
+        name: &str,
+        digest: &str,
+        side: Side,
+    ) -> Result<(), StepError> {
         let never_served = self.plan.pod(name).is_some_and(|planned| !planned.ready);
         if side == Side::Former && never_served {
             return Ok(());

@@ -113,7 +113,11 @@ impl Bench<'_> {
         }
         stale.sort_by_key(|(ready, ..)| *ready);
         let single = self.plan.replicas == 1;
-        if single && stale.iter().any(|(ready, planned, _)| *ready && planned.ready) {
+        if single
+            && stale
+                .iter()
+                .any(|(ready, planned, _)| *ready && planned.ready)
+        {
             self.surge(side).await?;
         }
         for (_, planned, not) in stale {

@@ -6,8 +6,8 @@ mod later_versions;
 
 use std::time::Duration;
 
-use bouncert::local::postgres::{PostgresOptions, ServerAuth, ThrowAwayPostgres};
 use bouncert::fence::Fence;
+use bouncert::local::postgres::{PostgresOptions, ServerAuth, ThrowAwayPostgres};
 use bouncert::pgbouncer::Version;
 use bouncert::pgbouncer::console::{Console, ConsoleError, PoolMode};
 use bouncert::pgbouncer::drain::{self, EndedBy, Limits};
