@@ -27,3 +27,4 @@ mod rotation;
 mod secrecy;
 mod stage;
 mod support;
+mod undo;

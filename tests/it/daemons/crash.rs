@@ -2,9 +2,10 @@
 //! one of an undisturbed run.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bouncert::api::annotations::ALIAS_LABEL;
+use bouncert::api::{PgBouncerOpsRequest, RequestPhase};
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use kube::api::ListParams;
@@ -15,7 +16,9 @@ use crate::pipeline::{before, in_service, open_till, served};
 use crate::stage::{NS, Stage, request};
 
 /// Deaths in one request.
-const DEATHS: u32 = 4;
+const DEATHS: u32 = 6;
+/// What a daemon takes to be there at all.
+const START: Duration = Duration::from_millis(150);
 /// What the instants are made from.
 const SEED: u64 = 0x0b_0a_7e_57;
 
@@ -44,13 +47,11 @@ async fn end(stage: &Stage, bouncer: &str, request: &str) -> End {
     let mut revisions: BTreeMap<String, usize> = BTreeMap::new();
     for secret in secrets {
         let name = secret.name_any();
-        match secret.labels().get(ALIAS_LABEL) {
-            Some(alias) => *revisions.entry(alias.clone()).or_default() += 1,
-            None if name.ends_with("-cert") => {
-                let keys = secret.data.unwrap_or_default().into_keys().collect();
-                published.insert(name.replace(bouncer, "X"), keys);
-            }
-            None => {}
+        if name.ends_with("-cert") {
+            let keys = secret.data.unwrap_or_default().into_keys().collect();
+            published.insert(name.replace(bouncer, "X"), keys);
+        } else if let Some(alias) = secret.labels().get(ALIAS_LABEL) {
+            *revisions.entry(alias.clone()).or_default() += 1;
         }
     }
     let leaf = stage
@@ -67,8 +68,16 @@ async fn end(stage: &Stage, bouncer: &str, request: &str) -> End {
     for (pod, serving) in &now.pods {
         pods.insert(pod.replace(bouncer, "X"), *serving);
     }
+    let mut spec: Value =
+        serde_json::from_str(&now.spec.to_string().replace(bouncer, "X")).unwrap();
+    // An instant of the creation.
+    spec["authSecret"]
+        .as_object_mut()
+        .unwrap()
+        .remove("activeFrom");
+    assert_eq!(published.len(), 3, "{published:?}");
     End {
-        spec: serde_json::from_str(&now.spec.to_string().replace(bouncer, "X")).unwrap(),
+        spec,
         pods,
         conditions: conditions(stage, bouncer).await,
         request: outline(&ended.status.unwrap().conditions),
@@ -139,10 +148,15 @@ async fn a_daemon_killed_at_any_instant_ends_as_one_that_lived() {
         let disturbed = format!("{kind}-wild");
         stage.create(make(&disturbed, "wild")).await;
         for death in 0..DEATHS {
-            // An instant in the slice of the run that is this death's.
+            if is_over(&stage, &disturbed).await {
+                break;
+            }
+            // Each death a little later than the one before, and the first ones early: most steps are
+            // done then, and the pods take the time.
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let share = f64::from(u32::try_from(seed >> 33).unwrap()) / f64::from(1_u32 << 31);
-            let life = lasted.mul_f64((0.5 + share) / f64::from(DEATHS));
+            let at = (f64::from(death) + share) / f64::from(DEATHS);
+            let life = START + lasted.mul_f64(0.8 * at * at);
             tokio::time::sleep(life).await;
             daemon.kill();
             let where_ = last_line(&stage, &disturbed).await;
@@ -160,6 +174,12 @@ async fn a_daemon_killed_at_any_instant_ends_as_one_that_lived() {
     );
     drop(daemon);
     stage.stop().await;
+}
+
+async fn is_over(stage: &Stage, request: &str) -> bool {
+    let request: Option<PgBouncerOpsRequest> = stage.get(request).await;
+    let phase = request.and_then(|request| request.status?.phase);
+    phase.is_some_and(RequestPhase::is_terminal)
 }
 
 /// The last line of a request's journal.

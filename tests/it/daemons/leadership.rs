@@ -112,7 +112,10 @@ async fn was_run_once(stage: &Stage, name: &str, pods: &usize) {
     let starts: i32 = events
         .iter()
         .filter(|event| event.involved_object.name.as_deref() == Some(name))
-        .filter(|event| event.reason.as_deref() == Some("Starting"))
+        .filter(|event| {
+            let message = event.message.as_deref().unwrap_or_default();
+            message.starts_with("Start processing")
+        })
         .map(|event| event.count.unwrap_or(1))
         .sum();
     assert_eq!(starts, 1);

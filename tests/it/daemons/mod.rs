@@ -3,7 +3,7 @@
 
 mod crash;
 mod leadership;
-mod orphans;
+pub(crate) mod orphans;
 
 use std::fs::File;
 use std::path::PathBuf;

@@ -17,7 +17,7 @@ use crate::stage::{LONG, PASSWORD, Stage, request};
 use crate::support::eventually;
 
 /// A statement through one pod.
-fn psql(pod: SocketAddr, sql: &str) -> Child {
+pub(crate) fn psql(pod: SocketAddr, sql: &str) -> Child {
     let conninfo = format!(
         "hostaddr={} port={} user=postgres dbname=postgres sslmode=require connect_timeout=20",
         pod.ip(),
@@ -35,7 +35,7 @@ fn psql(pod: SocketAddr, sql: &str) -> Child {
 }
 
 /// Whether a statement gets no answer in a second, though the pod accepts its client.
-async fn holds_back(pod: SocketAddr) -> bool {
+pub(crate) async fn holds_back(pod: SocketAddr) -> bool {
     let asked = psql(pod, "SELECT 1").wait_with_output();
     tokio::time::timeout(Duration::from_secs(1), asked)
         .await
@@ -165,7 +165,7 @@ async fn a_journal_of_a_newer_daemon_is_left_alone_and_carried_on_by_that_one() 
         assert!(told.contains(part), "{part}: {told}");
     }
     daemon.says("left alone", 1).await;
-    daemon.says("controller=requests", 1).await;
+    daemon.says("to be tried again", 1).await;
     let events = stage
         .api::<Event>()
         .list(&ListParams::default())
