@@ -121,7 +121,7 @@ impl Timing {
 
     /// How long after a renewal the leader may act.
     pub fn fence(&self) -> Duration {
-        self.renew + (self.lease - self.renew) / 2
+        self.renew + self.lease.saturating_sub(self.renew) / 2
     }
 }
 

@@ -27,7 +27,7 @@ fn durations_have_to_fit_together() {
     assert_eq!(refused(S / 2, S / 4, S / 16), TimingError::Lease);
     assert_eq!(refused(10 * S, 10 * S, S), TimingError::Renew);
     assert_eq!(refused(15 * S, 10 * S, 5 * S), TimingError::Retry);
-    assert_eq!(refused(15 * S, 10 * S, 0 * S), TimingError::Retry);
+    assert_eq!(refused(15 * S, 10 * S, Duration::ZERO), TimingError::Retry);
     let timing = Timing::default();
     assert!(timing.renew() < timing.fence() && timing.fence() < timing.lease());
 }

@@ -45,10 +45,10 @@ impl Operator {
         for bouncer in bouncers {
             let at = reference(&bouncer);
             let suspect = match held(&bouncer) {
-                Held::ByRequest { .. } => true,
-                Held::ByNobody => out.contains(&at),
+                Held::Request { .. } => true,
+                Held::Nobody => out.contains(&at),
                 // Whoever has paused it may have taken its pods out, too.
-                Held::ByOther => false,
+                Held::Other => false,
             };
             if !suspect || bouncer.metadata.deletion_timestamp.is_some() {
                 continue;
@@ -76,9 +76,9 @@ impl Operator {
             return Ok(());
         };
         let uid = match held(&bouncer) {
-            Held::ByRequest { uid } => uid,
-            Held::ByNobody => String::new(),
-            Held::ByOther => return Ok(()),
+            Held::Request { uid } => uid,
+            Held::Nobody => String::new(),
+            Held::Other => return Ok(()),
         };
         let gone = Subject {
             at: at.clone(),

@@ -22,26 +22,26 @@ const UID: (&str, &str) = ("(uid ", ")");
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::ops) enum Held {
     /// Nobody.
-    ByNobody,
+    Nobody,
     /// A request of ours, as far as the message tells.
-    ByRequest {
+    Request {
         /// Its UID.
         uid: String,
     },
     /// Somebody else.
-    ByOther,
+    Other,
 }
 
 /// Who has paused it.
 pub(in crate::ops) fn held(live: &PgBouncer) -> Held {
     let Some(held) = find_condition(conditions(live), PAUSED).filter(|held| held.is_true()) else {
-        return Held::ByNobody;
+        return Held::Nobody;
     };
     let uid = held
         .message
         .strip_prefix(BY_REQUEST)
         .and_then(|rest| rest.split_once(UID.0)?.1.strip_suffix(UID.1));
-    uid.map_or(Held::ByOther, |uid| Held::ByRequest {
+    uid.map_or(Held::Other, |uid| Held::Request {
         uid: uid.to_owned(),
     })
 }
@@ -55,7 +55,7 @@ impl Bench<'_> {
                 match find_condition(conditions(&live), PAUSED).filter(|held| held.is_true()) {
                     Some(held) if self.is_ours(held) => return Ok(Look::Found(())),
                     Some(held) => {
-                        return Err(StepError::PausedByOther {
+                        return Err(StepError::PausedOther {
                             at: self.plan.database.at.clone(),
                             message: held.message.clone(),
                         });

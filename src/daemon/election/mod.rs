@@ -5,6 +5,9 @@
 //! [`Fence`] that closes before the Lease can be another's. Whoever stops in order releases it, so
 //! that the next takes over at its next look.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -277,33 +280,4 @@ fn micro_time(at: OffsetDateTime) -> Option<MicroTime> {
         format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
     let text = at.to_offset(time::UtcOffset::UTC).format(form).ok()?;
     serde_json::from_value(json!(text)).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use time::macros::datetime;
-
-    use super::*;
-
-    #[test]
-    fn an_instant_keeps_its_microseconds() {
-        let at = micro_time(datetime!(2031-02-03 04:05:06.000_007 UTC)).unwrap();
-        assert_eq!(json!(at), json!("2031-02-03T04:05:06.000007Z"));
-    }
-
-    #[test]
-    fn what_client_go_writes_is_read() {
-        let lease: Lease = serde_json::from_value(json!({
-            "metadata": {"name": "x", "namespace": "y", "resourceVersion": "4"},
-            "spec": {
-                "holderIdentity": "", "leaseDurationSeconds": 1, "leaseTransitions": 6,
-                "renewTime": "2031-02-03T04:05:06.000007Z",
-                "acquireTime": "2031-02-03T04:05:06.000007Z",
-            },
-        }))
-        .unwrap();
-        let read = record(&lease);
-        assert_eq!((read.holder, read.transitions), (None, 6));
-        assert_eq!(read.lease, Some(Duration::from_secs(1)));
-    }
 }
