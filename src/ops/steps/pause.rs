@@ -55,7 +55,7 @@ impl Bench<'_> {
                 match find_condition(conditions(&live), PAUSED).filter(|held| held.is_true()) {
                     Some(held) if self.is_ours(held) => return Ok(Look::Found(())),
                     Some(held) => {
-                        return Err(StepError::PausedOther {
+                        return Err(StepError::PausedByOther {
                             at: self.plan.database.at.clone(),
                             message: held.message.clone(),
                         });
