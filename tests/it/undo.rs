@@ -83,6 +83,9 @@ async fn a_pooler_that_dies_in_its_drain_is_tried_again(stage: &Stage) {
 /// with the new material, though the pod is of the old configuration: undoing has to see that.
 async fn a_step_that_takes_too_long_takes_the_change_back(stage: &Stage) {
     let old = before(stage, "till").await;
+    let (pod, address) = stage.pods("till").await.into_iter().min().unwrap();
+    // It keeps the second pod in its drain for long enough to change the budget.
+    let transaction = psql(address, "SELECT pg_sleep(60)");
     let mut asked = request("overdue", "till", json!({"rotateCertificates": true}));
     asked["spec"]["timeout"] = json!("12s");
     stage.create(asked).await;
@@ -95,7 +98,16 @@ async fn a_step_that_takes_too_long_takes_the_change_back(stage: &Stage) {
     let params = PatchParams::default();
     let nobody = allow(json!(0), Value::Null);
     budgets.patch("till", &params, &nobody).await.unwrap();
-    let (pod, address) = stage.pods("till").await.into_iter().min().unwrap();
+    // If its drain had begun already, it is put back because it may not go.
+    eventually(LONG, async || {
+        let pods = in_service(stage, "till").await;
+        if pods.get(&pod) == Some(&true) {
+            Ok(())
+        } else {
+            Err(pods)
+        }
+    })
+    .await;
     let uid = stage.get::<Pod>(&pod).await.unwrap().metadata.uid;
     stage.kill_pooler(address);
     eventually(LONG, async || {
@@ -129,6 +141,7 @@ async fn a_step_that_takes_too_long_takes_the_change_back(stage: &Stage) {
     for part in ["roll till-0", "not done within 12 s", "is as it was before"] {
         assert!(message.contains(part), "{part}: {message}");
     }
+    drop(transaction);
     assert_eq!(before(stage, "till").await, old);
     assert_eq!(served(stage, "till").await, old.served);
     assert!(!is_paused(stage, "till").await);
