@@ -98,13 +98,17 @@ async fn a_step_that_takes_too_long_takes_the_change_back(stage: &Stage) {
     let params = PatchParams::default();
     let nobody = allow(json!(0), Value::Null);
     budgets.patch("till", &params, &nobody).await.unwrap();
-    // If its drain had begun already, it is put back because it may not go.
+    // Once the budget is in force the pod stays; if its drain had begun already, it is put back.
+    let mut looks_in_service = 0;
     eventually(LONG, async || {
+        let status = budgets.get("till").await.unwrap().status.unwrap();
         let pods = in_service(stage, "till").await;
-        if pods.get(&pod) == Some(&true) {
+        let stays = status.disruptions_allowed == Some(0) && pods.get(&pod) == Some(&true);
+        looks_in_service = if stays { looks_in_service + 1 } else { 0 };
+        if looks_in_service > 40 {
             Ok(())
         } else {
-            Err(pods)
+            Err((status, pods))
         }
     })
     .await;
