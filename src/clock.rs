@@ -5,8 +5,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
-use time::{Duration, OffsetDateTime};
+use rustix::time::{ClockId, clock_gettime};
+use time::OffsetDateTime;
 
 /// Where the time comes from.
 #[derive(Clone, Debug, Default)]
@@ -26,7 +28,9 @@ impl Clock {
         match self {
             Self::System => system(),
             Self::Fixed(at) => *at,
-            Self::Shifted(seconds) => system() + Duration::seconds(seconds.load(Ordering::Relaxed)),
+            Self::Shifted(seconds) => {
+                system() + time::Duration::seconds(seconds.load(Ordering::Relaxed))
+            }
         }
     }
 }
@@ -34,4 +38,13 @@ impl Clock {
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
 fn system() -> OffsetDateTime {
     OffsetDateTime::now_utc()
+}
+
+/// Time since the machine was started. Nobody can set it, so it never jumps; and it goes on while
+/// this process is stopped or the machine sleeps. Two machines' are not comparable.
+pub fn uptime() -> Duration {
+    let now = clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
+    let nanos = u32::try_from(now.tv_nsec).unwrap_or_default();
+    Duration::new(seconds, nanos)
 }

@@ -8,12 +8,14 @@
 pub mod cel;
 pub mod clock;
 pub mod duration;
+pub mod fence;
 pub mod names;
 pub mod redacted;
 pub mod retry;
 pub mod telemetry;
 // Layer 1: core
 pub mod api;
+pub mod lease;
 pub mod pki;
 pub mod policy;
 // Layer 2: edges

@@ -13,7 +13,10 @@ pub type Map = BTreeMap<String, String>;
 /// What `app.kubernetes.io/name` says on every object made for a PgBouncer.
 const KIND: &str = "pgbouncers.kubedb.com";
 const NAME: &str = "app.kubernetes.io/name";
-const INSTANCE: &str = "app.kubernetes.io/instance";
+/// Label of every object made for a PgBouncer: its name.
+pub const INSTANCE: &str = "app.kubernetes.io/instance";
+/// Selects the objects made for any PgBouncer.
+pub const OURS: &str = "app.kubernetes.io/name=pgbouncers.kubedb.com";
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 const VERSION: &str = "app.kubernetes.io/version";
 const COMPONENT: &str = "app.kubernetes.io/component";

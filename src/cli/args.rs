@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::de::DeserializeOwned;
 
 use super::exit;
+use super::leader::LeaderArgs;
 use super::output::Format;
 use crate::api::opsrequest::ApplyPolicy;
 use crate::api::{AuthType, SslMode};
@@ -276,6 +277,9 @@ pub struct RunArgs {
     /// File with the seconds by which the clock is fast; for `chaos`, which writes it at any time.
     #[arg(long, value_name = "FILE", hide = true)]
     pub clock_shift: Option<PathBuf>,
+    /// Several daemons.
+    #[command(flatten)]
+    pub leader: LeaderArgs,
 }
 
 /// Arguments of `chaos`.
@@ -322,6 +326,12 @@ pub struct LocalArgs {
     /// How many finished requests are kept.
     #[command(flatten)]
     pub history: HistoryArgs,
+    /// Run the platform alone; daemons are started with `run` and its kubeconfig.
+    #[arg(long)]
+    pub no_daemon: bool,
+    /// Several daemons.
+    #[command(flatten)]
+    pub leader: LeaderArgs,
 }
 
 /// What all changing verbs take.
@@ -487,7 +497,7 @@ fn go_duration(text: &str) -> Result<GoDuration, ParseDurationError> {
 }
 
 /// Reads a duration that has to be positive.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let parsed: GoDuration = text.parse().map_err(|error| format!("{error}"))?;
     parsed
         .to_std()

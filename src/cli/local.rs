@@ -12,6 +12,9 @@ use crate::telemetry::admin::AdminServer;
 /// File of the data directory that holds the address of the admin server.
 const ADMIN_FILE: &str = "admin.url";
 
+/// Where the Lease is by default: every platform has it.
+const LEASE_NAMESPACE: &str = "default";
+
 /// Runs until SIGINT or SIGTERM.
 pub(super) async fn until_stopped(output: Output, args: LocalArgs) -> Result<(), Failure> {
     let mut options = PlatformOptions::new(&args.data);
@@ -22,21 +25,28 @@ pub(super) async fn until_stopped(output: Output, args: LocalArgs) -> Result<(),
         .await
         .map_err(|error| Failure::new(Exit::Machine, error))?;
     let url = format!("http://{}", admin.address());
-    let daemon = DaemonOptions {
+    // Whoever says so starts daemons beside it.
+    let daemon = (!args.no_daemon).then_some(DaemonOptions {
         inventory: args.admin.inventory(),
         cluster_resource_namespace: args.cluster_resource_namespace,
         policies: policy::in_force(args.policies.as_deref())?,
         rotation: args.history.with(&args.rotation),
+        election: args.leader.options(LEASE_NAMESPACE)?,
         ..DaemonOptions::default()
+    });
+    let monitor = daemon.as_ref().map(|daemon| daemon.monitor.clone());
+    let mut standing = standing::start(options, daemon).await?;
+    let shown = match monitor {
+        Some(monitor) => {
+            standing.serve_admin(admin, monitor);
+            // For scripts, and for whoever has scrolled the line below away.
+            std::fs::write(args.data.join(ADMIN_FILE), format!("{url}\n"))?;
+            format!("  metrics and state: {url}/metrics, {url}/state.json\n")
+        }
+        None => String::new(),
     };
-    let monitor = daemon.monitor.clone();
-    let mut standing = standing::start(options, Some(daemon)).await?;
-    standing.serve_admin(admin, monitor);
-    // For scripts, and for whoever has scrolled the line below away.
-    std::fs::write(args.data.join(ADMIN_FILE), format!("{url}\n"))?;
     output.note(&format!(
-        "bouncert local runs on {}\n  export KUBECONFIG={}\n  metrics and state: {url}/metrics, \
-         {url}/state.json\nstop it with SIGINT or SIGTERM",
+        "bouncert local runs on {}\n  export KUBECONFIG={}\n{shown}stop it with SIGINT or SIGTERM",
         args.data.display(),
         standing.kubeconfig().display()
     ));

@@ -19,6 +19,7 @@ mod status;
 
 mod chaos;
 mod demo;
+pub mod leader;
 mod local;
 mod run;
 mod scene;

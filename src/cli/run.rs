@@ -38,6 +38,7 @@ pub(super) async fn until_stopped(output: Output, args: &RunArgs) -> Result<(), 
             Some(_) => Clock::Shifted(Arc::default()),
             None => Clock::System,
         },
+        election: args.leader.options(&connection.namespace)?,
         ..DaemonOptions::default()
     };
     let mut serving = JoinSet::new();

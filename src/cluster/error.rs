@@ -30,6 +30,16 @@ pub enum ClusterError {
         /// The object.
         at: ObjectRef,
     },
+    /// We do not lead any more; whether the call came through before is not known.
+    #[error("cannot {verb} {kind} {at}: this daemon does not lead any more")]
+    Fenced {
+        /// What was to be done.
+        verb: &'static str,
+        /// Kind of the object.
+        kind: String,
+        /// The object.
+        at: ObjectRef,
+    },
 }
 
 impl ClusterError {
@@ -62,6 +72,10 @@ impl ClusterError {
 
     /// Whether trying again may help.
     pub fn retry(&self) -> Retry {
+        if matches!(self, Self::Fenced { .. }) {
+            // A fence that is closed stays closed. What there is to do is the next leader's.
+            return Retry::Never;
+        }
         match self.code() {
             Some(404) => Retry::WhenChanged,
             Some(409 | 410 | 429 | 500..) | None => Retry::Backoff,
@@ -75,7 +89,7 @@ impl ClusterError {
                 kube::Error::Api(status) => Some(status.as_ref()),
                 _ => None,
             },
-            Self::TimedOut { .. } => None,
+            Self::TimedOut { .. } | Self::Fenced { .. } => None,
         }
     }
 }

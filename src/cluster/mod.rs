@@ -3,6 +3,9 @@
 //! Every call is bounded by [`CALL_TIMEOUT`] and its error names the verb and the object. Writes
 //! come in three strengths: [`Cluster::apply`] states the fields we own, [`Cluster::replace`]
 //! succeeds only on the very version that was read, [`Cluster::create`] only if nothing was there.
+//!
+//! Every write passes a [`Fence`]: once this daemon does not lead any more, it is refused before it
+//! leaves, or given up in flight ([`ClusterError::Fenced`]). Reads are not.
 
 mod access;
 mod correlate;
@@ -29,6 +32,7 @@ use self::correlate::Correlator;
 pub use self::error::ClusterError;
 pub use self::events::{EventKind, Reporter};
 pub use self::patience::patient;
+use crate::fence::{Fence, Fenced};
 use crate::names::ObjectRef;
 
 /// Bound of one call. An API server that is slower than this is down for our purposes.
@@ -83,15 +87,31 @@ pub struct Cluster {
     client: Client,
     /// What events were written of late; all clones share it.
     told: Arc<Mutex<Correlator>>,
+    fence: Fence,
 }
 
 impl Cluster {
-    /// Speaks through `client`.
+    /// Speaks through `client`, and may write at any time.
     pub fn new(client: Client) -> Self {
         Self {
             client,
             told: Arc::default(),
+            fence: Fence::default(),
         }
+    }
+
+    /// The same, but what it writes has to pass `fence`.
+    #[must_use]
+    pub fn behind(&self, fence: Fence) -> Self {
+        Self {
+            fence,
+            ..self.clone()
+        }
+    }
+
+    /// What acts of whoever holds this have to pass, also those that go elsewhere.
+    pub const fn fence(&self) -> &Fence {
+        &self.fence
     }
 
     /// The client itself, for watches.
@@ -150,7 +170,8 @@ impl Cluster {
             field_manager: Some(FIELD_MANAGER.into()),
             ..Default::default()
         };
-        bounded::<K, _>("create", &at, api.create(&params, object)).await
+        self.write::<K, _>("create", &at, api.create(&params, object))
+            .await
     }
 
     /// Creates an object, or reads the one that is there: what a repeated act does.
@@ -172,7 +193,8 @@ impl Cluster {
             field_manager: Some(FIELD_MANAGER.into()),
             ..Default::default()
         };
-        bounded::<K, _>("replace", &at, api.replace(&at.name, &params, object)).await
+        self.write::<K, _>("replace", &at, api.replace(&at.name, &params, object))
+            .await
     }
 
     /// States the fields that we own (server-side apply, forced).
@@ -180,7 +202,7 @@ impl Cluster {
         let at = reference(object);
         let api = self.api::<K>(&at.namespace);
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        bounded::<K, _>(
+        self.write::<K, _>(
             "apply",
             &at,
             api.patch(&at.name, &params, &Patch::Apply(object)),
@@ -197,7 +219,7 @@ impl Cluster {
     ) -> Result<K, ClusterError> {
         let api = self.api::<K>(&at.namespace);
         let params = merge_params();
-        bounded::<K, _>(
+        self.write::<K, _>(
             "patch",
             at,
             api.patch(&at.name, &params, &Patch::Merge(patch)),
@@ -215,7 +237,7 @@ impl Cluster {
         let params = merge_params();
         let patch = Patch::Merge(patch);
         let call = api.patch_status(&at.name, &params, &patch);
-        bounded::<K, _>("patch the status of", at, call).await
+        self.write::<K, _>("patch the status of", at, call).await
     }
 
     /// Deletes an object; that it is gone already is success. With `uid`, only that very object.
@@ -232,7 +254,10 @@ impl Cluster {
             }),
             ..DeleteParams::background()
         };
-        match bounded::<K, _>("delete", at, api.delete(&at.name, &params)).await {
+        match self
+            .write::<K, _>("delete", at, api.delete(&at.name, &params))
+            .await
+        {
             Err(error) if !error.is_not_found() => Err(error),
             _ => Ok(()),
         }
@@ -263,13 +288,36 @@ impl Cluster {
         params: &EvictParams,
     ) -> Result<Eviction, ClusterError> {
         let api = self.api::<Pod>(&at.namespace);
-        match bounded::<Pod, _>("evict", at, api.evict(&at.name, params)).await {
+        match self
+            .write::<Pod, _>("evict", at, api.evict(&at.name, params))
+            .await
+        {
             Ok(_) => Ok(Eviction::Evicted),
             Err(error) if error.is_not_found() => Ok(Eviction::Gone),
             Err(error) if error.code() == Some(429) => Ok(Eviction::Refused {
                 message: error.server_message().unwrap_or_default(),
             }),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Runs one call that changes something: bounded, and only while the fence is open.
+    async fn write<K, T>(
+        &self,
+        verb: &'static str,
+        at: &ObjectRef,
+        call: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, ClusterError>
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        match self.fence.pass(bounded::<K, T>(verb, at, call)).await {
+            Ok(done) => done,
+            Err(Fenced) => Err(ClusterError::Fenced {
+                verb,
+                kind: K::kind(&()).into_owned(),
+                at: at.clone(),
+            }),
         }
     }
 

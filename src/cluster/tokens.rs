@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::Api;
 use kube::api::PostParams;
 
-use super::{Cluster, ClusterError, bounded};
+use super::{Cluster, ClusterError};
 use crate::names::ObjectRef;
 use crate::redacted::Redacted;
 
@@ -28,7 +28,10 @@ impl Cluster {
         };
         let params = PostParams::default();
         let call = api.create_token_request(&at.name, &params, &request);
-        match bounded::<ServiceAccount, _>("get a token of", at, call).await {
+        match self
+            .write::<ServiceAccount, _>("get a token of", at, call)
+            .await
+        {
             Ok(answer) => {
                 let token = answer.status.and_then(|status| status.token);
                 Ok(token.map(Redacted::new))

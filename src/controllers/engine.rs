@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use kube::runtime::controller::{Action, Config, Controller};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -64,6 +64,17 @@ pub(super) async fn run<K, F, Fut, E>(
     E: Trouble,
 {
     let attempts = Arc::new(Attempts::default());
+    let never_began = {
+        let (store, cancel) = (controller.store(), cancel.clone());
+        async move {
+            cancel.cancelled().await;
+            // It looks at nothing before it has seen everything once, and without this it would wait
+            // for that even when nobody tells it any more.
+            if store.wait_until_ready().now_or_never().is_some() {
+                std::future::pending::<()>().await;
+            }
+        }
+    };
     let config = Config::default()
         .debounce(DEBOUNCE)
         .concurrency(CONCURRENCY);
@@ -104,21 +115,23 @@ pub(super) async fn run<K, F, Fut, E>(
             },
             attempts,
         );
-    looks
-        .for_each(|look| async move {
-            match look {
-                // An event of a child may come after its owner has gone.
-                Ok(_) | Err(kube::runtime::controller::Error::ObjectNotFound(_)) => {}
-                Err(error) => {
-                    tracing::debug!(
-                        controller = name,
-                        error = &error as &dyn Error,
-                        "look failed"
-                    );
-                }
+    let looking = looks.for_each(|look| async move {
+        match look {
+            // An event of a child may come after its owner has gone.
+            Ok(_) | Err(kube::runtime::controller::Error::ObjectNotFound(_)) => {}
+            Err(error) => {
+                tracing::debug!(
+                    controller = name,
+                    error = &error as &dyn Error,
+                    "look failed"
+                );
             }
-        })
-        .await;
+        }
+    });
+    tokio::select! {
+        () = looking => {}
+        () = never_began => {}
+    }
     tracing::info!(controller = name, "stopped");
 }
 

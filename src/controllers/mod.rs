@@ -6,6 +6,7 @@
 
 mod engine;
 mod metrics;
+pub mod orphans;
 pub mod pgbouncers;
 mod related;
 pub mod requests;

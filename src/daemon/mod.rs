@@ -1,18 +1,25 @@
 //! The daemon: a list of controllers, started together and stopped together.
 //!
+//! Where several daemons may run, they elect one ([`ElectionOptions`]): the others stand by, and the
+//! controllers run from election to the loss of the Lease, any number of times.
+//!
 //! It holds a client and knows nothing of what answers it: a cluster, or the platform embedded in
 //! the same process.
 
+mod election;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
+pub use election::ElectionOptions;
 use kube::Client;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::election::Candidate;
 use crate::clock::Clock;
 use crate::cluster::{Cluster, ClusterError};
 use crate::controllers::{self, ReconcileMetrics, SchedulerMetrics};
@@ -42,6 +49,8 @@ pub struct DaemonOptions {
     pub monitor: Monitor,
     /// How it looks at what is stored and served.
     pub inventory: InventoryOptions,
+    /// How to compete with other daemons; `None` for one that is alone for sure.
+    pub election: Option<ElectionOptions>,
 }
 
 impl Default for DaemonOptions {
@@ -53,6 +62,7 @@ impl Default for DaemonOptions {
             rotation: RotationOptions::default(),
             monitor: Monitor::new(Clock::System),
             inventory: InventoryOptions::default(),
+            election: None,
         }
     }
 }
@@ -68,6 +78,8 @@ pub struct Metrics {
     pub reconciles: ReconcileMetrics,
     /// Passes of the scheduled rotation.
     pub scheduler: SchedulerMetrics,
+    /// Whether this daemon leads.
+    pub leading: Gauge,
 }
 
 impl Metrics {
@@ -78,11 +90,17 @@ impl Metrics {
             issuance,
             reconciles,
             scheduler,
+            leading,
         } = self;
         ops.register(registry);
         issuance.register(registry);
         reconciles.register(registry);
         scheduler.register(registry);
+        registry.register(
+            "bouncert_leading",
+            "Whether this daemon does the work (1) or stands by (0)",
+            leading.clone(),
+        );
     }
 }
 
@@ -92,6 +110,9 @@ pub enum DaemonError {
     /// The API server refuses us.
     #[error("cannot find out what the cluster knows")]
     Discover(#[from] ClusterError),
+    /// The API server does not let us compete.
+    #[error("cannot use the Lease by which daemons elect one")]
+    Elect(#[source] ClusterError),
     /// A controller ended by itself, which none does.
     #[error("a controller ended before it was told to")]
     Ended,
@@ -100,11 +121,81 @@ pub enum DaemonError {
     Panicked(#[from] tokio::task::JoinError),
 }
 
-/// Runs all controllers until `cancel` is cancelled; whatever they are in the middle of is finished
-/// first.
+/// Runs the daemon until `cancel` is cancelled; whatever it is in the middle of is finished first.
 pub async fn run(
     client: Client,
     options: DaemonOptions,
+    cancel: CancellationToken,
+) -> Result<(), DaemonError> {
+    let cluster = Cluster::new(client);
+    let shown = Shown::new(&options);
+    let monitor = options.monitor.clone();
+    // One that stands by is ready as well: to take over.
+    monitor.ready();
+    let ended = match options.election.clone() {
+        None => Box::pin(lead(cluster, options, shown, cancel)).await,
+        Some(election) => compete(cluster, options, shown, (election, cancel)).await,
+    };
+    monitor.not_ready();
+    ended
+}
+
+/// What is shown of the daemon, over all its terms.
+#[derive(Clone)]
+struct Shown {
+    metrics: Metrics,
+    inventory: Inventory,
+}
+
+impl Shown {
+    fn new(options: &DaemonOptions) -> Self {
+        let metrics = Metrics::default();
+        let inventory = Inventory::new(options.clock.clone(), options.inventory.clone());
+        options.monitor.register(|registry| {
+            metrics.register(registry);
+            inventory.register(registry);
+        });
+        let believed = inventory.clone();
+        options.monitor.believe(move || believed.to_json());
+        Self { metrics, inventory }
+    }
+}
+
+/// Leads whenever it is elected.
+async fn compete(
+    cluster: Cluster,
+    options: DaemonOptions,
+    shown: Shown,
+    (election, cancel): (ElectionOptions, CancellationToken),
+) -> Result<(), DaemonError> {
+    let mut candidate = Candidate::new(cluster.clone(), options.clock.clone(), election);
+    while let Some(fence) = candidate.stand(&cancel).await.map_err(DaemonError::Elect)? {
+        let over = cancel.child_token();
+        let behind = cluster.behind(fence.clone());
+        let mut leading = Box::pin(lead(behind, options.clone(), shown.clone(), over.clone()));
+        tokio::select! {
+            ended = &mut leading => {
+                candidate.release(&fence).await;
+                return ended;
+            }
+            () = candidate.keep(&fence) => {}
+        }
+        over.cancel();
+        // Behind a closed fence nothing can be done any more, not even in order.
+        tokio::select! {
+            ended = &mut leading => ended?,
+            () = fence.closed() => {}
+        }
+    }
+    Ok(())
+}
+
+/// Runs all controllers until `cancel` is cancelled; whatever they are in the middle of is finished
+/// first.
+async fn lead(
+    cluster: Cluster,
+    options: DaemonOptions,
+    Shown { metrics, inventory }: Shown,
     cancel: CancellationToken,
 ) -> Result<(), DaemonError> {
     let DaemonOptions {
@@ -112,22 +203,14 @@ pub async fn run(
         policies,
         clock,
         rotation,
-        monitor,
-        inventory,
+        monitor: _,
+        inventory: _,
+        election: _,
     } = options;
-    let cluster = Cluster::new(client);
     let Some(kind) = discover(&cluster, &cancel).await? else {
         return Ok(());
     };
     tracing::info!(workload = %kind, "started");
-    let metrics = Metrics::default();
-    let inventory = Inventory::new(clock.clone(), inventory);
-    monitor.register(|registry| {
-        metrics.register(registry);
-        inventory.register(registry);
-    });
-    let believed = inventory.clone();
-    monitor.believe(move || believed.to_json());
     let materials = Materials::new(cluster.clone(), clock.clone(), &cluster_resource_namespace)
         .with_policies(policies)
         .with_metrics(metrics.issuance);
@@ -146,11 +229,12 @@ pub async fn run(
         metrics: metrics.ops,
     };
     let operator = Operator::new(cluster.clone(), materials, clock.clone(), operating);
+    let operator = Arc::new(operator);
 
     let mut running = JoinSet::new();
     running.spawn(controllers::requests::run(
         cluster.clone(),
-        Arc::new(operator),
+        Arc::clone(&operator),
         metrics.reconciles.clone(),
         cancel.clone(),
     ));
@@ -162,6 +246,7 @@ pub async fn run(
         cancel.clone(),
     ));
     running.spawn(inventory.run(cluster.clone(), cancel.clone()));
+    running.spawn(controllers::orphans::run(operator, cancel.clone()));
     running.spawn(controllers::pgbouncers::run(
         cluster,
         provisioner,
@@ -169,7 +254,7 @@ pub async fn run(
         metrics.reconciles,
         cancel.clone(),
     ));
-    monitor.ready();
+    metrics.leading.set(1);
     let mut outcome = Ok(());
     while let Some(ended) = running.join_next().await {
         if let Err(panic) = ended {
@@ -177,7 +262,7 @@ pub async fn run(
         } else if !cancel.is_cancelled() {
             outcome = Err(DaemonError::Ended);
         }
-        monitor.not_ready();
+        metrics.leading.set(0);
         cancel.cancel();
     }
     tracing::info!("stopped");

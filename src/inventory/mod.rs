@@ -159,7 +159,11 @@ impl Inventory {
         let began = Instant::now();
         loop {
             tokio::select! {
-                () = cancel.cancelled() => return,
+                () = cancel.cancelled() => {
+                    // Whoever does not look any more does not know.
+                    *self.write() = State::default();
+                    return;
+                }
                 change = told.next() => match change {
                     Some(change) => self.follow(change, &mut round, began.elapsed()),
                     // The watches never end.

@@ -19,6 +19,7 @@ use tempfile::TempDir;
 use thiserror::Error;
 use tokio::sync::Mutex;
 
+use crate::fence::Fence;
 use crate::pgbouncer::login;
 use crate::pgbouncer::session::{Row, SessionError, Target};
 use crate::redacted::Redacted;
@@ -372,6 +373,7 @@ fn target(address: SocketAddr, superuser: &str, password: &Redacted<String>) -> 
         password: Some(password.clone()),
         tls: None,
         timeout: STATEMENT_TIMEOUT,
+        fence: Fence::default(),
     }
 }
 

@@ -4,6 +4,7 @@
 use crate::cluster::ClusterError;
 use crate::names::ObjectRef;
 use crate::ops::journal::IllegalEvent;
+use crate::ops::plan::PLAN_FORM;
 use crate::ops::request::Refusal;
 use crate::retry::Retry;
 
@@ -48,9 +49,12 @@ pub enum LedgerError {
         #[source]
         source: serde_json::Error,
     },
-    /// Another version's.
-    #[error("its plan has form {0}")]
-    Form(u32),
+    /// An older version's, of a form that nobody reads any more.
+    #[error("its plan has form {0}, which is no longer read")]
+    Older(u32),
+    /// A newer version's.
+    #[error("its plan has form {0}, and this daemon reads no newer one than {PLAN_FORM}")]
+    Newer(u32),
     /// Events that cannot follow on each other.
     #[error("its events cannot have happened")]
     Events(#[from] IllegalEvent),

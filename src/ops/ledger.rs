@@ -1,6 +1,7 @@
 //! Where plan and journal are kept: one ConfigMap per request, owned by it, written by
 //! compare-and-swap. It holds names, numbers and messages, and no key material.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -144,8 +145,10 @@ fn read(map: ConfigMap) -> Result<Ledger, LedgerError> {
     let unreadable = |key| move |source| LedgerError::Json { key, source };
     // The form is read first: a plan of another form need not fit our type at all.
     let form: Form = serde_json::from_str(plan_text).map_err(unreadable(PLAN))?;
-    if form.form != PLAN_FORM {
-        return Err(LedgerError::Form(form.form));
+    match form.form.cmp(&PLAN_FORM) {
+        Ordering::Equal => {}
+        Ordering::Less => return Err(LedgerError::Older(form.form)),
+        Ordering::Greater => return Err(LedgerError::Newer(form.form)),
     }
     let plan: Plan = serde_json::from_str(plan_text).map_err(unreadable(PLAN))?;
     let entries = serde_json::from_str(text(JOURNAL)?).map_err(unreadable(JOURNAL))?;

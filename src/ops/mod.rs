@@ -38,6 +38,7 @@ mod executor;
 mod ledger;
 mod metrics;
 mod operator;
+mod orphans;
 mod status;
 
 pub use error::{LedgerError, OpsError, PlanError};

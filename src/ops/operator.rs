@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::admit::{Admission, Hold, admit, phase, skipped};
-use super::error::{OpsError, PlanError};
+use super::error::{LedgerError, OpsError, PlanError};
 use super::executor::{Execution, Left};
 use super::ledger::Ledger;
 use super::metrics::{OpsMetrics, RequestOutcome};
@@ -21,6 +21,7 @@ use super::steps::chain;
 use super::view::{self, News};
 use super::{plan::Plan, status};
 use crate::api::annotations::REQUEST_FINALIZER;
+use crate::api::common::{Condition, ConditionStatus, find_condition};
 use crate::api::{PgBouncer, PgBouncerOpsRequest, RequestPhase};
 use crate::blueprint::WorkloadKind;
 use crate::clock::Clock;
@@ -59,9 +60,9 @@ pub struct Operator {
     pub(super) kind: WorkloadKind,
     pub(super) metrics: OpsMetrics,
     cancel: CancellationToken,
-    reporter: Reporter,
+    pub(super) reporter: Reporter,
     /// Held from looking at all requests of a PgBouncer until one has begun (PH-1).
-    admission: Mutex<()>,
+    pub(super) admission: Mutex<()>,
 }
 
 impl Operator {
@@ -183,20 +184,8 @@ impl Operator {
     async fn carry_on(&self, request: &PgBouncerOpsRequest) -> Result<Next, OpsError> {
         let at = crate::cluster::reference(request);
         let kept = Ledger::load(&self.cluster, request).await;
-        if let Err(error @ OpsError::ReadLedger { .. }) = &kept {
-            // Nothing is done by guess; a person has to look.
-            tracing::error!(ops.request = %at, error = error as &dyn std::error::Error, "stuck");
-            let message = format!(
-                "{}: it was left by another version of Bouncert, or damaged; run that version, or \
-                 remove condition Paused from the PgBouncer and delete this request",
-                chain(error)
-            );
-            let news = News {
-                trouble: true,
-                reason: "Stuck",
-                message,
-            };
-            self.report(&at, &news).await;
+        if let Err(OpsError::ReadLedger { source, .. }) = &kept {
+            self.leave_alone(request, source).await?;
         }
         let ledger = match kept? {
             Some(ledger) => ledger,
@@ -208,6 +197,41 @@ impl Operator {
         match Box::pin(Execution::new(self, at, ledger).run()).await? {
             Left::Ended | Left::Interrupted => Ok(Next::Wait),
         }
+    }
+
+    /// Says that a request is not touched, because what is kept of it cannot be read. Nothing is done
+    /// by guess; a person, or another daemon, has to look.
+    async fn leave_alone(
+        &self,
+        request: &PgBouncerOpsRequest,
+        error: &LedgerError,
+    ) -> Result<(), OpsError> {
+        let at = crate::cluster::reference(request);
+        let (reason, message) = left_alone(error);
+        let told = request.status.as_ref().is_some_and(|status| {
+            let told = find_condition(&status.conditions, status::WAITS);
+            told.is_some_and(|told| told.message == message)
+        });
+        if told {
+            return Ok(());
+        }
+        tracing::error!(ops.request = %at, reason, message, "left alone");
+        let condition = Condition::new(
+            status::WAITS,
+            ConditionStatus::False,
+            reason,
+            message.clone(),
+            self.now(),
+        );
+        let told = status::Told::default();
+        told.tell_once(self, &at, vec![condition]).await?;
+        let news = News {
+            trouble: true,
+            reason,
+            message,
+        };
+        self.report(&at, &news).await;
+        Ok(())
     }
 
     /// The plan of a request that has just begun; `None` if it ended here.
@@ -351,5 +375,30 @@ impl Operator {
             () = tokio::time::sleep(pause) => {}
             () = self.stopping() => {}
         }
+    }
+}
+
+/// Why a request is left alone, in a word and in a sentence that says what to do.
+fn left_alone(error: &LedgerError) -> (&'static str, String) {
+    let cause = chain(error);
+    match error {
+        LedgerError::Newer(_) => (
+            "JournalIsNewer",
+            format!(
+                "{cause}: a newer version of Bouncert has begun this request; run that version \
+                 again. Until then nothing is touched"
+            ),
+        ),
+        LedgerError::Older(_)
+        | LedgerError::NoKey(_)
+        | LedgerError::Json { .. }
+        | LedgerError::Events(_) => (
+            "Stuck",
+            format!(
+                "{cause}: what is kept of this request was left by another version of Bouncert, or \
+                 damaged; run that version, or remove condition Paused from the PgBouncer and \
+                 delete this request"
+            ),
+        ),
     }
 }

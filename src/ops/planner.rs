@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
 use super::error::PlanError;
-use super::plan::{Facts, Holding, Plan, PodFact, Reach, Subject, choose, server_tls};
+use super::plan::{Choice, Facts, Holding, Plan, PodFact, Reach, Subject, choose, server_tls};
 use super::request::{Change, Pools, Settings, TlsState, parse, target_state, with_state};
 use super::steps::{chain, is_ready, workload};
 use crate::api::{PgBouncer, PgBouncerOpsRequest};
@@ -61,6 +61,32 @@ pub async fn plan(
         choice,
     };
     Ok(Plan::new(change, settings, facts))
+}
+
+/// A plan that changes nothing, on behalf of a request that is gone: for whoever puts back what it
+/// has left.
+pub async fn nothing(
+    cluster: &Cluster,
+    kind: WorkloadKind,
+    request: Subject,
+    database: &PgBouncer,
+) -> Result<Plan, PlanError> {
+    let state = TlsState::of(&database.spec);
+    let facts = Facts {
+        request,
+        generation: 0,
+        request_type: String::new(),
+        database: subject(database),
+        former: state.clone(),
+        target: state,
+        published: BTreeMap::new(),
+        next: BTreeMap::new(),
+        replicas: replicas(cluster, kind, database).await?,
+        pods: pods(cluster, database).await?.iter().map(fact).collect(),
+        pools: Pools::Sessions,
+        choice: Choice::default(),
+    };
+    Ok(Plan::new(Change::NoOp, Settings::default(), facts))
 }
 
 /// Reads the request against the PgBouncer: the part of planning that needs no cluster.

@@ -11,7 +11,7 @@ use crate::cluster::reference;
 use crate::names::ObjectRef;
 
 /// Condition that says what a step waits for; it goes when the request ends.
-const WAITS: &str = "Running";
+pub(super) const WAITS: &str = "Running";
 
 /// What has been told last, so that it is not told again.
 #[derive(Debug, Default)]

@@ -19,6 +19,7 @@ use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config, SimpleQueryMessage};
 
 use super::tls::{ClientTls, Connector};
+use crate::fence::{Fence, Fenced};
 use crate::redacted::Redacted;
 use crate::retry::Retry;
 
@@ -38,6 +39,8 @@ pub struct Target {
     pub tls: Option<ClientTls>,
     /// Bound for the connection with its login, and for each command.
     pub timeout: Duration,
+    /// What every command has to pass: `PAUSE` and its like are acts as any write is.
+    pub fence: Fence,
 }
 
 /// Why a session could not be opened, or failed.
@@ -124,6 +127,14 @@ pub enum SessionError {
         /// What it said.
         why: String,
     },
+    /// We do not lead any more; whether the command was obeyed before is not known.
+    #[error("{address} is not asked `{command}`: this daemon does not lead any more")]
+    Fenced {
+        /// Who was to be asked.
+        address: SocketAddr,
+        /// What.
+        command: String,
+    },
     /// The connection ended.
     #[error("{address} closed the connection while {doing}")]
     Closed {
@@ -159,7 +170,7 @@ impl SessionError {
             | Self::ClientCertificate { .. }
             | Self::ClientCertificateMissing { .. }
             | Self::Login { .. } => Retry::WhenChanged,
-            Self::Command { .. } => Retry::Never,
+            Self::Command { .. } | Self::Fenced { .. } => Retry::Never,
         }
     }
 }
@@ -172,6 +183,7 @@ pub(super) struct Session {
     client: Client,
     driver: JoinSet<()>,
     address: SocketAddr,
+    fence: Fence,
 }
 
 impl Session {
@@ -211,6 +223,7 @@ impl Session {
             client,
             driver,
             address,
+            fence: target.fence.clone(),
         })
     }
 
@@ -221,8 +234,15 @@ impl Session {
         bound: Duration,
     ) -> Result<Vec<Row>, SessionError> {
         let doing = || format!("answering `{command}`");
-        let messages = timeout(bound, self.client.simple_query(command))
+        let asking = timeout(bound, self.client.simple_query(command));
+        let messages = self
+            .fence
+            .pass(asking)
             .await
+            .map_err(|Fenced| SessionError::Fenced {
+                address: self.address,
+                command: command.to_owned(),
+            })?
             .map_err(|_| SessionError::TimedOut {
                 address: self.address,
                 doing: doing(),

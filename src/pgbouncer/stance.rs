@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::ini::{Ini, Section};
 use super::session::{Session, SessionError, Target};
 use super::tls::ClientTls;
+use crate::fence::Fence;
 
 /// The settings that tell one configuration from another, and from a broken one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,6 +112,8 @@ async fn knock(
         password: None,
         tls,
         timeout: bound,
+        // Looking is no act.
+        fence: Fence::default(),
     };
     match Session::open(&target, "pgbouncer").await {
         Ok(session) => {
@@ -133,6 +136,7 @@ async fn knock(
             | SessionError::NoTls { .. }
             | SessionError::ServerCertificate { .. }
             | SessionError::ClientCertificate { .. }
+            | SessionError::Fenced { .. }
             | SessionError::Closed { .. }),
         ) => Err(error),
     }

@@ -16,9 +16,10 @@ const LAYERS: [&[&str]; 8] = [
         "redacted",
         "retry",
         "clock",
+        "fence",
         "telemetry",
     ],
-    &["pki", "api", "policy"],
+    &["pki", "api", "policy", "lease"],
     &["cluster", "pgbouncer"],
     &["issuer", "material", "blueprint", "surroundings"],
     &["provisioner", "ops", "rotation", "inventory"],
@@ -28,7 +29,8 @@ const LAYERS: [&[&str]; 8] = [
 ];
 
 /// Who may name a module of the same layer.
-const SIBLINGS: [(&str, &str); 8] = [
+const SIBLINGS: [(&str, &str); 9] = [
+    ("fence", "clock"),
     ("retry", "clock"),
     ("telemetry", "clock"),
     ("policy", "pki"),
@@ -54,7 +56,8 @@ const OPERATOR: [&str; 10] = [
 ];
 
 /// The core: pure, synchronous, without a clock. Paths below `src`, without `.rs`.
-const CORE: [&str; 26] = [
+const CORE: [&str; 27] = [
+    "lease",
     "cluster/correlate",
     "inventory/facts",
     "inventory/mirror",

@@ -20,6 +20,12 @@ use crate::support::eventually;
 /// A stage with an issuer and a PgBouncer `till` that has TLS.
 async fn till(replicas: u32) -> Stage {
     let stage = Stage::start().await;
+    open_till(&stage, replicas).await;
+    stage
+}
+
+/// The PgBouncer `till` with its issuer, once it is Ready.
+pub(crate) async fn open_till(stage: &Stage, replicas: u32) {
     stage
         .openssl_ca("pgbouncer-ca", "/CN=pgbouncer/O=kubedb")
         .await;
@@ -42,19 +48,18 @@ async fn till(replicas: u32) -> Stage {
         }))
         .await;
     stage.ready("till").await;
-    stage
 }
 
 /// What must be the same after a request that came to nothing.
 #[derive(Debug, PartialEq)]
-struct Before {
-    spec: Value,
-    served: Vec<Option<Fingerprint>>,
-    secrets: BTreeMap<String, Value>,
-    pods: BTreeMap<String, bool>,
+pub(crate) struct Before {
+    pub(crate) spec: Value,
+    pub(crate) served: Vec<Option<Fingerprint>>,
+    pub(crate) secrets: BTreeMap<String, Value>,
+    pub(crate) pods: BTreeMap<String, bool>,
 }
 
-async fn before(stage: &Stage, name: &str) -> Before {
+pub(crate) async fn before(stage: &Stage, name: &str) -> Before {
     let labels = ListParams::default().labels(&format!("app.kubernetes.io/instance={name}"));
     let secrets = stage.api::<Secret>().list(&labels).await.unwrap();
     Before {
@@ -74,7 +79,7 @@ async fn before(stage: &Stage, name: &str) -> Before {
 }
 
 /// The pods, and whether the Service may send clients to them.
-async fn in_service(stage: &Stage, name: &str) -> BTreeMap<String, bool> {
+pub(crate) async fn in_service(stage: &Stage, name: &str) -> BTreeMap<String, bool> {
     let labels = ListParams::default().labels(&format!("app.kubernetes.io/instance={name}"));
     let pods = stage.api::<Pod>().list(&labels).await.unwrap();
     pods.into_iter()
@@ -83,7 +88,7 @@ async fn in_service(stage: &Stage, name: &str) -> BTreeMap<String, bool> {
         .collect()
 }
 
-async fn served(stage: &Stage, name: &str) -> Vec<Option<Fingerprint>> {
+pub(crate) async fn served(stage: &Stage, name: &str) -> Vec<Option<Fingerprint>> {
     let served = stage.served(name).await;
     served
         .iter()
@@ -91,13 +96,13 @@ async fn served(stage: &Stage, name: &str) -> Vec<Option<Fingerprint>> {
         .collect()
 }
 
-async fn is_paused(stage: &Stage, name: &str) -> bool {
+pub(crate) async fn is_paused(stage: &Stage, name: &str) -> bool {
     let status = stage.bouncer(name).await.status.unwrap_or_default();
     find_condition(&status.conditions, "Paused").is_some()
 }
 
 /// Waits until a pod shows another leaf than `old`: then the request is in the middle of its roll.
-async fn in_the_middle(stage: &Stage, name: &str, old: &[Option<Fingerprint>]) {
+pub(crate) async fn in_the_middle(stage: &Stage, name: &str, old: &[Option<Fingerprint>]) {
     eventually(LONG, async || {
         let mut now = Vec::new();
         for (pod, address) in stage.pods(name).await {

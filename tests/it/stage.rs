@@ -111,6 +111,16 @@ impl Stage {
             .expect("the daemon stops");
     }
 
+    /// Kills the pooler that listens at a pod's address, as the kernel would.
+    pub(crate) fn kill_pooler(&self, pod: SocketAddr) {
+        let ip = pod.ip().to_string();
+        let of_pod = find_running(&self.runtime).into_iter().find(|found| {
+            let ini = std::fs::read_to_string(&found.ini).unwrap_or_default();
+            ini.lines().any(|line| line.ends_with(&ip))
+        });
+        bouncert::local::runner::process::kill(&of_pod.expect("a pooler of that address")).unwrap();
+    }
+
     /// Ends everything, and sees that nothing is left.
     pub(crate) async fn stop(mut self) {
         self.stop_daemon.cancel();

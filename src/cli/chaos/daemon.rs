@@ -98,6 +98,10 @@ impl Daemon {
             .arg(&self.kubeconfig)
             .arg("--clock-shift")
             .arg(&self.shift)
+            // Who was killed cannot give its lease up: the next waits until it has run out.
+            .args(["--leader-election-lease-duration", "3s"])
+            .args(["--leader-election-renew-deadline", "2s"])
+            .args(["--leader-election-retry-period", "300ms"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

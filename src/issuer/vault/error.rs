@@ -4,6 +4,7 @@ use http::StatusCode;
 
 use super::http::EXCHANGE_TIMEOUT;
 use crate::cluster::ClusterError;
+use crate::fence::Fenced;
 use crate::names::ObjectRef;
 use crate::pki::pem::PemError;
 use crate::retry::Retry;
@@ -45,6 +46,9 @@ pub enum VaultError {
     /// The API server did not give a Secret or a token.
     #[error("cannot read what is needed to log in")]
     Cluster(#[from] ClusterError),
+    /// Signing is an act, and we may not act any more.
+    #[error("it is not asked")]
+    Fenced(#[from] Fenced),
     /// The CAs of the server's certificate cannot be read.
     #[error("spec.vault.caBundle cannot be read")]
     CaBundle(#[source] PemError),
@@ -101,6 +105,7 @@ impl VaultError {
             | Self::NoToken { .. }
             | Self::CaBundle(_) => Retry::WhenChanged,
             Self::Cluster(source) => source.retry(),
+            Self::Fenced(_) => Retry::Never,
             Self::Unreachable { .. }
             | Self::TimedOut { .. }
             | Self::Sealed { .. }
@@ -122,9 +127,10 @@ impl VaultError {
                 "IssuerNotSupported"
             }
             Self::NoSecret { .. } | Self::NoToken { .. } => "IssuerSecretNotFound",
-            Self::Cluster(_) | Self::Unreachable { .. } | Self::TimedOut { .. } => {
-                "IssuerUnreachable"
-            }
+            Self::Cluster(_)
+            | Self::Fenced(_)
+            | Self::Unreachable { .. }
+            | Self::TimedOut { .. } => "IssuerUnreachable",
             Self::Sealed { .. } => "IssuerSealed",
             Self::Refused { .. } => "IssuerRefused",
             Self::Malformed { .. } => "IssuerAnswerUnusable",

@@ -217,7 +217,8 @@ impl<'a> Vault<'a> {
         let namespace = self.spec.namespace.clone().map(Redacted::new);
         let mut headers = headers.to_vec();
         headers.extend(namespace.as_ref().map(|name| ("x-vault-namespace", name)));
-        let (status, answer) = server.post(path, &headers, body).await?;
+        let asking = server.post(path, &headers, body);
+        let (status, answer) = self.cluster.fence().pass(asking).await??;
         if status.is_success() {
             return Ok(answer);
         }

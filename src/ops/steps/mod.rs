@@ -22,6 +22,7 @@ use std::sync::{Mutex, PoisonError};
 
 pub use self::error::{Leaf, StepError, chain};
 pub use self::look::Waiting;
+pub(super) use self::pause::{Held, held};
 pub(super) use self::pods::{is_ready, workload};
 use super::journal::{Closed, Note};
 use super::plan::{Plan, Step};

@@ -14,6 +14,37 @@ use crate::api::common::{Condition, ConditionStatus, find_condition};
 
 /// Type and reason of the condition.
 const PAUSED: &str = "Paused";
+/// How the message of our own begins, and what is around the UID in it.
+const BY_REQUEST: &str = "Paused by PgBouncerOpsRequest ";
+const UID: (&str, &str) = ("(uid ", ")");
+
+/// Who has paused a PgBouncer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::ops) enum Held {
+    /// Nobody.
+    Nobody,
+    /// A request of ours, as far as the message tells.
+    Request {
+        /// Its UID.
+        uid: String,
+    },
+    /// Somebody else.
+    Other,
+}
+
+/// Who has paused it.
+pub(in crate::ops) fn held(live: &PgBouncer) -> Held {
+    let Some(held) = find_condition(conditions(live), PAUSED).filter(|held| held.is_true()) else {
+        return Held::Nobody;
+    };
+    let uid = held
+        .message
+        .strip_prefix(BY_REQUEST)
+        .and_then(|rest| rest.split_once(UID.0)?.1.strip_suffix(UID.1));
+    uid.map_or(Held::Other, |uid| Held::Request {
+        uid: uid.to_owned(),
+    })
+}
 
 impl Bench<'_> {
     /// Takes the condition; refuses another holder's.
@@ -32,10 +63,8 @@ impl Bench<'_> {
                     None => {}
                 }
                 let mut next = others(&live);
-                let message = format!(
-                    "Paused by PgBouncerOpsRequest {} (uid {})",
-                    self.plan.request.at, self.plan.request.uid
-                );
+                let (request, (before, after)) = (&self.plan.request, UID);
+                let message = format!("{BY_REQUEST}{} {before}{}{after}", request.at, request.uid);
                 let now = self.clock.now();
                 next.push(Condition::new(
                     PAUSED,
@@ -66,8 +95,9 @@ impl Bench<'_> {
     }
 
     fn is_ours(&self, held: &Condition) -> bool {
-        held.message
-            .contains(&format!("(uid {})", self.plan.request.uid))
+        let (before, after) = UID;
+        let ours = format!("{before}{}{after}", self.plan.request.uid);
+        held.message.contains(&ours)
     }
 
     async fn swap(

@@ -20,6 +20,7 @@ use super::pods::address;
 use super::{Bench, Leaf, Side, StepError};
 use crate::api::PgBouncer;
 use crate::blueprint::{Credentials, names};
+use crate::fence::Fence;
 use crate::names::Alias;
 use crate::pgbouncer::console::Console;
 use crate::pgbouncer::login;
@@ -113,7 +114,7 @@ impl Bench<'_> {
             Leaf::Plaintext => None,
             Leaf::Of(_) | Leaf::Unknown => self.client_tls(address).await?,
         };
-        Ok(target(address, admin, tls))
+        Ok(target(self.cluster.fence(), address, admin, tls))
     }
 
     async fn prove_database(
@@ -127,7 +128,7 @@ impl Bench<'_> {
             Leaf::Of(_) | Leaf::Unknown => self.client_tls(service).await?,
         };
         let superuser = self.around(bouncer).await?.backend.superuser;
-        let target = target(service, superuser, tls);
+        let target = target(self.cluster.fence(), service, superuser, tls);
         match login::prove(&target, &bouncer.spec.database.database_name).await {
             Ok(()) => Ok(()),
             Err(source) if is_about_the_change(&source) => {
@@ -253,13 +254,14 @@ impl Bench<'_> {
     }
 }
 
-fn target(address: SocketAddr, who: Credentials, tls: Option<ClientTls>) -> Target {
+fn target(fence: &Fence, address: SocketAddr, who: Credentials, tls: Option<ClientTls>) -> Target {
     Target {
         address,
         user: who.username,
         password: Some(who.password),
         tls,
         timeout: LOOK,
+        fence: fence.clone(),
     }
 }
 
@@ -277,6 +279,7 @@ fn is_about_the_change(error: &SessionError) -> bool {
         | SessionError::TimedOut { .. }
         | SessionError::Backend { .. }
         | SessionError::Command { .. }
+        | SessionError::Fenced { .. }
         | SessionError::Closed { .. }
         | SessionError::Protocol { .. } => false,
     }

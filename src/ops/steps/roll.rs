@@ -85,6 +85,17 @@ impl Bench<'_> {
         self.label(&pod, Serving::Yes).await
     }
 
+    /// Puts all pods back into service, resumed, and then resumes the PgBouncer.
+    pub(in crate::ops) async fn put_everything_back(&self) -> Result<(), StepError> {
+        for pod in self.pods().await? {
+            if !is_leaving(&pod) {
+                self.release(&pod).await?;
+                self.label(&pod, Serving::Yes).await?;
+            }
+        }
+        self.resume().await
+    }
+
     /// Starts one pod more and proves it.
     pub(super) async fn surge(&self, side: Side) -> Result<(), StepError> {
         let name = self.plan.surge_pod();
@@ -250,7 +261,12 @@ impl Bench<'_> {
     }
 
     /// Waits for the pod that follows, proves it, and sees it in service.
-    async fn bring_in(&self, name: &str, digest: &str, side: Side) -> Result<(), StepError> {
+    pub(super) async fn bring_in(
+        &self,
+        name: &str,
+        digest: &str,
+        side: Side,
+    ) -> Result<(), StepError> {
         let never_served = self.plan.pod(name).is_some_and(|planned| !planned.ready);
         if side == Side::Former && never_served {
             return Ok(());

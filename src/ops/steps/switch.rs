@@ -4,6 +4,7 @@
 //!
 //! Undoing it publishes what was there before and brings every pod back to it.
 
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
 use super::pods::{Serving, is_ready};
@@ -98,7 +99,8 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Brings every pod to one side, those that do not serve first, and takes a surge pod away.
+    /// Brings every pod to one side, those that do not serve first, and takes a surge pod away. In
+    /// the end every pod that served before has been seen to serve what that side serves.
     async fn converge(&self, side: Side) -> Result<(), StepError> {
         if self.plan.replicas == 0 {
             return Ok(());
@@ -119,7 +121,11 @@ impl Bench<'_> {
                 let ready = found.as_deref().is_some_and(is_ready);
                 stale.push((ready, planned, moved));
             } else if let Some(pod) = found.filter(|pod| is_ready(pod)) {
-                self.label(&pod, Serving::Yes).await?;
+                if self.serves_other(&pod, side).await? {
+                    stale.push((true, planned, pod.uid()));
+                } else {
+                    self.label(&pod, Serving::Yes).await?;
+                }
             }
         }
         stale.sort_by_key(|(ready, ..)| *ready);
@@ -137,7 +143,21 @@ impl Bench<'_> {
         if self.set().await?.replicas > self.plan.replicas {
             self.unsurge(side).await?;
         }
+        for planned in &self.plan.pods {
+            Box::pin(self.bring_in(&planned.name, &digest, side)).await?;
+        }
         Ok(())
+    }
+
+    /// Whether a pod with the right digest serves something else all the same: its process has
+    /// started anew while other files were published.
+    async fn serves_other(&self, pod: &Pod, side: Side) -> Result<bool, StepError> {
+        let bouncer = self.bouncer(side).await?;
+        match self.prove_leaf(&bouncer, pod, side).await {
+            Ok(()) => Ok(false),
+            Err(StepError::Serves { .. }) => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     fn issues_server(&self) -> bool {

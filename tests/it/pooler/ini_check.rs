@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bouncert::fence::Fence;
 use bouncert::pgbouncer::Version;
 use bouncert::pgbouncer::console::Console;
 use bouncert::pgbouncer::ini::{self, Ini, Section};
@@ -107,6 +108,7 @@ async fn every_setting_that_the_program_shows_is_known() {
         password: None,
         tls: None,
         timeout: BOUND,
+        fence: Fence::default(),
     };
     let console = Console::connect(&target).await.unwrap();
     let version = console.version().await.unwrap();

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bouncert::fence::Fence;
 use bouncert::pgbouncer::drain::{self, EndedBy, Limits};
 use bouncert::pgbouncer::reload::{self, Means, ReloadError};
 use bouncert::pgbouncer::session::Target;
@@ -120,6 +121,7 @@ fn target(console: &Console) -> Target {
         password: None,
         tls: None,
         timeout: BOUND,
+        fence: Fence::default(),
     }
 }
 

@@ -9,6 +9,7 @@ mod later_versions;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bouncert::fence::Fence;
 use bouncert::local::postgres::{PostgresOptions, ServerAuth, ThrowAwayPostgres};
 use bouncert::pgbouncer::Version;
 use bouncert::pgbouncer::console::{Console, ConsoleError, PoolMode};
@@ -34,6 +35,7 @@ fn target(pooler: &Pooler, user: &str, password: &str, tls: Option<ClientTls>) -
         password: Some(Redacted::new(password.to_owned())),
         tls,
         timeout: BOUND,
+        fence: Fence::default(),
     }
 }
 

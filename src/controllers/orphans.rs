@@ -1,0 +1,32 @@
+//! What nobody carries on any more is put back: when the daemon begins to lead, and now and then.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::ops::Operator;
+
+/// How often it is looked for. While the daemon runs only a person makes an orphan, by removing a
+/// finalizer; a death in the middle of something is followed by a start, which looks at once.
+const EVERY: Duration = Duration::from_secs(300);
+
+/// Runs until it is told to stop.
+pub async fn run(operator: Arc<Operator>, cancel: CancellationToken) {
+    loop {
+        let tidied = tokio::select! {
+            tidied = Box::pin(operator.put_orphans_back()) => tidied,
+            () = cancel.cancelled() => return,
+        };
+        if let Err(error) = tidied {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "not looked whether a pooler was left behind"
+            );
+        }
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            () = cancel.cancelled() => return,
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Poolers that a request has left paused or out of service, and that no request owes any more: its
+//! finalizer was taken off while no daemon ran, or a person was told to delete it. They are put back
+//! (I2).
+//!
+//! An orphan is known by the PgBouncer's condition `Paused` that names a request which has ended or
+//! is gone, or by a pod that the Service does not lead to. A PgBouncer with a request in progress has
+//! no orphans: that request puts back what it has taken.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use tokio::time::timeout;
+
+use super::admit::phase;
+use super::error::{OpsError, PlanError};
+use super::operator::Operator;
+use super::plan::Subject;
+use super::planner;
+use super::steps::{Bench, Held, Tally, Waiting, chain, held};
+use crate::api::annotations::SERVING_LABEL;
+use crate::api::{PgBouncer, PgBouncerOpsRequest, RequestPhase};
+use crate::blueprint::labels;
+use crate::cluster::{EventKind, reference};
+use crate::names::ObjectRef;
+
+/// Bound of putting one PgBouncer's pods back.
+const PUT_BACK: Duration = Duration::from_secs(30);
+
+impl Operator {
+    /// Puts back what requests have left behind. That one PgBouncer cannot be helped now does not
+    /// keep the others waiting.
+    pub async fn put_orphans_back(&self) -> Result<(), OpsError> {
+        let bouncers: Vec<PgBouncer> = self.cluster.list_all("").await?;
+        let out = format!("{},!{SERVING_LABEL}", labels::OURS);
+        let out: Vec<Pod> = self.cluster.list_all(&out).await?;
+        let out: Vec<ObjectRef> = out
+            .iter()
+            .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+            .filter_map(|pod| {
+                let name = pod.labels().get(labels::INSTANCE)?;
+                Some(ObjectRef::new(pod.namespace()?, name))
+            })
+            .collect();
+        for bouncer in bouncers {
+            let at = reference(&bouncer);
+            let suspect = match held(&bouncer) {
+                Held::Request { .. } => true,
+                Held::Nobody => out.contains(&at),
+                // Whoever has paused it may have taken its pods out, too.
+                Held::Other => false,
+            };
+            if !suspect || bouncer.metadata.deletion_timestamp.is_some() {
+                continue;
+            }
+            if let Err(error) = self.put_back(&at).await {
+                tracing::warn!(
+                    pgbouncer = %at,
+                    error = &error as &dyn std::error::Error,
+                    "left paused or out of service"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    async fn put_back(&self, at: &ObjectRef) -> Result<(), OpsError> {
+        // No request begins meanwhile, so none in progress is overlooked.
+        let _none_begins = self.admission.lock().await;
+        let requests: Vec<PgBouncerOpsRequest> = self.cluster.list(&at.namespace, "").await?;
+        let owed = requests.iter().any(|request| {
+            request.spec.database_ref.name == at.name
+                && phase(request) == Some(RequestPhase::Progressing)
+        });
+        let Some(bouncer) = self.cluster.get::<PgBouncer>(at).await?.filter(|_| !owed) else {
+            return Ok(());
+        };
+        let uid = match held(&bouncer) {
+            Held::Request { uid } => uid,
+            Held::Nobody => String::new(),
+            Held::Other => return Ok(()),
+        };
+        let gone = Subject {
+            at: at.clone(),
+            uid,
+        };
+        let plan = match planner::nothing(&self.cluster, self.kind, gone, &bouncer).await {
+            Ok(plan) => plan,
+            Err(PlanError::Cluster(error)) => return Err(error.into()),
+            Err(error @ (PlanError::Refused(_) | PlanError::Unworkable(_))) => {
+                tracing::warn!(pgbouncer = %at, error = &error as &dyn std::error::Error,
+                    "cannot be put back");
+                return Ok(());
+            }
+        };
+        let bench = Bench {
+            cluster: &self.cluster,
+            materials: &self.materials,
+            kind: self.kind,
+            clock: &self.clock,
+            plan: &plan,
+            waiting: &Waiting::default(),
+            tally: &Tally::default(),
+        };
+        let why = match timeout(PUT_BACK, Box::pin(bench.put_everything_back())).await {
+            Ok(Ok(())) => {
+                tracing::warn!(pgbouncer = %at, "was left paused or out of service; put back");
+                let message = "a request that is gone had left it paused or pods of it out of \
+                               service; it is resumed and they are back";
+                let words = ("PutBack", message);
+                self.reporter
+                    .report(&bouncer, EventKind::Warning, words, self.now())
+                    .await;
+                return Ok(());
+            }
+            Ok(Err(error)) => chain(&error),
+            Err(_) => format!("not done within {} s", PUT_BACK.as_secs()),
+        };
+        tracing::warn!(pgbouncer = %at, why, "left paused or out of service");
+        Ok(())
+    }
+}
