@@ -1,5 +1,6 @@
 //! The embedded API server: what controllers and `kubectl` rely on.
 
+mod access;
 mod durability;
 mod edges;
 mod kubectl;
