@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{bouncert, package, stdout};
 
 /// Compares a document with its golden file, or rewrites the file where `GOLDEN=update` says so.
-fn golden(path: &Path, document: &str) {
+pub(crate) fn golden(path: &Path, document: &str) {
     if std::env::var("GOLDEN").is_ok_and(|wish| wish == "update") {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, document).unwrap();
@@ -28,7 +28,7 @@ fn documents(path: &Path) -> Vec<Value> {
 }
 
 /// The YAML files of a folder, sorted.
-fn yaml_files(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn yaml_files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap();
     let mut files: Vec<PathBuf> = entries
         .map(|entry| entry.unwrap().path())
