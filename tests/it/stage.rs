@@ -10,6 +10,7 @@ use std::time::Duration;
 use bouncert::api::common::find_condition;
 use bouncert::api::{PgBouncer, PgBouncerOpsRequest, Phase, RequestPhase, crds};
 use bouncert::daemon::{self, DaemonOptions};
+use bouncert::local::apiserver::ApiServer;
 use bouncert::local::platform::{Platform, PlatformOptions};
 use bouncert::local::postgres::{PostgresOptions, ThrowAwayPostgres};
 use bouncert::local::runner::process::find_running;
@@ -30,12 +31,27 @@ use crate::support::eventually;
 pub(crate) const NS: &str = "demo";
 /// Longest that anything here should take on two busy cores.
 pub(crate) const LONG: Duration = Duration::from_secs(90);
+/// Kinds that live in no namespace.
+const GLOBAL: [&str; 8] = [
+    "CertificateRequestPolicy",
+    "ClusterIssuer",
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "CustomResourceDefinition",
+    "Namespace",
+    "PgBouncerVersion",
+    "PriorityClass",
+];
 /// The password of the throw-away PostgreSQL.
 pub(crate) const PASSWORD: &str = "swordfish";
 
 /// Everything that runs.
 pub(crate) struct Stage {
     pub(crate) client: Client,
+    /// The API server itself.
+    pub(crate) server: ApiServer,
+    /// In whose name the daemon works.
+    pub(crate) daemon_client: Client,
     pub(crate) postgres: ThrowAwayPostgres,
     pub(crate) directory: TempDir,
     runtime: PathBuf,
@@ -48,6 +64,13 @@ pub(crate) struct Stage {
 impl Stage {
     /// Starts PostgreSQL, platform and daemon, and makes the PostgreSQL known as `ha-postgres`.
     pub(crate) async fn start() -> Self {
+        let mut stage = Self::without_daemon().await;
+        stage.start_daemon();
+        stage
+    }
+
+    /// The same without the daemon.
+    pub(crate) async fn without_daemon() -> Self {
         let postgres = ThrowAwayPostgres::start(&PostgresOptions::new(PASSWORD))
             .await
             .unwrap();
@@ -59,11 +82,14 @@ impl Stage {
             .collect();
         let platform = Platform::start(options).await.unwrap();
         let (client, runtime) = (platform.client(), platform.runtime_dir().to_owned());
+        let server = platform.server().clone();
         let stop_platform = CancellationToken::new();
         let mut running = JoinSet::new();
         running.spawn(platform.run(stop_platform.clone()));
-        let mut stage = Self {
+        let stage = Self {
+            daemon_client: client.clone(),
             client,
+            server,
             postgres,
             directory,
             runtime,
@@ -73,7 +99,6 @@ impl Stage {
             stop_platform,
         };
         stage.furnish().await;
-        stage.start_daemon();
         stage
     }
 
@@ -85,7 +110,7 @@ impl Stage {
     /// Starts the daemon with options of the test's own.
     pub(crate) fn start_daemon_with(&mut self, options: DaemonOptions) {
         self.stop_daemon = CancellationToken::new();
-        let (client, stop) = (self.client.clone(), self.stop_daemon.clone());
+        let (client, stop) = (self.daemon_client.clone(), self.stop_daemon.clone());
         self.daemon.spawn(async move {
             daemon::run(client, options, stop).await.unwrap();
         });
@@ -204,7 +229,7 @@ impl Stage {
             .unwrap_or(("", &types.api_version));
         let kind = GroupVersionKind::gvk(group, version, &types.kind);
         let resource = ApiResource::from_gvk(&kind);
-        let is_global = ["PgBouncerVersion", "ClusterIssuer"].contains(&types.kind.as_str());
+        let is_global = GLOBAL.contains(&types.kind.as_str());
         let api: Api<DynamicObject> = if is_global {
             Api::all_with(self.client.clone(), &resource)
         } else {

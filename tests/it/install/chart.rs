@@ -64,6 +64,7 @@ pub(super) fn render(changes: &Value) -> Vec<String> {
             ("toYaml", to_yaml as gtmpl_ng::Func),
             ("nindent", nindent),
             ("quote", quote),
+            ("int", int),
         ]);
         let text = fs::read_to_string(&path).unwrap();
         let at = path.display();
@@ -117,6 +118,11 @@ fn nindent(arguments: &[Field]) -> Result<Field, FuncError> {
 
 fn quote(arguments: &[Field]) -> Result<Field, FuncError> {
     Ok(format!("{:?}", arguments[0].to_string()).into())
+}
+
+/// Numbers are floating in Helm, and a million would be written as 1e+06 without this.
+fn int(arguments: &[Field]) -> Result<Field, FuncError> {
+    Ok(arguments[0].clone())
 }
 
 fn field(value: &Value) -> Field {

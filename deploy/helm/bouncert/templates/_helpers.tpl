@@ -21,13 +21,6 @@
   - apiGroups: [ops.kubedb.com]
     resources: [pgbounceropsrequests/status]
     verbs: [patch]
-  # For clusters that ask this of whoever makes an object that holds up its owner's deletion.
-  - apiGroups: [kubedb.com]
-    resources: [pgbouncers/finalizers]
-    verbs: [update]
-  - apiGroups: [ops.kubedb.com]
-    resources: [pgbounceropsrequests/finalizers]
-    verbs: [update]
   - apiGroups: [appcatalog.appscode.com]
     resources: [appbindings]
     verbs: [get, list, watch, create, patch]
@@ -74,5 +67,5 @@
     verbs: [list]
   - apiGroups: [policy]
     resources: [poddisruptionbudgets]
-    verbs: [create, patch, delete]
+    verbs: [get, create, patch, delete]
 {{- end -}}
