@@ -220,6 +220,21 @@ pub struct RunArgs {
     /// How many finished requests are kept.
     #[command(flatten)]
     pub history: HistoryArgs,
+    /// Which objects are looked after.
+    #[command(flatten)]
+    pub reach: ReachArgs,
+}
+
+/// Which objects a daemon looks after.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ReachArgs {
+    /// Namespaces whose `PgBouncers` are looked after, separated by commas; all by default. No other
+    /// namespace is read.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub watch_namespaces: Vec<String>,
+    /// Only objects whose annotation `bouncert.dev/class` says this; by default those without it.
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub class: String,
 }
 
 /// Arguments of `local`.

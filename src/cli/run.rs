@@ -16,6 +16,8 @@ pub(super) async fn until_stopped(output: Output, args: &RunArgs) -> Result<(), 
     let stop = CancellationToken::new();
     let options = DaemonOptions {
         cluster_resource_namespace: args.cluster_resource_namespace.clone(),
+        watch_namespaces: args.reach.watch_namespaces.clone(),
+        class: args.reach.class.clone(),
         policies: policy::in_force(args.policies.as_deref())?,
         rotation: args.history.with(&args.rotation),
         ..DaemonOptions::default()

@@ -9,3 +9,6 @@ pub mod pgbouncers;
 mod related;
 pub mod requests;
 pub mod rotation;
+mod scope;
+
+pub use scope::Scope;

@@ -4,12 +4,13 @@
 
 use std::sync::Arc;
 
+use kube::ResourceExt;
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
-use kube::{Api, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
+use super::Scope;
 use super::engine::{self, Trouble};
 use crate::api::{PgBouncer, PgBouncerOpsRequest};
 use crate::cluster::Cluster;
@@ -23,16 +24,19 @@ impl Trouble for OpsError {
 }
 
 /// Runs the controller of requests until it is told to stop.
-pub async fn run(cluster: Cluster, operator: Arc<Operator>, cancel: CancellationToken) {
+pub async fn run(
+    cluster: Cluster,
+    operator: Arc<Operator>,
+    scope: Scope,
+    cancel: CancellationToken,
+) {
     let client = cluster.client();
     let every = watcher::Config::default;
-    let controller = Controller::new(Api::<PgBouncerOpsRequest>::all(client.clone()), every());
+    let controller = Controller::new(scope.own::<PgBouncerOpsRequest>(client), every());
     let known = controller.store();
-    let controller = controller.watches(
-        Api::<PgBouncer>::all(client.clone()),
-        every(),
-        move |bouncer| waiting(&bouncer, &known),
-    );
+    let controller = controller.watches(scope.own::<PgBouncer>(client), every(), move |bouncer| {
+        waiting(&bouncer, &known)
+    });
     engine::run("requests", controller, cancel, move |at| {
         let operator = Arc::clone(&operator);
         async move {

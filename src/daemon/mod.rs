@@ -26,6 +26,10 @@ pub struct DaemonOptions {
     /// Namespace of the Secrets that ClusterIssuers name; cert-manager calls it the cluster
     /// resource namespace, and its default is `cert-manager`, as here.
     pub cluster_resource_namespace: String,
+    /// Namespaces whose objects are looked after, and read; all if empty.
+    pub watch_namespaces: Vec<String>,
+    /// The `bouncert.dev/class` that objects must have; those without one if empty.
+    pub class: String,
     /// What may be issued.
     pub policies: Policies,
     /// Where the time comes from.
@@ -38,6 +42,8 @@ impl Default for DaemonOptions {
     fn default() -> Self {
         Self {
             cluster_resource_namespace: "cert-manager".to_owned(),
+            watch_namespaces: Vec::new(),
+            class: String::new(),
             policies: Policies::builtin(),
             clock: Clock::System,
             rotation: RotationOptions::default(),
@@ -68,12 +74,14 @@ pub async fn run(
 ) -> Result<(), DaemonError> {
     let DaemonOptions {
         cluster_resource_namespace,
+        watch_namespaces,
+        class,
         policies,
         clock,
         rotation,
     } = options;
     let cluster = Cluster::new(client);
-    let Some(kind) = discover(&cluster, &cancel).await? else {
+    let Some(kind) = discover(&cluster, &watch_namespaces, &cancel).await? else {
         return Ok(());
     };
     tracing::info!(workload = %kind, "started");
@@ -82,7 +90,7 @@ pub async fn run(
     // Whoever ends, for whatever reason, takes the others along.
     let cancel = cancel.child_token();
     let provisioner = Provisioner::new(cluster.clone(), materials.clone(), clock.clone());
-    let provisioner = Arc::new(provisioner);
+    let provisioner = Arc::new(provisioner.of_class(&class));
     let rotation = RotationOptions {
         cluster_resource_namespace,
         ..rotation
@@ -93,25 +101,29 @@ pub async fn run(
         cancel: cancel.clone(),
     };
     let operator = Operator::new(cluster.clone(), materials, clock.clone(), operating);
+    let operator = Arc::new(operator.of_class(&class));
 
     let mut running = JoinSet::new();
-    running.spawn(controllers::requests::run(
-        cluster.clone(),
-        Arc::new(operator),
-        cancel.clone(),
-    ));
     running.spawn(controllers::rotation::run(
         cluster.clone(),
         Arc::new(rotator),
         clock,
         cancel.clone(),
     ));
-    running.spawn(controllers::pgbouncers::run(
-        cluster,
-        provisioner,
-        kind,
-        cancel.clone(),
-    ));
+    for scope in controllers::Scope::covering(&watch_namespaces) {
+        running.spawn(controllers::requests::run(
+            cluster.clone(),
+            Arc::clone(&operator),
+            scope.clone(),
+            cancel.clone(),
+        ));
+        running.spawn(controllers::pgbouncers::run(
+            cluster.clone(),
+            Arc::clone(&provisioner),
+            (kind, scope),
+            cancel.clone(),
+        ));
+    }
     let mut outcome = Ok(());
     while let Some(ended) = running.join_next().await {
         if let Err(panic) = ended {
@@ -128,10 +140,12 @@ pub async fn run(
 /// Asks the API server what makes pods here, until it answers; `None` if we are told to stop first.
 async fn discover(
     cluster: &Cluster,
+    watched: &[String],
     cancel: &CancellationToken,
 ) -> Result<Option<crate::blueprint::WorkloadKind>, ClusterError> {
+    let namespace = watched.first().map_or("default", String::as_str);
     for attempt in 0.. {
-        match surroundings::workload_kind(cluster).await {
+        match surroundings::workload_kind(cluster, namespace).await {
             Ok(kind) => return Ok(Some(kind)),
             Err(error) if error.retry() == Retry::Never => return Err(error),
             Err(error) => {

@@ -19,7 +19,7 @@ use super::planner;
 use super::steps::chain;
 use super::view::{self, News};
 use super::{plan::Plan, status};
-use crate::api::annotations::REQUEST_FINALIZER;
+use crate::api::annotations::{REQUEST_FINALIZER, class_of};
 use crate::api::{PgBouncer, PgBouncerOpsRequest, RequestPhase};
 use crate::blueprint::WorkloadKind;
 use crate::clock::Clock;
@@ -58,6 +58,8 @@ pub struct Operator {
     reporter: Reporter,
     /// Held from looking at all requests of a PgBouncer until one has begun (PH-1).
     admission: Mutex<()>,
+    /// The class of PgBouncers whose requests are carried out.
+    class: String,
 }
 
 impl Operator {
@@ -78,6 +80,16 @@ impl Operator {
             cancel,
             reporter,
             admission: Mutex::new(()),
+            class: String::new(),
+        }
+    }
+
+    /// Leaves requests for PgBouncers of other classes alone.
+    #[must_use]
+    pub fn of_class(self, class: &str) -> Self {
+        Self {
+            class: class.to_owned(),
+            ..self
         }
     }
 
@@ -86,6 +98,9 @@ impl Operator {
         let Some(request) = self.cluster.get::<PgBouncerOpsRequest>(at).await? else {
             return Ok(Next::Wait);
         };
+        if !self.is_ours(&request).await? {
+            return Ok(Next::Wait);
+        }
         match phase(&request) {
             Some(phase) if phase.is_terminal() => {
                 self.unhold(at).await?;
@@ -243,6 +258,12 @@ impl Operator {
         self.report(&at, &news).await;
         self.unhold(&at).await?;
         Ok(Next::Wait)
+    }
+
+    /// Whether the request's PgBouncer is of our class.
+    async fn is_ours(&self, request: &PgBouncerOpsRequest) -> Result<bool, OpsError> {
+        let database = self.database(request).await?;
+        Ok(database.as_ref().map_or("", class_of) == self.class)
     }
 
     async fn database(&self, request: &PgBouncerOpsRequest) -> Result<Option<PgBouncer>, OpsError> {

@@ -5,11 +5,12 @@
 
 use std::collections::BTreeSet;
 
-use bouncert::api::{PgBouncer, PgBouncerOpsRequest};
+use bouncert::api::{PgBouncer, PgBouncerOpsRequest, Phase};
 use bouncert::blueprint::certificates::{LoadBalancer, wanted};
 use bouncert::blueprint::defaults::{IssuerKind, complete};
 use bouncert::clock::Clock;
 use bouncert::cluster::{Cluster, EventKind, Reporter};
+use bouncert::daemon::DaemonOptions;
 use bouncert::local::apiserver::access::{Grain, User};
 use bouncert::material::{IssueOutcome, Materials};
 use bouncert::names::{Alias, ObjectRef, Revision};
@@ -339,4 +340,97 @@ async fn of_stateful_sets(stage: &Stage) {
         .unwrap();
     stage.failed("doomed").await;
     delete(stage, "fragile").await;
+}
+
+/// Everything in the first of two namespaces, with a backend in the second.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_daemon_of_two_namespaces_needs_no_rights_in_the_others() {
+    let mut stage = Stage::without_daemon().await;
+    for name in ["banks", "elsewhere"] {
+        let namespace =
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        stage.create(namespace).await;
+    }
+    let watched = [NS.to_owned(), "banks".to_owned()];
+    let changes = json!({"createNamespace": true, "watchNamespaces": watched});
+    let granted = install(&mut stage, &changes).await;
+    let of_namespaces: BTreeSet<&str> = granted.iter().map(|grain| &*grain.role).collect();
+    assert!(
+        !of_namespaces.contains("ClusterRole/bouncert"),
+        "{of_namespaces:?}"
+    );
+    issuers(&stage).await;
+    stage.start_daemon_with(DaemonOptions {
+        watch_namespaces: watched.to_vec(),
+        ..DaemonOptions::default()
+    });
+
+    let tls = json!({
+        "sslMode": "require", "tls": {"issuerRef": {"kind": "ClusterIssuer", "name": "everywhere"}},
+    });
+    let place = |object: Value, namespace: &str| {
+        let mut object = object;
+        object["metadata"]["namespace"] = json!(namespace);
+        object
+    };
+    let unseen = place(bouncer("unseen", tls.clone()), "elsewhere");
+    stage.create(unseen).await;
+    stage
+        .create(place(bouncer("branch", tls.clone()), "banks"))
+        .await;
+    stage.create(bouncer("till", tls)).await;
+    stage.ready("till").await;
+    let rotate = request("anew", "till", json!({"rotateCertificates": true}));
+    stage.create(rotate).await;
+    stage.successful("anew").await;
+    let phase = async |namespace: &str, name: &str| {
+        let bouncers: Api<PgBouncer> = Api::namespaced(stage.client.clone(), namespace);
+        bouncers
+            .get(name)
+            .await
+            .unwrap()
+            .status
+            .and_then(|status| status.phase)
+    };
+    eventually(LONG, async || match phase("banks", "branch").await {
+        Some(Phase::Ready) => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    assert_eq!(phase("elsewhere", "unseen").await, None);
+    // That every verb is used is shown above: the rules are the same, only where they hold is not.
+    let idle = unused(&stage, &granted);
+    let global = |grain: &&String| grain.starts_with("ClusterRole/bouncert-global");
+    assert_eq!(idle.iter().find(global), None);
+    stage.stop().await;
+}
+
+/// Two daemons of different classes beside each other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn objects_of_another_class_are_left_alone() {
+    let mut stage = Stage::without_daemon().await;
+    issuers(&stage).await;
+    stage.start_daemon_with(DaemonOptions {
+        class: "gold".to_owned(),
+        ..DaemonOptions::default()
+    });
+    let of_class = |object: Value| {
+        let mut object = object;
+        object["metadata"]["annotations"] = json!({"bouncert.dev/class": "gold"});
+        object
+    };
+    stage.create(bouncer("plain", json!({}))).await;
+    stage.create(of_class(bouncer("till", json!({})))).await;
+    let tls = json!({"issuerRef": {"kind": "Issuer", "name": "pb-issuer"}, "sslMode": "require"});
+    stage
+        .create(request("of-plain", "plain", tls.clone()))
+        .await;
+    stage.ready("till").await;
+    stage.create(request("of-till", "till", tls)).await;
+    stage.successful("of-till").await;
+    assert!(stage.bouncer("plain").await.status.is_none());
+    // A request goes with its PgBouncer.
+    let request: PgBouncerOpsRequest = stage.get("of-plain").await.unwrap();
+    assert!(request.status.is_none(), "{:?}", request.status);
+    stage.stop().await;
 }
