@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::{SOON, config, ledgers, refused, server};
 
 /// A served API server; it stops with the value.
-pub(super) struct Served {
+pub(crate) struct Served {
     directory: tempfile::TempDir,
     address: std::net::SocketAddr,
     stop: CancellationToken,
@@ -40,7 +40,7 @@ impl Served {
         path
     }
 
-    pub(super) async fn end(mut self) {
+    pub(crate) async fn end(mut self) {
         self.stop.cancel();
         while let Some(ended) = self.tasks.join_next().await {
             ended.unwrap();
@@ -182,7 +182,7 @@ async fn run(served: &Served, arguments: &[&str], input: Option<&Value>) -> Opti
     }
 }
 
-pub(super) async fn kubectl(served: &Served, arguments: &[&str], input: Option<&Value>) -> String {
+pub(crate) async fn kubectl(served: &Served, arguments: &[&str], input: Option<&Value>) -> String {
     let output = run(served, arguments, input)
         .await
         .expect("kubectl was there a moment ago");
@@ -194,9 +194,16 @@ pub(super) async fn kubectl(served: &Served, arguments: &[&str], input: Option<&
     format!("{out}{err}")
 }
 
+/// What kubectl says when it fails, as it has to.
+pub(crate) async fn refused_by_kubectl(served: &Served, words: &[&str], input: &Value) -> String {
+    let output = run(served, words, Some(input)).await.unwrap();
+    assert!(!output.status.success(), "kubectl {words:?} succeeded");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
 /// `kubectl` works against a server that knows ledgers and has a namespace `books`; `None` where
 /// it is not installed.
-pub(super) async fn with_kubectl() -> Option<Served> {
+pub(crate) async fn with_kubectl() -> Option<Served> {
     let served = served().await;
     if run(&served, &["version"], None).await.is_none() {
         served.end().await;

@@ -8,6 +8,8 @@ mod lifecycle;
 mod objects;
 mod strange;
 
+pub(crate) use self::kubectl::{kubectl, refused_by_kubectl, with_kubectl};
+
 use std::time::Duration;
 
 use bouncert::local::apiserver::{ApiServer, Options};

@@ -15,7 +15,7 @@ pub(super) const RELEASE: &str = "bouncert";
 pub(super) const NAMESPACE: &str = "bouncert-system";
 
 /// The order in which Helm installs the kinds that we have.
-const ORDER: [&str; 15] = [
+const ORDER: [&str; 14] = [
     "PriorityClass",
     "Namespace",
     "NetworkPolicy",
@@ -29,7 +29,6 @@ const ORDER: [&str; 15] = [
     "RoleBinding",
     "Service",
     "Deployment",
-    "PrometheusRule",
     "ServiceMonitor",
 ];
 
