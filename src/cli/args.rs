@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use serde::de::DeserializeOwned;
 
 use super::exit;
@@ -88,6 +89,12 @@ pub enum Verb {
     /// Show the certificates that an address serves to PostgreSQL clients.
     #[command(after_help = exit::TABLE)]
     Probe(ProbeArgs),
+    /// Print the script that completes arguments in a shell.
+    #[command(after_help = exit::TABLE)]
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write one for every verb.
+    #[command(after_help = exit::TABLE)]
+    Man(ManArgs),
 }
 
 /// Which Kubernetes API.
@@ -369,8 +376,14 @@ const SSL_MODES: [&str; 6] = [
 const AUTH_MODES: [&str; 2] = ["md5", "scram-sha-256"];
 
 /// Arguments of `crds`.
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct CrdsArgs {
+    /// Which API, for `--missing`.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// Leave out those that the cluster has from somebody else, such as KubeDB.
+    #[arg(long)]
+    pub missing: bool,
     /// Add stand-ins for cert-manager's and PetSet's kinds, for a cluster that has neither.
     #[arg(long)]
     pub with_cert_manager: bool,
@@ -388,6 +401,22 @@ pub struct ProbeArgs {
     /// How long to wait for an answer, such as `5s`.
     #[arg(long, default_value = "5s", value_name = "DURATION", value_parser = duration)]
     pub timeout: Duration,
+}
+
+/// Arguments of `completions`.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct CompletionsArgs {
+    /// Which shell.
+    #[arg(value_enum)]
+    pub shell: Shell,
+}
+
+/// Arguments of `man`.
+#[derive(Args, Clone, Debug)]
+pub struct ManArgs {
+    /// Folder to write a page for every verb to; made if missing.
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
 }
 
 /// What to do with policies.

@@ -4,6 +4,7 @@ mod crds;
 mod demo;
 mod life;
 mod machine;
+mod shell;
 mod verbs;
 
 use std::fs;

@@ -59,7 +59,7 @@ impl Local {
         self.directory.path().join("data")
     }
 
-    fn kubeconfig(&self) -> PathBuf {
+    pub(super) fn kubeconfig(&self) -> PathBuf {
         self.directory.path().join("kubeconfig")
     }
 
