@@ -12,6 +12,7 @@ mod apiserver;
 mod architecture;
 mod bad_input;
 mod cli;
+mod e2e;
 mod install;
 mod issuing;
 mod issuing_choices;

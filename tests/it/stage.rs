@@ -17,7 +17,8 @@ use bouncert::local::runner::process::find_running;
 use bouncert::pgbouncer::probe::{Served, probe};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service};
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, PostParams};
+use kube::api::{DynamicObject, GroupVersionKind, ListParams, PostParams};
+use kube::discovery::{Scope, pinned_kind};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -31,17 +32,6 @@ use crate::support::eventually;
 pub(crate) const NS: &str = "demo";
 /// Longest that anything here should take on two busy cores.
 pub(crate) const LONG: Duration = Duration::from_secs(90);
-/// Kinds that live in no namespace.
-const GLOBAL: [&str; 8] = [
-    "CertificateRequestPolicy",
-    "ClusterIssuer",
-    "ClusterRole",
-    "ClusterRoleBinding",
-    "CustomResourceDefinition",
-    "Namespace",
-    "PgBouncerVersion",
-    "PriorityClass",
-];
 /// The password of the throw-away PostgreSQL.
 pub(crate) const PASSWORD: &str = "swordfish";
 
@@ -222,15 +212,9 @@ impl Stage {
     /// Creates an object, or says why not.
     pub(crate) async fn try_create(&self, object: Value) -> kube::Result<DynamicObject> {
         let object: DynamicObject = serde_json::from_value(object).unwrap();
-        let types = object.types.clone().unwrap();
-        let (group, version) = types
-            .api_version
-            .split_once('/')
-            .unwrap_or(("", &types.api_version));
-        let kind = GroupVersionKind::gvk(group, version, &types.kind);
-        let resource = ApiResource::from_gvk(&kind);
-        let is_global = GLOBAL.contains(&types.kind.as_str());
-        let api: Api<DynamicObject> = if is_global {
+        let kind = GroupVersionKind::try_from(object.types.clone().unwrap()).unwrap();
+        let (resource, known) = pinned_kind(&self.client, &kind).await?;
+        let api: Api<DynamicObject> = if known.scope == Scope::Cluster {
             Api::all_with(self.client.clone(), &resource)
         } else {
             let namespace = object.namespace().unwrap_or_else(|| NS.to_owned());

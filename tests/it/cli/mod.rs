@@ -5,7 +5,7 @@ mod demo;
 mod life;
 mod machine;
 mod shell;
-mod verbs;
+pub(crate) mod verbs;
 
 use std::fs;
 use std::path::Path;
