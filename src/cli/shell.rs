@@ -63,13 +63,7 @@ pub(super) fn man(output: Output, args: &ManArgs) -> Result<(), Failure> {
         std::fs::write(&path, page)?;
         files.push(path.display().to_string());
     }
-    output.result(&Files { files }, |written| {
-        written
-            .files
-            .iter()
-            .map(|file| format!("{file}\n"))
-            .collect()
-    })?;
+    output.result(&Files { files }, |written| written.files.join("\n"))?;
     Ok(())
 }
 

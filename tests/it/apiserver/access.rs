@@ -29,7 +29,7 @@ fn binding() -> Value {
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "clerks"}})
 }
 
-/// A server on which the clerk of `books` may `verbs` ConfigMaps there.
+/// A server on which the clerk of `books` may `verbs` the config maps there.
 async fn with_clerk(verbs: &[&str]) -> ApiServer {
     let server = ApiServer::new(Store::in_memory().unwrap(), Options::default()).unwrap();
     let client = server.client();

@@ -110,7 +110,8 @@ fn the_golden_promises_of_the_crds_are_kept() {
     }
     let broken = broken(&kept, &now);
     assert!(broken.is_empty(), "{broken:#?}");
-    let text: String = now.iter().map(|line| format!("{line}\n")).collect();
+    let lines: Vec<&str> = now.iter().map(String::as_str).collect();
+    let text = lines.join("\n") + "\n";
     crate::cli::golden(&path, &text);
 }
 

@@ -63,6 +63,10 @@ fn unused(stage: &Stage, granted: &BTreeSet<Grain>) -> Vec<String> {
         .collect()
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the callers' literals read better"
+)]
 fn bouncer(name: &str, more: Value) -> Value {
     let mut object = json!({
         "apiVersion": "kubedb.com/v1", "kind": "PgBouncer", "metadata": {"name": name},

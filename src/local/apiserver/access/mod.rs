@@ -6,10 +6,10 @@
 //! ```
 //!
 //! The administrator, who holds the token of the kubeconfig or has the router in process, may do
-//! everything and is not asked. Everybody else is a ServiceAccount with a token that
+//! everything and is not asked. Everybody else is a `ServiceAccount` with a token that
 //! was made here, or whom the administrator impersonates.
 //!
-//! Left out of Kubernetes' RBAC: aggregated ClusterRoles, the roles that Kubernetes brings along,
+//! Left out of Kubernetes' RBAC: aggregated `ClusterRole`s, the roles that Kubernetes brings along,
 //! and the check that nobody grants what they do not have (only the administrator writes Roles
 //! here unless a Role says otherwise).
 

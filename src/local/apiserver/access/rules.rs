@@ -1,4 +1,4 @@
-//! Kubernetes' RBAC: what the rules of Roles and ClusterRoles allow. Pure.
+//! Kubernetes' RBAC: what the rules of `Role` and `ClusterRole` objects allow. Pure.
 
 use std::fmt;
 use std::sync::Arc;
@@ -150,7 +150,7 @@ fn texts<'a>(rule: &'a Value, field: &str) -> impl Iterator<Item = &'a str> + us
 }
 
 /// The grain of `rule` that allows it.
-fn grain(role: &Value, rule: &Value, wanted: &Attributes) -> Option<Grain> {
+fn grain(of: &Value, rule: &Value, wanted: &Attributes) -> Option<Grain> {
     let verb = texts(rule, "verbs").find(|verb| *verb == "*" || *verb == wanted.verb)?;
     let group = texts(rule, "apiGroups").find(|group| *group == "*" || *group == wanted.group)?;
     let full = wanted.full_resource();
@@ -165,7 +165,7 @@ fn grain(role: &Value, rule: &Value, wanted: &Attributes) -> Option<Grain> {
         None => "",
         Some(_) => names.find(|name| *name == wanted.name)?,
     };
-    Some(Grain::new(role, [group, resource, verb, name]))
+    Some(Grain::new(of, [group, resource, verb, name]))
 }
 
 // === impl Grain ===
@@ -182,10 +182,10 @@ impl Grain {
         }
     }
 
-    /// Everything that a Role or ClusterRole grants.
-    pub fn all_of(role: &Value) -> Vec<Self> {
+    /// Everything that a `Role` or `ClusterRole` grants.
+    pub fn all_of(of: &Value) -> Vec<Self> {
         let mut all = Vec::new();
-        for rule in rules(role) {
+        for rule in rules(of) {
             let mut names: Vec<&str> = texts(rule, "resourceNames").collect();
             if names.is_empty() {
                 names.push("");
@@ -194,7 +194,7 @@ impl Grain {
                 for resource in texts(rule, "resources") {
                     for verb in texts(rule, "verbs") {
                         for name in &names {
-                            all.push(Self::new(role, [group, resource, verb, name]));
+                            all.push(Self::new(of, [group, resource, verb, name]));
                         }
                     }
                 }
@@ -226,21 +226,21 @@ mod tests {
         RuleBook::of(&clerk, &[Arc::new(binding)], &[Arc::new(role)])
     }
 
-    fn bound(kind: &str, role_kind: &str, rule: Value) -> RuleBook {
+    fn bound(kind: &str, role_kind: &str, rule: &Value) -> RuleBook {
         let subject = json!({"kind": "ServiceAccount", "name": "clerk", "namespace": "books"});
         let mut metadata = json!({"name": "clerks"});
         if kind == "RoleBinding" {
             metadata["namespace"] = json!("books");
         }
-        let mut role = json!({"kind": role_kind, "metadata": {"name": "clerk"}, "rules": [rule]});
+        let mut object = json!({"kind": role_kind, "metadata": {"name": "clerk"}, "rules": [rule]});
         if role_kind == "Role" {
-            role["metadata"]["namespace"] = json!("books");
+            object["metadata"]["namespace"] = json!("books");
         }
         let binding = json!({
             "kind": kind, "metadata": metadata, "subjects": [subject],
             "roleRef": {"kind": role_kind, "name": "clerk"},
         });
-        book(binding, role)
+        book(binding, object)
     }
 
     fn wish(verb: &str, resource: &str, namespace: &str, name: &str) -> Attributes {
@@ -261,30 +261,30 @@ mod tests {
 
     #[test]
     fn a_cluster_role_holds_where_it_is_bound() {
-        let everywhere = bound("ClusterRoleBinding", "ClusterRole", pods(&["get"]));
+        let everywhere = bound("ClusterRoleBinding", "ClusterRole", &pods(&["get"]));
         assert!(
             everywhere
                 .allows(&wish("get", "pods", "shops", "a"))
                 .is_some()
         );
-        let books = bound("RoleBinding", "ClusterRole", pods(&["list"]));
+        let books = bound("RoleBinding", "ClusterRole", &pods(&["list"]));
         assert!(books.allows(&wish("list", "pods", "books", "")).is_some());
         assert!(books.allows(&wish("list", "pods", "", "")).is_none());
-        let role = bound("RoleBinding", "Role", pods(&["list"]));
+        let role = bound("RoleBinding", "Role", &pods(&["list"]));
         assert!(role.allows(&wish("list", "pods", "books", "")).is_some());
         assert!(role.allows(&wish("list", "pods", "shops", "")).is_none());
     }
 
     #[test]
     fn a_subresource_is_a_resource_of_its_own() {
-        let plain = bound("RoleBinding", "Role", pods(&["create"]));
+        let plain = bound("RoleBinding", "Role", &pods(&["create"]));
         assert!(
             plain
                 .allows(&wish("create", "pods/eviction", "books", "a"))
                 .is_none()
         );
         let rule = json!({"apiGroups": [""], "resources": ["*/eviction"], "verbs": ["*"]});
-        let any = bound("RoleBinding", "Role", rule);
+        let any = bound("RoleBinding", "Role", &rule);
         let grain = any
             .allows(&wish("create", "pods/eviction", "books", "a"))
             .unwrap();
@@ -296,15 +296,15 @@ mod tests {
     fn names_narrow_a_rule_and_never_fit_a_collection() {
         let mut rule = pods(&["get", "list"]);
         rule["resourceNames"] = json!(["ledger"]);
-        let book = bound("RoleBinding", "Role", rule.clone());
+        let book = bound("RoleBinding", "Role", &rule);
         assert!(
             book.allows(&wish("get", "pods", "books", "ledger"))
                 .is_some()
         );
         assert!(book.allows(&wish("get", "pods", "books", "till")).is_none());
         assert!(book.allows(&wish("list", "pods", "books", "")).is_none());
-        let role = json!({"kind": "Role", "metadata": {"name": "clerk"}, "rules": [rule]});
-        assert_eq!(Grain::all_of(&role).len(), 2);
+        let whole = json!({"kind": "Role", "metadata": {"name": "clerk"}, "rules": [rule]});
+        assert_eq!(Grain::all_of(&whole).len(), 2);
     }
 
     #[test]
