@@ -180,7 +180,7 @@ mod tests {
             assert_eq!(schema.prune(&mut object), Vec::<String>::new());
             assert_eq!(schema.misfit(&object), None);
         }
-        assert!(built_in("apps", "Deployment").is_none());
+        assert!(built_in("apps", "DaemonSet").is_none());
     }
 
     #[test]
