@@ -104,12 +104,17 @@ pub async fn run(
     let operator = Arc::new(operator.of_class(&class));
 
     let mut running = JoinSet::new();
-    running.spawn(controllers::rotation::run(
-        cluster.clone(),
-        Arc::new(rotator),
-        clock,
-        cancel.clone(),
-    ));
+    // It keeps one index over everything, and would be refused the lists it is made from.
+    if watch_namespaces.is_empty() {
+        running.spawn(controllers::rotation::run(
+            cluster.clone(),
+            Arc::new(rotator),
+            clock,
+            cancel.clone(),
+        ));
+    } else {
+        tracing::warn!("scheduled rotation is off: it needs to watch all namespaces");
+    }
     for scope in controllers::Scope::covering(&watch_namespaces) {
         running.spawn(controllers::requests::run(
             cluster.clone(),

@@ -199,9 +199,21 @@ async fn of_pet_sets(stage: &Stage) {
         if at == 1 {
             leftover_journal(stage, &name).await;
         }
-        stage.create(request(&name, "till", tls)).await;
+        // As scheduled rotation does, in the daemon's name.
+        let mut object: PgBouncerOpsRequest =
+            serde_json::from_value(request(&name, "till", tls)).unwrap();
+        object.metadata.namespace = Some(NS.to_owned());
+        let cluster = Cluster::new(stage.daemon_client.clone());
+        cluster.create(&object).await.unwrap();
         stage.successful(&name).await;
     }
+    // And as it does with requests that ended long ago.
+    let old = ObjectRef::new(NS, "change-0");
+    let cluster = Cluster::new(stage.daemon_client.clone());
+    cluster
+        .delete::<PgBouncerOpsRequest>(&old, None)
+        .await
+        .unwrap();
     // One replica needs no disruption budget.
     let one = Patch::Merge(json!({"spec": {"replicas": 1}}));
     let bouncers = stage.api::<PgBouncer>();

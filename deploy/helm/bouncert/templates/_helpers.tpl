@@ -17,7 +17,7 @@
     verbs: [patch]
   - apiGroups: [ops.kubedb.com]
     resources: [pgbounceropsrequests]
-    verbs: [get, list, watch, patch]
+    verbs: [get, list, watch, create, patch, delete]
   - apiGroups: [ops.kubedb.com]
     resources: [pgbounceropsrequests/status]
     verbs: [patch]
