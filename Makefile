@@ -11,7 +11,7 @@ SOAK ?= 10m
 .PHONY: help deps demo test chaos fmt lint bans doc ci bench soak fuzz fuzzci crds
 
 help: ## Print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps: ## Install the programs that demo and test need (Debian, Ubuntu)
 	@sh deploy/install-deps.sh
@@ -75,3 +75,8 @@ fuzzci: # What `make ci` does of it: seconds for each target, where the tools ar
 
 crds: ## Write the CRDs and the other golden files anew
 	GOLDEN=update $(CARGO) test --lib --test it golden
+
+# In a cluster that KUBECONFIG names, from where its pods can be reached: `E2E_PGBOUNCER_IMAGE` is the pooler's
+# image, `E2E_POSTGRES` (address:port) and `E2E_POSTGRES_PASSWORD` a PostgreSQL that pods can reach.
+e2e: ## Run the end-to-end suite (KUBECONFIG=…; on the local platform without)
+	E2E_KUBECONFIG="$(KUBECONFIG)" $(CARGO) test --test it e2e:: -- --nocapture

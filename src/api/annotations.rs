@@ -1,5 +1,7 @@
 //! Names of the annotations, labels and finalizers that Bouncert writes or obeys.
 
+use kube::ResourceExt;
+
 /// Finalizer on a `PgBouncer` (CONTRACT N16).
 pub const FINALIZER: &str = "kubedb.com";
 /// Finalizer on a request that has begun to change something: deleting it undoes it first.
@@ -14,6 +16,9 @@ pub const LOADED: &str = "bouncert.dev/loaded";
 /// On a pod: when its files were last asked for. A kubelet that sees a pod change brings its volumes
 /// into step at once, and takes a minute otherwise.
 pub const FILES_ASKED_AT: &str = "bouncert.dev/files-asked-at";
+/// On a PgBouncer: which daemon looks after it and its requests (`--class`); without it the daemon
+/// that has no class does.
+pub const CLASS: &str = "bouncert.dev/class";
 /// On a PgBouncer or a request: how changes reach the pods: `RollingRestart`, `Reload` or `Auto`.
 pub const STRATEGY: &str = "bouncert.dev/strategy";
 /// On a PgBouncer or a request: how long a drain waits for clients to leave (a Go duration).
@@ -63,3 +68,8 @@ pub const REQUEST_LABEL: &str = "bouncert.dev/request";
 pub const AUTH_ACTIVE_FROM: &str = "kubedb.com/auth-active-from";
 /// Un-prefixed pod label of CONTRACT 2.2.
 pub const BACKEND_SECRET_VERSION_LABEL: &str = "backend-secret-resource-version";
+
+/// The class of an object; empty if it has none.
+pub fn class_of<K: ResourceExt>(object: &K) -> &str {
+    object.annotations().get(CLASS).map_or("", String::as_str)
+}

@@ -10,6 +10,11 @@ use super::{
     PgBouncerVersion,
 };
 
+/// Label that tells where a definition comes from.
+const PART_OF: &str = "app.kubernetes.io/part-of";
+/// Its value on ours.
+const OURS: &str = "bouncert";
+
 /// The kinds that are Bouncert's to install: what `bouncert crds` prints.
 pub fn own() -> Vec<CustomResourceDefinition> {
     vec![
@@ -36,10 +41,21 @@ pub fn borrowed() -> Vec<CustomResourceDefinition> {
     .collect()
 }
 
+/// Whether a definition in a cluster came from us. Any other, KubeDB's for instance, knows more fields
+/// than ours, and replacing it would drop them from every object.
+pub fn is_ours(crd: &CustomResourceDefinition) -> bool {
+    let labels = crd.metadata.labels.as_ref();
+    labels
+        .and_then(|labels| labels.get(PART_OF))
+        .is_some_and(|part| part == OURS)
+}
+
 /// Makes of a derived CRD what a person would have written: the kind is described by what its spec
 /// says of itself, and an optional field is absent, never null. (A field that may be null makes
 /// `has()` true in CEL rules, and the rules would have to ask twice.)
 fn tidy(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    let labels = crd.metadata.labels.get_or_insert_default();
+    labels.insert(PART_OF.to_owned(), OURS.to_owned());
     for version in &mut crd.spec.versions {
         let schema = version.schema.as_mut();
         let Some(root) = schema.and_then(|schema| schema.open_api_v3_schema.as_mut()) else {

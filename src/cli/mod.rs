@@ -23,11 +23,12 @@ pub mod leader;
 mod local;
 mod run;
 mod scene;
+mod shell;
 mod standing;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::FromArgMatches;
 use ring::rand::{SecureRandom, SystemRandom};
 use tempfile::NamedTempFile;
 use time::OffsetDateTime;
@@ -40,7 +41,10 @@ use crate::telemetry::{self, LogFormat, LogSink};
 
 /// Runs the program with the process's own arguments.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let called = std::env::args().next().unwrap_or_default();
+    let read = shell::command(&called).try_get_matches();
+    let read = read.and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match read {
         Ok(cli) => cli,
         Err(error) => {
             // Where nobody listens any more, the code still tells.
@@ -100,7 +104,7 @@ async fn run(output: Output, verb: Verb) -> Result<(), Failure> {
         Verb::Chaos(args) => chaos::run(output, &args).await,
         Verb::Local(args) => local::until_stopped(output, args).await,
         Verb::Run(args) => run::until_stopped(output, &args).await,
-        Verb::Crds(args) => crds::print(output, args),
+        Verb::Crds(args) => crds::print(output, &args).await,
         Verb::Policy(PolicyArgs::Check(args)) => policy::check(output, &args),
         Verb::Certs(args) => certs::print(output, &args).await,
         Verb::Schedule(args) => schedule::print(output, &args).await,
@@ -109,6 +113,8 @@ async fn run(output: Output, verb: Verb) -> Result<(), Failure> {
         Verb::ChangeIssuer(args) => change::carry_out(output, args).await,
         Verb::RemoveTls(args) => change::carry_out(output, args).await,
         Verb::Status(args) => status::print(output, &args).await,
+        Verb::Completions(args) => shell::completions(output, args),
+        Verb::Man(args) => shell::man(output, &args),
         Verb::Probe(args) => probe::print(output, &args).await,
     }
 }

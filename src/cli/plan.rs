@@ -49,7 +49,8 @@ pub(super) async fn print(
     pooler: &PgBouncer,
     request: &PgBouncerOpsRequest,
 ) -> Result<(), Failure> {
-    let kind = surroundings::workload_kind(cluster).await?;
+    let namespace = pooler.metadata.namespace.as_deref().unwrap_or_default();
+    let kind = surroundings::workload_kind(cluster, namespace).await?;
     // The namespace of ClusterIssuers' Secrets matters to whoever issues.
     let materials = Materials::new(cluster.clone(), Clock::System, "");
     let plan = planner::plan(cluster, &materials, kind, request, pooler).await?;

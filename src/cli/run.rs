@@ -32,6 +32,8 @@ pub(super) async fn until_stopped(output: Output, args: &RunArgs) -> Result<(), 
     let options = DaemonOptions {
         inventory: args.admin.inventory(),
         cluster_resource_namespace: args.cluster_resource_namespace.clone(),
+        watch_namespaces: args.reach.watch_namespaces.clone(),
+        class: args.reach.class.clone(),
         policies: policy::in_force(args.policies.as_deref())?,
         rotation: args.history.with(&args.rotation),
         clock: match &args.clock_shift {

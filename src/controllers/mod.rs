@@ -11,5 +11,7 @@ pub mod pgbouncers;
 mod related;
 pub mod requests;
 pub mod rotation;
+mod scope;
 
 pub use metrics::{ReconcileMetrics, SchedulerMetrics};
+pub use scope::Scope;

@@ -11,11 +11,11 @@ use crate::ops::Operator;
 /// finalizer; a death in the middle of something is followed by a start, which looks at once.
 const EVERY: Duration = Duration::from_secs(300);
 
-/// Runs until it is told to stop.
-pub async fn run(operator: Arc<Operator>, cancel: CancellationToken) {
+/// Runs until it is told to stop; over all `namespaces`, or over all there are.
+pub async fn run(operator: Arc<Operator>, namespaces: Vec<String>, cancel: CancellationToken) {
     loop {
         let tidied = tokio::select! {
-            tidied = Box::pin(operator.put_orphans_back()) => tidied,
+            tidied = Box::pin(operator.put_orphans_back(&namespaces)) => tidied,
             () = cancel.cancelled() => return,
         };
         if let Err(error) = tidied {

@@ -10,6 +10,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use tokio_util::sync::CancellationToken;
 
+use super::Scope;
 use super::engine::{self, Trouble};
 use super::metrics::ReconcileMetrics;
 use super::related;
@@ -30,11 +31,11 @@ impl Trouble for ProvisionError {
 pub async fn run(
     cluster: Cluster,
     provisioner: Arc<Provisioner>,
-    kind: WorkloadKind,
+    (kind, scope): (WorkloadKind, Scope),
     metrics: ReconcileMetrics,
     cancel: CancellationToken,
 ) {
-    let controller = controller(&cluster, &provisioner, kind);
+    let controller = controller(&cluster, &provisioner, kind, &scope);
     engine::run("pgbouncers", controller, metrics, cancel, move |at| {
         let provisioner = Arc::clone(&provisioner);
         async move { Box::pin(provisioner.reconcile(&at)).await.map(action) }
@@ -46,59 +47,67 @@ fn controller(
     cluster: &Cluster,
     provisioner: &Arc<Provisioner>,
     kind: WorkloadKind,
+    scope: &Scope,
 ) -> Controller<PgBouncer> {
     let client = cluster.client();
     let every = watcher::Config::default;
     let ours = || every().labels(related::OURS);
-    let controller = Controller::new(Api::<PgBouncer>::all(client.clone()), every());
+    let controller = Controller::new(scope.own::<PgBouncer>(client), every());
     let known = || controller.store();
-    let (of_application, of_version, of_secret) = (known(), known(), known());
-    let (of_issuer, of_cluster_issuer) = (known(), known());
-    let [tell_0, tell_1, tell_2, tell_3, tell_4, tell_5, tell_6] =
-        [(); 7].map(|()| teller(provisioner));
+    let (of_version, of_issuer, of_cluster_issuer) = (known(), known(), known());
+    let referred = controller.store();
+    let [tell_0, tell_1, tell_2, tell_3, tell_4] = [(); 5].map(|()| teller(provisioner));
     let controller = match kind {
         WorkloadKind::PetSet => {
-            controller.watches(Api::<PetSet>::all(client.clone()), ours(), move |set| {
+            controller.watches(scope.own::<PetSet>(client), ours(), move |set| {
                 tell_0(related::by_label(&set))
             })
         }
-        WorkloadKind::StatefulSet => controller.watches(
-            Api::<StatefulSet>::all(client.clone()),
-            ours(),
-            move |set| tell_0(related::by_label(&set)),
-        ),
+        WorkloadKind::StatefulSet => {
+            controller.watches(scope.own::<StatefulSet>(client), ours(), move |set| {
+                tell_0(related::by_label(&set))
+            })
+        }
     };
-    controller
+    let controller = controller
         // Pods are looked at in any case.
-        .watches(Api::<Pod>::all(client.clone()), ours(), |pod| {
+        .watches(scope.own::<Pod>(client), ours(), |pod| {
             related::by_label(&pod)
         })
-        .watches(
-            Api::<Service>::all(client.clone()),
-            ours(),
-            move |service| tell_1(related::by_label(&service)),
-        )
-        .watches(Api::<Secret>::all(client.clone()), every(), move |secret| {
-            tell_2(related::by_secret(&secret, &of_secret))
+        .watches(scope.own::<Service>(client), ours(), move |service| {
+            tell_1(related::by_label(&service))
         })
-        .watches(
-            Api::<AppBinding>::all(client.clone()),
-            every(),
-            move |app| tell_3(related::by_application(&app, &of_application)),
-        )
         .watches(
             Api::<PgBouncerVersion>::all(client.clone()),
             every(),
-            move |version| tell_4(related::by_version(&version, &of_version)),
+            move |version| tell_2(related::by_version(&version, &of_version)),
         )
-        .watches(Api::<Issuer>::all(client.clone()), every(), move |issuer| {
-            tell_5(related::by_issuer(&issuer, &of_issuer))
+        .watches(scope.own::<Issuer>(client), every(), move |issuer| {
+            tell_3(related::by_issuer(&issuer, &of_issuer))
         })
         .watches(
             Api::<ClusterIssuer>::all(client.clone()),
             every(),
-            move |issuer| tell_6(related::by_issuer(&issuer, &of_cluster_issuer)),
-        )
+            move |issuer| tell_4(related::by_issuer(&issuer, &of_cluster_issuer)),
+        );
+    let controller = scope.watched::<Secret>(client).into_iter().fold(
+        controller,
+        |controller, secrets: Api<Secret>| {
+            let (tell, known) = (teller(provisioner), referred.clone());
+            controller.watches(secrets, every(), move |secret| {
+                tell(related::by_secret(&secret, &known))
+            })
+        },
+    );
+    scope.watched::<AppBinding>(client).into_iter().fold(
+        controller,
+        |controller, bindings: Api<AppBinding>| {
+            let (tell, known) = (teller(provisioner), referred.clone());
+            controller.watches(bindings, every(), move |app| {
+                tell(related::by_application(&app, &known))
+            })
+        },
+    )
 }
 
 /// Tells the provisioner of changes around PgBouncers, and passes on whom they concern.

@@ -4,12 +4,13 @@
 
 use std::sync::Arc;
 
+use kube::ResourceExt;
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
-use kube::{Api, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
+use super::Scope;
 use super::engine::{self, Trouble};
 use super::metrics::ReconcileMetrics;
 use crate::api::{PgBouncer, PgBouncerOpsRequest};
@@ -27,18 +28,17 @@ impl Trouble for OpsError {
 pub async fn run(
     cluster: Cluster,
     operator: Arc<Operator>,
+    scope: Scope,
     metrics: ReconcileMetrics,
     cancel: CancellationToken,
 ) {
     let client = cluster.client();
     let every = watcher::Config::default;
-    let controller = Controller::new(Api::<PgBouncerOpsRequest>::all(client.clone()), every());
+    let controller = Controller::new(scope.own::<PgBouncerOpsRequest>(client), every());
     let known = controller.store();
-    let controller = controller.watches(
-        Api::<PgBouncer>::all(client.clone()),
-        every(),
-        move |bouncer| waiting(&bouncer, &known),
-    );
+    let controller = controller.watches(scope.own::<PgBouncer>(client), every(), move |bouncer| {
+        waiting(&bouncer, &known)
+    });
     engine::run("requests", controller, metrics, cancel, move |at| {
         let operator = Arc::clone(&operator);
         async move {

@@ -39,6 +39,10 @@ pub struct DaemonOptions {
     /// Namespace of the Secrets that ClusterIssuers name; cert-manager calls it the cluster
     /// resource namespace, and its default is `cert-manager`, as here.
     pub cluster_resource_namespace: String,
+    /// Namespaces whose objects are looked after, and read; all if empty.
+    pub watch_namespaces: Vec<String>,
+    /// The `bouncert.dev/class` that objects must have; those without one if empty.
+    pub class: String,
     /// What may be issued.
     pub policies: Policies,
     /// Where the time comes from.
@@ -57,6 +61,8 @@ impl Default for DaemonOptions {
     fn default() -> Self {
         Self {
             cluster_resource_namespace: "cert-manager".to_owned(),
+            watch_namespaces: Vec::new(),
+            class: String::new(),
             policies: Policies::builtin(),
             clock: Clock::System,
             rotation: RotationOptions::default(),
@@ -200,6 +206,8 @@ async fn lead(
 ) -> Result<(), DaemonError> {
     let DaemonOptions {
         cluster_resource_namespace,
+        watch_namespaces,
+        class,
         policies,
         clock,
         rotation,
@@ -207,19 +215,19 @@ async fn lead(
         inventory: _,
         election: _,
     } = options;
-    let Some(kind) = discover(&cluster, &cancel).await? else {
+    let Some(kind) = discover(&cluster, &watch_namespaces, &cancel).await? else {
         return Ok(());
     };
     tracing::info!(workload = %kind, "started");
     let materials = Materials::new(cluster.clone(), clock.clone(), &cluster_resource_namespace)
         .with_policies(policies)
         .with_metrics(metrics.issuance);
-    // Whoever ends, for whatever reason, takes the others along.
     let cancel = cancel.child_token();
     let provisioner = Provisioner::new(cluster.clone(), materials.clone(), clock.clone());
-    let provisioner = Arc::new(provisioner);
+    let provisioner = Arc::new(provisioner.of_class(&class));
     let rotation = RotationOptions {
         cluster_resource_namespace,
+        class: class.clone(),
         ..rotation
     };
     let rotator = Rotator::new(cluster.clone(), materials.clone(), clock.clone(), rotation);
@@ -229,32 +237,57 @@ async fn lead(
         metrics: metrics.ops,
     };
     let operator = Operator::new(cluster.clone(), materials, clock.clone(), operating);
-    let operator = Arc::new(operator);
+    let operator = Arc::new(operator.of_class(&class));
 
     let mut running = JoinSet::new();
-    running.spawn(controllers::requests::run(
-        cluster.clone(),
+    // It keeps one index over everything, and would be refused the lists it is made from.
+    if watch_namespaces.is_empty() {
+        running.spawn(controllers::rotation::run(
+            cluster.clone(),
+            Arc::new(rotator),
+            clock,
+            metrics.scheduler,
+            cancel.clone(),
+        ));
+        running.spawn(inventory.run(cluster.clone(), cancel.clone()));
+    } else {
+        tracing::warn!(
+            "scheduled rotation and the inventory are off: they need to watch all namespaces"
+        );
+    }
+    running.spawn(controllers::orphans::run(
         Arc::clone(&operator),
-        metrics.reconciles.clone(),
+        watch_namespaces.clone(),
         cancel.clone(),
     ));
-    running.spawn(controllers::rotation::run(
-        cluster.clone(),
-        Arc::new(rotator),
-        clock,
-        metrics.scheduler,
-        cancel.clone(),
-    ));
-    running.spawn(inventory.run(cluster.clone(), cancel.clone()));
-    running.spawn(controllers::orphans::run(operator, cancel.clone()));
-    running.spawn(controllers::pgbouncers::run(
-        cluster,
-        provisioner,
-        kind,
-        metrics.reconciles,
-        cancel.clone(),
-    ));
+    for scope in controllers::Scope::covering(&watch_namespaces) {
+        running.spawn(controllers::requests::run(
+            cluster.clone(),
+            Arc::clone(&operator),
+            scope.clone(),
+            metrics.reconciles.clone(),
+            cancel.clone(),
+        ));
+        running.spawn(controllers::pgbouncers::run(
+            cluster.clone(),
+            Arc::clone(&provisioner),
+            (kind, scope),
+            metrics.reconciles.clone(),
+            cancel.clone(),
+        ));
+    }
     metrics.leading.set(1);
+    let outcome = all_ended(running, &cancel).await;
+    metrics.leading.set(0);
+    tracing::info!("stopped");
+    outcome
+}
+
+/// Waits for all parts to end. Whoever ends, for whatever reason, takes the others along.
+async fn all_ended(
+    mut running: JoinSet<()>,
+    cancel: &CancellationToken,
+) -> Result<(), DaemonError> {
     let mut outcome = Ok(());
     while let Some(ended) = running.join_next().await {
         if let Err(panic) = ended {
@@ -262,20 +295,20 @@ async fn lead(
         } else if !cancel.is_cancelled() {
             outcome = Err(DaemonError::Ended);
         }
-        metrics.leading.set(0);
         cancel.cancel();
     }
-    tracing::info!("stopped");
     outcome
 }
 
 /// Asks the API server what makes pods here, until it answers; `None` if we are told to stop first.
 async fn discover(
     cluster: &Cluster,
+    watched: &[String],
     cancel: &CancellationToken,
 ) -> Result<Option<crate::blueprint::WorkloadKind>, ClusterError> {
+    let namespace = watched.first().map_or("default", String::as_str);
     for attempt in 0.. {
-        match surroundings::workload_kind(cluster).await {
+        match surroundings::workload_kind(cluster, namespace).await {
             Ok(kind) => return Ok(Some(kind)),
             Err(error) if error.retry() == Retry::Never => return Err(error),
             Err(error) => {

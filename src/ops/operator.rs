@@ -20,7 +20,7 @@ use super::planner;
 use super::steps::chain;
 use super::view::{self, News};
 use super::{plan::Plan, status};
-use crate::api::annotations::REQUEST_FINALIZER;
+use crate::api::annotations::{REQUEST_FINALIZER, class_of};
 use crate::api::common::{Condition, ConditionStatus, find_condition};
 use crate::api::{PgBouncer, PgBouncerOpsRequest, RequestPhase};
 use crate::blueprint::WorkloadKind;
@@ -63,6 +63,8 @@ pub struct Operator {
     pub(super) reporter: Reporter,
     /// Held from looking at all requests of a PgBouncer until one has begun (PH-1).
     pub(super) admission: Mutex<()>,
+    /// The class of PgBouncers whose requests are carried out.
+    class: String,
 }
 
 impl Operator {
@@ -88,6 +90,16 @@ impl Operator {
             cancel,
             reporter,
             admission: Mutex::new(()),
+            class: String::new(),
+        }
+    }
+
+    /// Leaves requests for PgBouncers of other classes alone.
+    #[must_use]
+    pub fn of_class(self, class: &str) -> Self {
+        Self {
+            class: class.to_owned(),
+            ..self
         }
     }
 
@@ -96,6 +108,9 @@ impl Operator {
         let Some(request) = self.cluster.get::<PgBouncerOpsRequest>(at).await? else {
             return Ok(Next::Wait);
         };
+        if !self.is_ours(&request).await? {
+            return Ok(Next::Wait);
+        }
         match phase(&request) {
             Some(phase) if phase.is_terminal() => {
                 self.unhold(at).await?;
@@ -283,6 +298,17 @@ impl Operator {
 
     fn count(&self, request: &PgBouncerOpsRequest, outcome: RequestOutcome) {
         self.metrics.request(request.spec.type_.as_str(), outcome);
+    }
+
+    /// Whether the PgBouncer is of our class.
+    pub(super) fn looks_after(&self, bouncer: &PgBouncer) -> bool {
+        class_of(bouncer) == self.class
+    }
+
+    /// Whether the request's PgBouncer is of our class.
+    async fn is_ours(&self, request: &PgBouncerOpsRequest) -> Result<bool, OpsError> {
+        let database = self.database(request).await?;
+        Ok(database.as_ref().map_or("", class_of) == self.class)
     }
 
     async fn database(&self, request: &PgBouncerOpsRequest) -> Result<Option<PgBouncer>, OpsError> {

@@ -21,7 +21,7 @@ use super::steps::{Bench, Held, Tally, Waiting, chain, held};
 use crate::api::annotations::SERVING_LABEL;
 use crate::api::{PgBouncer, PgBouncerOpsRequest, RequestPhase};
 use crate::blueprint::labels;
-use crate::cluster::{EventKind, reference};
+use crate::cluster::{EventKind, Namespaced, reference};
 use crate::names::ObjectRef;
 
 /// Bound of putting one PgBouncer's pods back.
@@ -29,11 +29,12 @@ const PUT_BACK: Duration = Duration::from_secs(30);
 
 impl Operator {
     /// Puts back what requests have left behind. That one PgBouncer cannot be helped now does not
-    /// keep the others waiting.
-    pub async fn put_orphans_back(&self) -> Result<(), OpsError> {
-        let bouncers: Vec<PgBouncer> = self.cluster.list_all("").await?;
+    /// keep the others waiting. Only in `namespaces`, unless there are none.
+    pub async fn put_orphans_back(&self, namespaces: &[String]) -> Result<(), OpsError> {
+        let bouncers: Vec<PgBouncer> = self.all(namespaces, "").await?;
+        let bouncers = bouncers.into_iter().filter(|found| self.looks_after(found));
         let out = format!("{},!{SERVING_LABEL}", labels::OURS);
-        let out: Vec<Pod> = self.cluster.list_all(&out).await?;
+        let out: Vec<Pod> = self.all(namespaces, &out).await?;
         let out: Vec<ObjectRef> = out
             .iter()
             .filter(|pod| pod.metadata.deletion_timestamp.is_none())
@@ -62,6 +63,21 @@ impl Operator {
             }
         }
         Ok(())
+    }
+
+    async fn all<K: Namespaced>(
+        &self,
+        namespaces: &[String],
+        selector: &str,
+    ) -> Result<Vec<K>, OpsError> {
+        if namespaces.is_empty() {
+            return Ok(self.cluster.list_all(selector).await?);
+        }
+        let mut all = Vec::new();
+        for namespace in namespaces {
+            all.extend(self.cluster.list(namespace, selector).await?);
+        }
+        Ok(all)
     }
 
     async fn put_back(&self, at: &ObjectRef) -> Result<(), OpsError> {

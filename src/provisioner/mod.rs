@@ -32,6 +32,7 @@ use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use crate::api::PgBouncer;
+use crate::api::annotations::class_of;
 use crate::api::common::find_condition;
 use crate::blueprint::{self, Inputs, WorkloadKind};
 use crate::clock::Clock;
@@ -91,6 +92,8 @@ pub struct Provisioner {
     reporter: Reporter,
     memory: Memory,
     workload: OnceCell<WorkloadKind>,
+    /// The class of objects that are looked after.
+    class: String,
 }
 
 // === impl Provisioner ===
@@ -102,9 +105,19 @@ impl Provisioner {
             reporter: Reporter::new(cluster.clone(), COMPONENT),
             memory: Memory::default(),
             workload: OnceCell::new(),
+            class: String::new(),
             cluster,
             materials,
             clock,
+        }
+    }
+
+    /// Leaves objects of other classes alone.
+    #[must_use]
+    pub fn of_class(self, class: &str) -> Self {
+        Self {
+            class: class.to_owned(),
+            ..self
         }
     }
 
@@ -120,6 +133,10 @@ impl Provisioner {
             self.memory.forget(at);
             return Ok(Next::Wait);
         };
+        if class_of(&bouncer) != self.class {
+            self.memory.forget(at);
+            return Ok(Next::Wait);
+        }
         if bouncer.metadata.deletion_timestamp.is_some() {
             self.memory.forget(at);
             return self.finalize(&bouncer).await;
@@ -172,7 +189,8 @@ impl Provisioner {
         self.complete(bouncer).await?;
         self.check_tls_is_as_before(bouncer).await?;
         self.ensure_auth(bouncer).await?;
-        let kind = self.workload_kind().await?;
+        let namespace = bouncer.namespace().unwrap_or_default();
+        let kind = self.workload_kind(&namespace).await?;
         let mut around = surroundings::read(&self.cluster, bouncer, kind).await?;
         if self
             .ensure_certificates(bouncer, &around.load_balancer)
@@ -187,9 +205,9 @@ impl Provisioner {
         Ok(digest)
     }
 
-    async fn workload_kind(&self) -> Result<WorkloadKind, ClusterError> {
+    async fn workload_kind(&self, namespace: &str) -> Result<WorkloadKind, ClusterError> {
         self.workload
-            .get_or_try_init(|| surroundings::workload_kind(&self.cluster))
+            .get_or_try_init(|| surroundings::workload_kind(&self.cluster, namespace))
             .await
             .copied()
     }

@@ -48,9 +48,12 @@ pub(super) async fn read(cluster: &Cluster, name: &str) -> Result<Program, Surro
 }
 
 /// What makes pods here: PetSets where that kind is known. It does not change while a cluster
-/// lives, so callers ask once.
-pub async fn workload_kind(cluster: &Cluster) -> Result<WorkloadKind, ClusterError> {
-    match cluster.list_all::<PetSet>(NO_OBJECT).await {
+/// lives, so callers ask once, in any namespace that they may read.
+pub async fn workload_kind(
+    cluster: &Cluster,
+    namespace: &str,
+) -> Result<WorkloadKind, ClusterError> {
+    match cluster.list::<PetSet>(namespace, NO_OBJECT).await {
         Ok(_) => Ok(WorkloadKind::PetSet),
         Err(error) if error.is_not_found() => Ok(WorkloadKind::StatefulSet),
         Err(error) => Err(error),

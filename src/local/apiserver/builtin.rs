@@ -1,5 +1,6 @@
 //! The table of resources that are served without a definition.
 
+use super::access::RBAC_GROUP as RBAC;
 use super::kinds::{Origin, Resource, ScalePaths};
 use super::openapi::Scope;
 use super::table::Columns;
@@ -93,8 +94,6 @@ impl BuiltIn {
     }
 }
 
-const RBAC: &str = "rbac.authorization.k8s.io";
-
 /// What the embedded platform knows by itself.
 pub static BUILT_IN: &[BuiltIn] = &[
     BuiltIn::new("", "Namespace", ("namespaces", "namespace"))
@@ -133,6 +132,11 @@ pub static BUILT_IN: &[BuiltIn] = &[
         .in_all()
         .counted()
         .with(&["status", "scale"]),
+    BuiltIn::new("apps", "Deployment", ("deployments", "deployment"))
+        .short(&["deploy"])
+        .in_all()
+        .counted()
+        .with(&["status", "scale"]),
     BuiltIn::new(
         "apps",
         "ControllerRevision",
@@ -163,6 +167,20 @@ pub static BUILT_IN: &[BuiltIn] = &[
     .cluster()
     .counted()
     .with(&["status"]),
+    BuiltIn::new(
+        "networking.k8s.io",
+        "NetworkPolicy",
+        ("networkpolicies", "networkpolicy"),
+    )
+    .short(&["netpol"])
+    .counted(),
+    BuiltIn::new(
+        "scheduling.k8s.io",
+        "PriorityClass",
+        ("priorityclasses", "priorityclass"),
+    )
+    .short(&["pc"])
+    .cluster(),
     BuiltIn::new(RBAC, "Role", ("roles", "role")),
     BuiltIn::new(RBAC, "RoleBinding", ("rolebindings", "rolebinding")),
     BuiltIn::new(RBAC, "ClusterRole", ("clusterroles", "clusterrole")).cluster(),

@@ -6,6 +6,7 @@ use http::HeaderMap;
 use http::header::USER_AGENT;
 use serde_json::Value;
 
+use super::access::Identity;
 use super::admit::UnknownFields;
 use super::apply::Write;
 use super::error::{About, ApiError};
@@ -29,6 +30,8 @@ pub(super) struct Call {
     /// Media type of the body.
     pub(super) media_type: String,
     pub(super) manager: String,
+    /// Who asks.
+    pub(super) identity: Identity,
 }
 
 /// What a write answers.
@@ -83,7 +86,13 @@ impl Call {
             query,
             media_type: super::body::media_type(headers),
             manager,
+            identity: Identity::Admin,
         })
+    }
+
+    /// The same by somebody.
+    pub(super) fn by(self, identity: Identity) -> Self {
+        Self { identity, ..self }
     }
 
     /// A request by a part of the server itself.
@@ -96,6 +105,7 @@ impl Call {
             query: Query::default(),
             media_type: String::new(),
             manager: manager.to_owned(),
+            identity: Identity::Admin,
         }
     }
 

@@ -35,6 +35,9 @@ impl About {
 
     /// `pgbouncers.kubedb.com "billing"`.
     fn phrase(&self) -> String {
+        if self.name.is_empty() {
+            return self.kind.clone() + if self.group.is_empty() { "" } else { "." } + &self.group;
+        }
         if self.group.is_empty() {
             format!("{} {:?}", self.kind, self.name)
         } else {
@@ -46,7 +49,7 @@ impl About {
 /// A refused request.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    /// No token, or a wrong one.
+    /// No token, or one that is nobody's.
     #[error("Unauthorized")]
     Unauthorized,
     /// The path names nothing that is served.

@@ -12,9 +12,8 @@
 //!
 //! Guarantees: an answered write is on disk; a watch delivers every change after its revision in
 //! order or ends with 410; one object's `resourceVersion` only grows. Not offered: protobuf
-//! (but for reading what `kubectl create secret` and its like send), admission webhooks,
-//! authorization (who holds the token may do everything), conversion between versions of a custom
-//! resource other than renaming.
+//! (but for reading what `kubectl create secret` and its like send), admission webhooks, conversion
+//! between versions of a custom resource other than renaming.
 
 // What is served.
 pub mod builtin;
@@ -22,6 +21,9 @@ pub mod definitions;
 mod discovery;
 pub mod kinds;
 pub mod reviews;
+
+// Who may.
+pub mod access;
 
 // From the wire to a call.
 pub mod body;
@@ -75,6 +77,7 @@ use tower::Layer;
 
 use crate::clock::Clock;
 use crate::local::store::{Expect, Key, Scope, Store, StoreError};
+use access::SharedLedger;
 use builtin::DEFINITIONS_GROUP;
 use faults::Faults;
 use kinds::Registry;
@@ -109,12 +112,14 @@ struct Inner {
     logs: OnceLock<Arc<dyn PodLogs>>,
     /// Signs the tokens of ServiceAccounts.
     token_key: OnceLock<EcdsaKeyPair>,
+    ledger: SharedLedger,
 }
 
 impl ApiServer {
     /// A server over `store`, with the first namespaces in it.
     pub fn new(store: Store, options: Options) -> Result<Self, StoreError> {
         let inner = Inner {
+            ledger: SharedLedger::default(),
             store: Arc::new(store),
             registry: RwLock::default(),
             options,
@@ -134,7 +139,8 @@ impl ApiServer {
     }
 
     /// The HTTP service, without authentication: for the in-process client and for `serve`, which
-    /// puts TLS and the token in front of it.
+    /// puts TLS and tokens in front of it. Who sends no [`access::Identity`] along is the
+    /// administrator.
     pub fn router(&self) -> Router {
         Router::new()
             .fallback(route::dispatch)

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::access::Attributes;
 use super::apply::{ApplyError, OnConflict, apply};
 use super::builtin::EVENTS_GROUP;
 use super::call::{Call, Written};
@@ -102,6 +103,16 @@ impl ApiServer {
             if call.subresource.is_some() || !meta::text(&config, "uid").is_empty() {
                 return Err(ApiError::NotFound(call.about()));
             }
+            // An apply that creates needs both verbs.
+            let creation = Attributes {
+                verb: "create".to_owned(),
+                group: call.resource.group.clone(),
+                resource: call.resource.plural.clone(),
+                subresource: String::new(),
+                namespace: call.namespace.clone(),
+                name: String::new(),
+            };
+            self.authorize(&call.identity, &creation)?;
             let object = apply(None, &config, &call.write(&now), on_conflict)
                 .map_err(|error| refused(&error))?;
             match self.create_object(call, object, Ownership::Applied) {

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::ApiServer;
+use super::access;
 use super::body;
 use super::call::{Call, Written};
 use super::delete::{DeleteOptions, Deleted, success};
@@ -16,7 +17,7 @@ use super::error::ApiError;
 use super::path::{self, Path};
 use super::present::Form;
 use super::query::Query;
-use super::reviews;
+use super::reviews::Review;
 
 /// Longest time for anything but a watch or a followed log: a write takes one disk sync, so this is
 /// reached only where the disk hangs.
@@ -35,27 +36,28 @@ pub(super) async fn dispatch(State(server): State<ApiServer>, request: Request) 
 async fn handle(server: ApiServer, request: Request) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let path = path::parse(parts.uri.path()).ok_or(ApiError::NoSuchPath)?;
+    let identity = access::identity_of(&parts)?;
     let Path::Objects(target) = path else {
         return server.discover(&path, &parts.method, &parts.headers);
     };
-    if parts.method == Method::POST
-        && let Some(answer) = reviews::answer(&target.group, &target.version, &target.resource)
-    {
-        return Ok((StatusCode::CREATED, Json(answer)).into_response());
-    }
-    if parts.method == Method::POST && reviews::is_of_tokens(&target) {
-        let review = body::read(body).await?;
-        let review = body::object(&body::media_type(&parts.headers), &review)?;
-        let answer = server.review_token(&review)?;
-        return Ok((StatusCode::CREATED, Json(answer)).into_response());
-    }
     let query = Query::parse(&parts.uri)?;
+    let attributes = access::attributes(&parts.method, &target, &query);
+    let review = Review::find(&target.group, &target.version, &target.resource);
+    if !review.is_some_and(Review::is_about_oneself) {
+        server.authorize(&identity, &attributes)?;
+    }
+    if let (&Method::POST, Some(review)) = (&parts.method, review) {
+        let media_type = body::media_type(&parts.headers);
+        let asked = body::object(&media_type, &body::read(body).await?)?;
+        let answer = server.review(review, &asked, &identity)?;
+        return Ok((StatusCode::CREATED, Json(answer)).into_response());
+    }
     let resource = server
         .registry()
         .find(&target.group, &target.version, &target.resource)
         .ok_or(ApiError::NoSuchPath)?;
     let watch = query.watch() || target.watch;
-    let call = Call::new(resource, target, query, &parts.headers)?;
+    let call = Call::new(resource, target, query, &parts.headers)?.by(identity);
     if parts.method == Method::GET {
         return server.read(&call, &parts.headers, watch).await;
     }

@@ -1,4 +1,4 @@
-//! The server on a loopback socket: TLS, a bearer token, bounded connections, a graceful end.
+//! The server on a loopback socket: TLS, bearer tokens, bounded connections, a graceful end.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tower::Layer;
 
 use super::ApiServer;
+use super::access::Identity;
 use super::credentials::{Credentials, CredentialsError};
 use super::error::ApiError;
 use super::faults::{Faults, Faulty};
@@ -110,10 +111,14 @@ impl ApiServer {
         let credentials = Credentials::open(&options.dir, now)?;
         let tls = TlsAcceptor::from(credentials.tls(address, now)?);
         credentials.write_kubeconfig(&options.kubeconfig, address)?;
-        let token = Arc::new(digest(&SHA256, credentials.token().expose().as_bytes()));
+        let token = digest(&SHA256, credentials.token().expose().as_bytes());
+        let door = Door {
+            server: self.clone(),
+            token: Arc::new(token),
+        };
         let router = self
             .router()
-            .layer(middleware::from_fn_with_state(token, authenticate));
+            .layer(middleware::from_fn_with_state(door, authenticate));
         tracing::info!(%address, kubeconfig = %options.kubeconfig.display(), "API server listens");
         let faults = options.faults.clone().unwrap_or_else(Faults::none);
         let front = faults.layer(router);
@@ -194,8 +199,16 @@ async fn connection(
     let _ = timeout(CLOSING_TIMEOUT, served).await;
 }
 
-/// Lets through who knows the token, and anybody who asks for health only.
-async fn authenticate(State(token): State<Arc<Digest>>, request: Request, next: Next) -> Response {
+/// What the socket checks tokens with.
+#[derive(Clone)]
+struct Door {
+    server: ApiServer,
+    /// Digest of the administrator's token.
+    token: Arc<Digest>,
+}
+
+/// Lets through who has a token, as whom it says, and anybody who asks for health only.
+async fn authenticate(State(door): State<Door>, mut request: Request, next: Next) -> Response {
     let given = request
         .headers()
         .get(AUTHORIZATION)
@@ -204,10 +217,17 @@ async fn authenticate(State(token): State<Arc<Digest>>, request: Request, next: 
         .and_then(|text| text.strip_prefix("Bearer "))
         .unwrap_or_default();
     // Digests are compared, so the time taken says nothing about the token.
-    let known = digest(&SHA256, given.trim().as_bytes()).as_ref() == token.as_ref().as_ref();
-    if known || path::parse(request.uri().path()) == Some(Path::Health) {
-        next.run(request).await
+    let given = given.trim();
+    let is_admin = digest(&SHA256, given.as_bytes()).as_ref() == door.token.as_ref().as_ref();
+    let identity = if is_admin {
+        Some(Identity::Admin)
     } else {
-        ApiError::Unauthorized.into_response()
+        door.server.bearer(given)
+    };
+    if let Some(identity) = identity {
+        request.extensions_mut().insert(identity);
+    } else if path::parse(request.uri().path()) != Some(Path::Health) {
+        return ApiError::Unauthorized.into_response();
     }
+    next.run(request).await
 }

@@ -2,8 +2,7 @@
 //!
 //! They are JSON Web Tokens with the claims that Kubernetes writes, so that who reads those (Vault, for
 //! one) can be tried out here. The key that signs them lives as long as the server: after a restart
-//! everybody asks for a new one. They open nothing at this server, whose only user is the
-//! administrator.
+//! everybody asks for a new one. At this server they open what Roles say.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
@@ -15,6 +14,7 @@ use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
 use super::ApiServer;
+use super::access::{Identity, User};
 use super::call::Call;
 use super::error::ApiError;
 use super::meta;
@@ -26,6 +26,9 @@ const LIFETIME_S: i64 = 3600;
 /// Kubernetes gives no shorter one, and none beyond 2^32 seconds.
 const LIFETIME_MIN_S: i64 = 600;
 const LIFETIME_MAX_S: i64 = 1 << 32;
+
+/// Whose token it is, and for which audiences; or why it is nobody's.
+type Holder = Result<(Value, Vec<String>), &'static str>;
 
 impl ApiServer {
     /// `POST serviceaccounts/{name}/token`.
@@ -75,37 +78,39 @@ impl ApiServer {
         }))
     }
 
-    /// `POST tokenreviews`.
-    pub(super) fn review_token(&self, review: &Value) -> Result<Value, ApiError> {
-        let token = review["spec"]["token"].as_str().unwrap_or_default();
-        let mut wanted = texts(&review["spec"]["audiences"]);
+    /// The status of a `POST tokenreviews`.
+    pub(super) fn review_token(&self, spec: &Value) -> Result<Value, ApiError> {
+        let token = spec["token"].as_str().unwrap_or_default();
+        let mut wanted = texts(&spec["audiences"]);
         if wanted.is_empty() {
             wanted.push(ISSUER.to_owned());
         }
-        let found = self.claims(token)?;
-        let now = self.inner.options.clock.now();
-        let status = match found
-            .ok_or("the token was not signed here")
-            .and_then(|claims| self.holder(&claims, &wanted, now))
-        {
+        Ok(match self.read_token(token, &wanted)? {
             Ok((user, audiences)) => {
                 json!({ "authenticated": true, "user": user, "audiences": audiences })
             }
             Err(error) => json!({ "authenticated": false, "error": error }),
-        };
-        Ok(json!({
-            "kind": "TokenReview", "apiVersion": "authentication.k8s.io/v1", "metadata": {},
-            "spec": review["spec"], "status": status,
-        }))
+        })
+    }
+
+    /// Who comes with a token; `None` if it is nobody's, or not for us.
+    pub(super) fn bearer(&self, token: &str) -> Option<Identity> {
+        let (user, _) = self.read_token(token, &[ISSUER.to_owned()]).ok()?.ok()?;
+        let name = user["username"].as_str()?.to_owned();
+        let groups = texts(&user["groups"]);
+        Some(Identity::User(User { name, groups }))
+    }
+
+    fn read_token(&self, token: &str, wanted: &[String]) -> Result<Holder, ApiError> {
+        let found = self.claims(token)?;
+        let now = self.inner.options.clock.now();
+        Ok(found
+            .ok_or("the token was not signed here")
+            .and_then(|claims| self.holder(&claims, wanted, now)))
     }
 
     /// Whose token it is, and for which of the wanted audiences.
-    fn holder(
-        &self,
-        claims: &Value,
-        wanted: &[String],
-        now: OffsetDateTime,
-    ) -> Result<(Value, Vec<String>), &'static str> {
+    fn holder(&self, claims: &Value, wanted: &[String], now: OffsetDateTime) -> Holder {
         if claims["exp"].as_i64() <= Some(now.unix_timestamp()) {
             return Err("the token has expired");
         }

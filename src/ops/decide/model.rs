@@ -23,6 +23,10 @@ pub(super) enum Side {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is seen on its own from outside"
+)]
 pub(super) struct Pod {
     pub(super) side: Side,
     pub(super) serving: bool,

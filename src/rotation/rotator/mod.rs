@@ -23,6 +23,7 @@ use super::index::{Index, Kind, Known};
 use super::limits::{FAILED_KEPT_DEFAULT, Limits, SUCCESSFUL_KEPT_DEFAULT};
 use super::window::Windows;
 use super::{request, tell};
+use crate::api::annotations::class_of;
 use crate::api::{ClusterIssuer, Issuer, PgBouncer, PgBouncerOpsRequest};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, EventKind, Reporter, reference};
@@ -44,6 +45,8 @@ pub struct RotationOptions {
     pub failed_kept: usize,
     /// Namespace of the Secrets that ClusterIssuers name.
     pub cluster_resource_namespace: String,
+    /// Only PgBouncers of this class (`bouncert.dev/class`) are rotated.
+    pub class: String,
 }
 
 impl Default for RotationOptions {
@@ -54,6 +57,7 @@ impl Default for RotationOptions {
             successful_kept: SUCCESSFUL_KEPT_DEFAULT,
             failed_kept: FAILED_KEPT_DEFAULT,
             cluster_resource_namespace: "cert-manager".to_owned(),
+            class: String::new(),
         }
     }
 }
@@ -231,6 +235,9 @@ impl Rotator {
 
     fn set(&self, index: &mut Index, object: Object, now: OffsetDateTime) -> Vec<ObjectRef> {
         match object {
+            Object::Bouncer(bouncer) if class_of(bouncer.as_ref()) != self.options.class => {
+                gone(index, &Object::Bouncer(bouncer))
+            }
             Object::Bouncer(bouncer) => vec![index.set_bouncer(*bouncer)],
             Object::Request(request) => vec![index.set_request(&request)],
             Object::Secret(secret) => {

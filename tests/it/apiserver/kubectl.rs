@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::{SOON, config, ledgers, refused, server};
 
 /// A served API server; it stops with the value.
-struct Served {
+pub(crate) struct Served {
     directory: tempfile::TempDir,
     address: std::net::SocketAddr,
     stop: CancellationToken,
@@ -26,11 +26,21 @@ struct Served {
 }
 
 impl Served {
-    fn kubeconfig(&self) -> std::path::PathBuf {
+    pub(super) fn kubeconfig(&self) -> std::path::PathBuf {
         self.directory.path().join("kubeconfig")
     }
 
-    async fn end(mut self) {
+    /// A kubeconfig with another token.
+    pub(super) fn kubeconfig_with(&self, token: &str) -> std::path::PathBuf {
+        let text = std::fs::read_to_string(self.kubeconfig()).unwrap();
+        let (before, rest) = text.split_once("token: ").unwrap();
+        let (_, rest) = rest.split_once("contexts:").unwrap();
+        let path = self.directory.path().join("kubeconfig-with-another-token");
+        std::fs::write(&path, format!("{before}token: {token}\ncontexts:{rest}")).unwrap();
+        path
+    }
+
+    pub(crate) async fn end(mut self) {
         self.stop.cancel();
         while let Some(ended) = self.tasks.join_next().await {
             ended.unwrap();
@@ -89,11 +99,7 @@ async fn the_kubeconfig_lets_in_and_a_wrong_token_does_not() {
         .unwrap();
     assert_eq!(version.major, "1");
 
-    let text = std::fs::read_to_string(served.kubeconfig()).unwrap();
-    let (before, _) = text.split_once("token: ").unwrap();
-    let wrong = served.directory.path().join("wrong");
-    let rest = text.split_once("contexts:").unwrap().1;
-    std::fs::write(&wrong, format!("{before}token: nonsense\ncontexts:{rest}")).unwrap();
+    let wrong = served.kubeconfig_with("nonsense");
     let status = refused(client(&wrong).await.apiserver_version().await.unwrap_err());
     assert_eq!((status.code, status.reason.as_str()), (401, "Unauthorized"));
     served.end().await;
@@ -141,17 +147,30 @@ async fn a_port_in_use_and_an_open_address_are_refused_by_name() {
     served.end().await;
 }
 
-/// Runs kubectl; `None` where it is not installed.
-async fn run(served: &Served, arguments: &[&str], input: Option<&Value>) -> Option<Output> {
+/// kubectl with a kubeconfig and arguments.
+fn command(served: &Served, kubeconfig: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new("kubectl");
-    command
-        .arg("--kubeconfig")
-        .arg(served.kubeconfig())
-        .args(arguments);
+    command.arg("--kubeconfig").arg(kubeconfig).args(arguments);
     command
         .env("HOME", served.directory.path())
         .env_remove("KUBECONFIG")
         .kill_on_drop(true);
+    command
+}
+
+/// What kubectl prints with some kubeconfig, however it ends.
+pub(super) async fn said(served: &Served, kubeconfig: &Path, arguments: &[&str]) -> String {
+    let output = command(served, kubeconfig, arguments)
+        .output()
+        .await
+        .unwrap();
+    let both = [output.stdout, output.stderr].concat();
+    String::from_utf8_lossy(&both).trim().to_owned()
+}
+
+/// Runs kubectl; `None` where it is not installed.
+async fn run(served: &Served, arguments: &[&str], input: Option<&Value>) -> Option<Output> {
+    let mut command = command(served, &served.kubeconfig(), arguments);
     if let Some(input) = input {
         let file = served.directory.path().join("input.json");
         std::fs::write(&file, input.to_string()).unwrap();
@@ -164,7 +183,7 @@ async fn run(served: &Served, arguments: &[&str], input: Option<&Value>) -> Opti
     }
 }
 
-async fn kubectl(served: &Served, arguments: &[&str], input: Option<&Value>) -> String {
+pub(crate) async fn kubectl(served: &Served, arguments: &[&str], input: Option<&Value>) -> String {
     let output = run(served, arguments, input)
         .await
         .expect("kubectl was there a moment ago");
@@ -176,9 +195,16 @@ async fn kubectl(served: &Served, arguments: &[&str], input: Option<&Value>) -> 
     format!("{out}{err}")
 }
 
+/// What kubectl says when it fails, as it has to.
+pub(crate) async fn refused_by_kubectl(served: &Served, words: &[&str], input: &Value) -> String {
+    let output = run(served, words, Some(input)).await.unwrap();
+    assert!(!output.status.success(), "kubectl {words:?} succeeded");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
 /// `kubectl` works against a server that knows ledgers and has a namespace `books`; `None` where
 /// it is not installed.
-async fn with_kubectl() -> Option<Served> {
+pub(crate) async fn with_kubectl() -> Option<Served> {
     let served = served().await;
     if run(&served, &["version"], None).await.is_none() {
         served.end().await;

@@ -1,11 +1,14 @@
 //! The embedded API server: what controllers and `kubectl` rely on.
 
+mod access;
 mod durability;
 mod edges;
 mod kubectl;
 mod lifecycle;
 mod objects;
 mod strange;
+
+pub(crate) use self::kubectl::{kubectl, refused_by_kubectl, with_kubectl};
 
 use std::time::Duration;
 

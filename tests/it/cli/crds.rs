@@ -28,7 +28,7 @@ fn documents(path: &Path) -> Vec<Value> {
 }
 
 /// The YAML files of a folder, sorted.
-fn yaml_files(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn yaml_files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap();
     let mut files: Vec<PathBuf> = entries
         .map(|entry| entry.unwrap().path())
@@ -138,4 +138,51 @@ fn check_manifest(crds: &[Value], path: &Path, mut manifest: Value) {
     compiled.default(&mut manifest);
     let errors = compiled.validate(&manifest, None);
     assert!(errors.is_empty(), "{at}: {errors:?}");
+}
+
+#[test]
+fn definitions_of_somebody_else_are_left_out_on_request() {
+    let running = super::verbs::Local::start();
+    let kubeconfig = running.kubeconfig();
+    let kubeconfig = kubeconfig.to_str().unwrap();
+    let missing = |more: &[&str]| {
+        let words = [
+            "crds",
+            "--missing",
+            "-o",
+            "json",
+            "--kubeconfig",
+            kubeconfig,
+        ];
+        bouncert(&[&words[..], more].concat())
+    };
+    let count = |output: &std::process::Output| {
+        let read: Vec<Value> = serde_json::from_str(&stdout(output)).unwrap();
+        read.len()
+    };
+    // Those that are there are ours, and may be brought up to date.
+    assert_eq!(count(&missing(&[])), crds::own().len());
+    let name = "pgbouncers.kubedb.com";
+    let patch = r#"{"metadata": {"labels": {"app.kubernetes.io/part-of": null}}}"#;
+    let kubectl = std::process::Command::new("kubectl")
+        .args([
+            "--kubeconfig",
+            kubeconfig,
+            "patch",
+            "crd",
+            name,
+            "--type=merge",
+            "-p",
+            patch,
+        ])
+        .output();
+    let Ok(patched) = kubectl else { return };
+    assert!(patched.status.success(), "{patched:?}");
+    let output = missing(&[]);
+    assert_eq!(count(&output), crds::own().len() - 1);
+    assert!(
+        super::stderr(&output).contains(name),
+        "{}",
+        super::stderr(&output)
+    );
 }

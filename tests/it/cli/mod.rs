@@ -5,11 +5,14 @@ pub(crate) mod crds;
 mod demo;
 mod life;
 mod machine;
-mod verbs;
+mod shell;
+pub(crate) mod verbs;
 
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
+
+pub(crate) use self::crds::{golden, yaml_files};
 
 pub(crate) fn package() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -20,14 +20,14 @@ const NAMESPACE: &str = "ledger";
 const BOUND: Duration = Duration::from_secs(30);
 
 /// A running `bouncert local` that goes with its value.
-pub(super) struct Local {
+pub(crate) struct Local {
     process: Child,
     directory: TempDir,
 }
 
 impl Local {
     /// Starts it in a directory of its own.
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::resume(TempDir::with_prefix("bouncert-cli-").unwrap())
     }
 
@@ -59,7 +59,7 @@ impl Local {
         self.directory.path().join("data")
     }
 
-    fn kubeconfig(&self) -> PathBuf {
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.directory.path().join("kubeconfig")
     }
 

@@ -105,7 +105,7 @@ fn real_crd() -> Option<Value> {
 }
 
 /// The kind with a schema that lets everything through.
-fn loose_crd() -> Value {
+pub(crate) fn loose_crd() -> Value {
     json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
         "metadata": {"name": "certificaterequestpolicies.policy.cert-manager.io"},

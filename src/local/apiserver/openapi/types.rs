@@ -1,6 +1,8 @@
 //! Schemas of the kinds that Kubernetes brings itself.
 
-use k8s_openapi::api::{apps, coordination, core, discovery, events, policy, rbac};
+use k8s_openapi::api::{
+    apps, coordination, core, discovery, events, networking, policy, rbac, scheduling,
+};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions;
 use k8s_openapi::apimachinery::pkg::apis::meta;
 use schemars::SchemaGenerator;
@@ -41,6 +43,7 @@ impl Types {
             ("apps", "ControllerRevision") => {
                 generator.subschema_for::<apps::v1::ControllerRevision>()
             }
+            ("apps", "Deployment") => generator.subschema_for::<apps::v1::Deployment>(),
             ("apps", "StatefulSet") => generator.subschema_for::<apps::v1::StatefulSet>(),
             ("coordination.k8s.io", "Lease") => {
                 generator.subschema_for::<coordination::v1::Lease>()
@@ -49,6 +52,12 @@ impl Types {
                 generator.subschema_for::<discovery::v1::EndpointSlice>()
             }
             ("events.k8s.io", "Event") => generator.subschema_for::<events::v1::Event>(),
+            ("networking.k8s.io", "NetworkPolicy") => {
+                generator.subschema_for::<networking::v1::NetworkPolicy>()
+            }
+            ("scheduling.k8s.io", "PriorityClass") => {
+                generator.subschema_for::<scheduling::v1::PriorityClass>()
+            }
             ("policy", "PodDisruptionBudget") => {
                 generator.subschema_for::<policy::v1::PodDisruptionBudget>()
             }

@@ -12,6 +12,10 @@ pub(super) fn find(api_version: &str, kind: &str) -> Option<&'static Message> {
         ("v1", "ServiceAccount") => &SERVICE_ACCOUNT,
         ("policy/v1", "PodDisruptionBudget") => &DISRUPTION_BUDGET,
         ("policy/v1", "Eviction") => &EVICTION,
+        ("authentication.k8s.io/v1", "TokenRequest") => &TOKEN_REQUEST,
+        ("authentication.k8s.io/v1", "SelfSubjectReview") => &SELF_REVIEW,
+        ("authorization.k8s.io/v1", "SelfSubjectAccessReview") => &ACCESS_REVIEW,
+        ("authorization.k8s.io/v1", "SelfSubjectRulesReview") => &RULES_REVIEW,
         (_, "DeleteOptions") => &DELETE_OPTIONS,
         _ => return None,
     })
@@ -95,6 +99,45 @@ static EVICTION: Message = Message(&[
     (1, "metadata", One(&OBJECT_META)),
     (2, "deleteOptions", One(&DELETE_OPTIONS)),
 ]);
+
+static TOKEN_REQUEST: Message = Message(&[
+    (1, "metadata", One(&OBJECT_META)),
+    (2, "spec", One(&TOKEN_REQUEST_SPEC)),
+]);
+
+static TOKEN_REQUEST_SPEC: Message =
+    Message(&[(1, "audiences", Texts), (4, "expirationSeconds", Integer)]);
+
+static SELF_REVIEW: Message = Message(&[(1, "metadata", One(&OBJECT_META))]);
+
+static ACCESS_REVIEW: Message = Message(&[
+    (1, "metadata", One(&OBJECT_META)),
+    (2, "spec", One(&ACCESS_REVIEW_SPEC)),
+]);
+
+static ACCESS_REVIEW_SPEC: Message = Message(&[
+    (1, "resourceAttributes", One(&RESOURCE_ATTRIBUTES)),
+    (2, "nonResourceAttributes", One(&NON_RESOURCE_ATTRIBUTES)),
+]);
+
+static RESOURCE_ATTRIBUTES: Message = Message(&[
+    (1, "namespace", Text),
+    (2, "verb", Text),
+    (3, "group", Text),
+    (4, "version", Text),
+    (5, "resource", Text),
+    (6, "subresource", Text),
+    (7, "name", Text),
+]);
+
+static NON_RESOURCE_ATTRIBUTES: Message = Message(&[(1, "path", Text), (2, "verb", Text)]);
+
+static RULES_REVIEW: Message = Message(&[
+    (1, "metadata", One(&OBJECT_META)),
+    (2, "spec", One(&RULES_REVIEW_SPEC)),
+]);
+
+static RULES_REVIEW_SPEC: Message = Message(&[(1, "namespace", Text)]);
 
 static DELETE_OPTIONS: Message = Message(&[
     (1, "gracePeriodSeconds", Integer),

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::errors::Path;
 use super::node::{Compiler, Node, Type};
 use super::{prune, validate};
+use crate::local::apiserver::access::RBAC_GROUP;
 use crate::local::apiserver::openapi::types::Types;
 
 /// Deepest nesting that is looked into; below, anything goes. A container's probe stands at 12.
@@ -25,7 +26,7 @@ pub struct BuiltInSchema {
 /// A kind and its schema, made when it is first asked for.
 type Slot = (&'static str, &'static str, OnceLock<Option<BuiltInSchema>>);
 
-static KINDS: [Slot; 14] = [
+static KINDS: [Slot; 21] = [
     ("", "ConfigMap", OnceLock::new()),
     ("", "Endpoints", OnceLock::new()),
     ("", "Event", OnceLock::new()),
@@ -36,10 +37,17 @@ static KINDS: [Slot; 14] = [
     ("", "Secret", OnceLock::new()),
     ("", "Service", OnceLock::new()),
     ("", "ServiceAccount", OnceLock::new()),
+    ("apps", "Deployment", OnceLock::new()),
     ("apps", "StatefulSet", OnceLock::new()),
     ("coordination.k8s.io", "Lease", OnceLock::new()),
     ("discovery.k8s.io", "EndpointSlice", OnceLock::new()),
+    ("networking.k8s.io", "NetworkPolicy", OnceLock::new()),
     ("policy", "PodDisruptionBudget", OnceLock::new()),
+    (RBAC_GROUP, "ClusterRole", OnceLock::new()),
+    (RBAC_GROUP, "ClusterRoleBinding", OnceLock::new()),
+    (RBAC_GROUP, "Role", OnceLock::new()),
+    (RBAC_GROUP, "RoleBinding", OnceLock::new()),
+    ("scheduling.k8s.io", "PriorityClass", OnceLock::new()),
 ];
 
 /// The schema of a kind; `None` where objects are taken as they are.
@@ -172,7 +180,7 @@ mod tests {
             assert_eq!(schema.prune(&mut object), Vec::<String>::new());
             assert_eq!(schema.misfit(&object), None);
         }
-        assert!(built_in("apps", "Deployment").is_none());
+        assert!(built_in("apps", "DaemonSet").is_none());
     }
 
     #[test]

@@ -2,29 +2,29 @@
 //!
 //! Everything is what a newcomer runs; the tests see it through the API, `psql` and handshakes.
 
+mod look;
+
 use std::fmt::Debug;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bouncert::api::common::find_condition;
-use bouncert::api::{PgBouncer, PgBouncerOpsRequest, Phase, RequestPhase, crds};
+use bouncert::api::crds;
 use bouncert::daemon::{self, DaemonOptions};
+use bouncert::local::apiserver::ApiServer;
 use bouncert::local::platform::{Platform, PlatformOptions};
 use bouncert::local::postgres::{PostgresOptions, ThrowAwayPostgres};
 use bouncert::local::runner::process::find_running;
-use bouncert::pgbouncer::probe::{Served, probe};
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service};
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, PostParams};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{DynamicObject, GroupVersionKind, PostParams};
+use kube::discovery::{Scope, pinned_kind};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-
-use crate::support::eventually;
 
 /// The tutorial's namespace.
 pub(crate) const NS: &str = "demo";
@@ -36,6 +36,10 @@ pub(crate) const PASSWORD: &str = "swordfish";
 /// Everything that runs.
 pub(crate) struct Stage {
     pub(crate) client: Client,
+    /// The API server itself, where the stage runs it.
+    pub(crate) server: Option<ApiServer>,
+    /// In whose name the daemon works.
+    pub(crate) daemon_client: Client,
     pub(crate) postgres: ThrowAwayPostgres,
     pub(crate) directory: TempDir,
     runtime: PathBuf,
@@ -48,6 +52,13 @@ pub(crate) struct Stage {
 impl Stage {
     /// Starts PostgreSQL, platform and daemon, and makes the PostgreSQL known as `ha-postgres`.
     pub(crate) async fn start() -> Self {
+        let mut stage = Self::without_daemon().await;
+        stage.start_daemon();
+        stage
+    }
+
+    /// The same without the daemon.
+    pub(crate) async fn without_daemon() -> Self {
         let directory = TempDir::with_prefix("bouncert-it-").unwrap();
         let mut options = PlatformOptions::new(directory.path().join("data"));
         let definitions = crds::own().into_iter().chain(crds::borrowed());
@@ -56,21 +67,24 @@ impl Stage {
             .collect();
         let platform = Platform::start(options).await.unwrap();
         let (client, runtime) = (platform.client(), platform.runtime_dir().to_owned());
+        let server = platform.server().clone();
         let stop_platform = CancellationToken::new();
         let mut running = JoinSet::new();
         running.spawn(platform.run(stop_platform.clone()));
         let mut stage = Self::around(client, directory, runtime).await;
         (stage.platform, stage.stop_platform) = (running, stop_platform);
+        stage.server = Some(server);
         stage.catalog().await;
         stage.furnish().await;
-        stage.start_daemon();
         stage
     }
 
     /// The stage around a platform and a daemon that somebody else runs.
     pub(crate) async fn around(client: Client, directory: TempDir, runtime: PathBuf) -> Self {
         Self {
+            daemon_client: client.clone(),
             client,
+            server: None,
             postgres: ThrowAwayPostgres::start(&PostgresOptions::new(PASSWORD))
                 .await
                 .unwrap(),
@@ -91,7 +105,7 @@ impl Stage {
     /// Starts the daemon with options of the test's own.
     pub(crate) fn start_daemon_with(&mut self, options: DaemonOptions) {
         self.stop_daemon = CancellationToken::new();
-        let (client, stop) = (self.client.clone(), self.stop_daemon.clone());
+        let (client, stop) = (self.daemon_client.clone(), self.stop_daemon.clone());
         self.daemon.spawn(async move {
             daemon::run(client, options, stop).await.unwrap();
         });
@@ -217,15 +231,9 @@ impl Stage {
     /// Creates an object, or says why not.
     pub(crate) async fn try_create(&self, object: Value) -> kube::Result<DynamicObject> {
         let object: DynamicObject = serde_json::from_value(object).unwrap();
-        let types = object.types.clone().unwrap();
-        let (group, version) = types
-            .api_version
-            .split_once('/')
-            .unwrap_or(("", &types.api_version));
-        let kind = GroupVersionKind::gvk(group, version, &types.kind);
-        let resource = ApiResource::from_gvk(&kind);
-        let is_global = ["PgBouncerVersion", "ClusterIssuer"].contains(&types.kind.as_str());
-        let api: Api<DynamicObject> = if is_global {
+        let kind = GroupVersionKind::try_from(object.types.clone().unwrap()).unwrap();
+        let (resource, known) = pinned_kind(&self.client, &kind).await?;
+        let api: Api<DynamicObject> = if known.scope == Scope::Cluster {
             Api::all_with(self.client.clone(), &resource)
         } else {
             let namespace = object.namespace().unwrap_or_else(|| NS.to_owned());
@@ -294,178 +302,6 @@ impl Stage {
             + DeserializeOwned,
     {
         self.api::<K>().get_opt(name).await.unwrap()
-    }
-
-    pub(crate) async fn bouncer(&self, name: &str) -> PgBouncer {
-        self.get(name).await.expect("the PgBouncer is there")
-    }
-
-    /// Waits until a PgBouncer is Ready.
-    pub(crate) async fn ready(&self, name: &str) -> PgBouncer {
-        eventually(LONG, async || {
-            let bouncer = self.bouncer(name).await;
-            let phase = bouncer.status.as_ref().and_then(|status| status.phase);
-            if phase == Some(Phase::Ready) {
-                Ok(bouncer)
-            } else {
-                Err(bouncer.status)
-            }
-        })
-        .await
-    }
-
-    /// Waits until a request has ended.
-    pub(crate) async fn ended(&self, name: &str) -> PgBouncerOpsRequest {
-        eventually(LONG, async || {
-            let request: PgBouncerOpsRequest = self.get(name).await.expect("the request is there");
-            let phase = request.status.as_ref().and_then(|status| status.phase);
-            if phase.is_some_and(RequestPhase::is_terminal) {
-                Ok(request)
-            } else {
-                Err(request.status)
-            }
-        })
-        .await
-    }
-
-    /// Waits until a request has ended well.
-    pub(crate) async fn successful(&self, name: &str) -> PgBouncerOpsRequest {
-        let request = self.ended(name).await;
-        let status = request.status.as_ref().unwrap();
-        assert_eq!(
-            status.phase,
-            Some(RequestPhase::Successful),
-            "{name}: {status:#?}"
-        );
-        let pause = self.bouncer(&request.spec.database_ref.name).await;
-        let conditions = pause.status.unwrap_or_default().conditions;
-        assert!(
-            find_condition(&conditions, "Paused").is_none(),
-            "{name}: still paused"
-        );
-        request
-    }
-
-    /// Waits until a request has failed; the text of its Failed condition.
-    pub(crate) async fn failed(&self, name: &str) -> String {
-        let request = self.ended(name).await;
-        let status = request.status.as_ref().unwrap();
-        assert_eq!(
-            status.phase,
-            Some(RequestPhase::Failed),
-            "{name}: {status:#?}"
-        );
-        find_condition(&status.conditions, "Failed")
-            .expect("a Failed condition")
-            .message
-            .clone()
-    }
-
-    /// One key of a Secret, as text.
-    pub(crate) async fn secret(&self, name: &str, key: &str) -> String {
-        let secret: Secret = self
-            .get(name)
-            .await
-            .unwrap_or_else(|| panic!("Secret {name} is missing"));
-        let data = secret.data.unwrap_or_default();
-        let value = data
-            .get(key)
-            .unwrap_or_else(|| panic!("Secret {name} has no {key}"));
-        String::from_utf8(value.0.clone()).unwrap()
-    }
-
-    /// The rendered configuration of a PgBouncer, as a table of its `[pgbouncer]` section.
-    pub(crate) async fn ini(&self, name: &str) -> std::collections::BTreeMap<String, String> {
-        let uid = self.bouncer(name).await.uid().unwrap();
-        let text = self
-            .secret(
-                &format!("{name}-{}", &uid[uid.len() - 6..]),
-                "pgbouncer.ini",
-            )
-            .await;
-        let section = text
-            .split("[pgbouncer]")
-            .nth(1)
-            .expect("a [pgbouncer] section");
-        let lines = section
-            .lines()
-            .take_while(|line| !line.trim_start().starts_with('['));
-        lines
-            .filter_map(|line| line.split_once('='))
-            .map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()))
-            .collect()
-    }
-
-    /// Where clients reach a PgBouncer.
-    pub(crate) async fn service(&self, name: &str) -> SocketAddr {
-        let service: Service = self.get(name).await.expect("the Service is there");
-        let ip: IpAddr = service.spec.unwrap().cluster_ip.unwrap().parse().unwrap();
-        SocketAddr::new(ip, 5432)
-    }
-
-    /// The pods of a PgBouncer that are there, with their addresses.
-    pub(crate) async fn pods(&self, name: &str) -> Vec<(String, SocketAddr)> {
-        let labels = format!("app.kubernetes.io/instance={name}");
-        let pods = self
-            .api::<Pod>()
-            .list(&ListParams::default().labels(&labels))
-            .await
-            .unwrap();
-        pods.items
-            .into_iter()
-            .filter_map(|pod| {
-                let ip: IpAddr = pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?;
-                Some((pod.name_any(), SocketAddr::new(ip, 5432)))
-            })
-            .collect()
-    }
-
-    /// What every pod of a PgBouncer serves.
-    pub(crate) async fn served(&self, name: &str) -> Vec<Served> {
-        let mut served = Vec::new();
-        for (_, address) in self.pods(name).await {
-            served.push(probe(address, None, Duration::from_secs(5)).await.unwrap());
-        }
-        served
-    }
-
-    /// Runs `psql` through the Service of a PgBouncer as the tutorial's user does; what it printed,
-    /// or what it complained about.
-    pub(crate) async fn psql(&self, name: &str, options: &str) -> Result<String, String> {
-        let address = self.service(name).await;
-        let conninfo = format!(
-            "host={name}.{NS}.svc hostaddr={} port={} user=postgres dbname=postgres \
-             connect_timeout=20 {options}",
-            address.ip(),
-            address.port()
-        );
-        let output = tokio::process::Command::new("psql")
-            .args(["-X", "-At", "-c", "SELECT 40 + 2", &conninfo])
-            .env("PGPASSWORD", PASSWORD)
-            .env("PGSSLCERT", "/nonexistent")
-            .output()
-            .await
-            .unwrap();
-        if output.status.success() {
-            Ok(String::from_utf8(output.stdout).unwrap().trim().to_owned())
-        } else {
-            Err(String::from_utf8(output.stderr).unwrap())
-        }
-    }
-
-    /// The client material of a Secret as files; the connection options that use them.
-    pub(crate) async fn client_files(&self, secret: &str) -> String {
-        let directory = tempfile::tempdir_in(self.directory.path()).unwrap().keep();
-        for key in ["ca.crt", "tls.crt", "tls.key"] {
-            crate::support::write_private(&directory.join(key), &self.secret(secret, key).await);
-        }
-        let path = |name: &str| directory.join(name).display().to_string();
-        format!(
-            "sslrootcert={} sslcert={} sslkey={}",
-            path("ca.crt"),
-            path("tls.crt"),
-            path("tls.key")
-        )
     }
 }
 

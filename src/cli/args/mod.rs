@@ -1,24 +1,22 @@
 //! The arguments as they are typed.
 
-use std::net::SocketAddr;
+mod daemon;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use serde::de::DeserializeOwned;
 
+pub use self::daemon::{AdminArgs, HistoryArgs, LocalArgs, ReachArgs, RotationArgs, RunArgs};
 use super::exit;
-use super::leader::LeaderArgs;
 use super::output::Format;
 use crate::api::opsrequest::ApplyPolicy;
 use crate::api::{AuthType, SslMode};
 use crate::duration::{GoDuration, ParseDurationError};
-use crate::inventory::{CertManagerMetrics, InventoryOptions, LOOKS_PER_SECOND_DEFAULT};
 use crate::ops::request::Strategy;
-use crate::rotation::RotationOptions;
-use crate::rotation::limits::{self, Limits};
-use crate::rotation::window::Windows;
 
 /// Certificate lifecycle for PgBouncer: issues, publishes, rotates and proves TLS without cutting
 /// a transaction.
@@ -94,6 +92,12 @@ pub enum Verb {
     /// Show the certificates that an address serves to PostgreSQL clients.
     #[command(after_help = exit::TABLE)]
     Probe(ProbeArgs),
+    /// Print the script that completes arguments in a shell.
+    #[command(after_help = exit::TABLE)]
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write one for every verb.
+    #[command(after_help = exit::TABLE)]
+    Man(ManArgs),
 }
 
 /// Which Kubernetes API.
@@ -128,61 +132,6 @@ pub struct DemoArgs {
     /// every half minute.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub soak: Option<Duration>,
-}
-
-/// How certificates are rotated by themselves.
-#[derive(Args, Clone, Debug)]
-pub struct RotationArgs {
-    /// `PgBouncers` that are rotated at the same time; 0 turns scheduled rotation off.
-    #[arg(long, value_name = "N", default_value_t = limits::CONCURRENCY_DEFAULT)]
-    pub rotation_concurrency: usize,
-    /// The same in one namespace.
-    #[arg(long, value_name = "N", default_value_t = limits::CONCURRENCY_PER_NAMESPACE_DEFAULT)]
-    pub rotation_concurrency_per_namespace: usize,
-    /// Rotations that begin within a minute.
-    #[arg(long, value_name = "N", default_value_t = limits::STARTS_PER_MINUTE_DEFAULT)]
-    pub rotation_starts_per_minute: usize,
-    /// When rotations may begin where neither PgBouncer nor Namespace says so, such as
-    /// `Mon-Fri 01:00-05:00 Europe/Berlin`; any time by default.
-    #[arg(long, value_name = "WINDOW", value_parser = Windows::parse)]
-    pub maintenance_window: Option<Windows>,
-}
-
-impl RotationArgs {
-    /// As the daemon takes them.
-    pub fn options(&self) -> RotationOptions {
-        RotationOptions {
-            limits: Limits {
-                concurrency: self.rotation_concurrency,
-                concurrency_per_namespace: self.rotation_concurrency_per_namespace,
-                starts_per_minute: self.rotation_starts_per_minute,
-            },
-            window: self.maintenance_window.clone(),
-            ..RotationOptions::default()
-        }
-    }
-}
-
-/// How many finished requests of the scheduled rotation are kept.
-#[derive(Args, Clone, Copy, Debug)]
-pub struct HistoryArgs {
-    /// Successful requests of the scheduled rotation that are kept for each PgBouncer.
-    #[arg(long, value_name = "N", default_value_t = limits::SUCCESSFUL_KEPT_DEFAULT)]
-    pub rotation_history: usize,
-    /// The same of those that failed; at least one.
-    #[arg(long, value_name = "N", default_value_t = limits::FAILED_KEPT_DEFAULT)]
-    pub rotation_failed_history: usize,
-}
-
-impl HistoryArgs {
-    /// Puts them beside the others.
-    pub fn with(self, rotation: &RotationArgs) -> RotationOptions {
-        RotationOptions {
-            successful_kept: self.rotation_history,
-            failed_kept: self.rotation_failed_history,
-            ..rotation.options()
-        }
-    }
 }
 
 /// Arguments of `schedule`.
@@ -221,67 +170,6 @@ pub struct CertsArgs {
     pub watch: bool,
 }
 
-/// How `run` and `local` show what they do.
-#[derive(Args, Clone, Debug)]
-pub struct AdminArgs {
-    /// Where /metrics, /state.json, /livez and /readyz are served; a free port of 127.0.0.1 by
-    /// default. In a pod, `0.0.0.0:9180` lets Prometheus and the kubelet in.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
-    pub admin_listen: SocketAddr,
-    /// Serve cert-manager's certificate metrics (`certmanager_certificate_expiration_timestamp_seconds`
-    /// and its siblings) for our certificates as well.
-    #[arg(long)]
-    pub cert_manager_metrics: bool,
-    /// Handshakes per second, at the most, by which it is known what each pod serves.
-    #[arg(long, value_name = "N", default_value_t = LOOKS_PER_SECOND_DEFAULT)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000))]
-    pub probes_per_second: u32,
-}
-
-impl AdminArgs {
-    /// How the inventory is to work.
-    pub const fn inventory(&self) -> InventoryOptions {
-        InventoryOptions {
-            looks_per_second: self.probes_per_second,
-            cert_manager_metrics: if self.cert_manager_metrics {
-                CertManagerMetrics::Served
-            } else {
-                CertManagerMetrics::Left
-            },
-        }
-    }
-}
-
-/// Arguments of `run`.
-#[derive(Args, Clone, Debug)]
-pub struct RunArgs {
-    /// Which API.
-    #[command(flatten)]
-    pub cluster: ClusterArgs,
-    /// How it shows what it does.
-    #[command(flatten)]
-    pub admin: AdminArgs,
-    /// Namespace of the Secrets that `ClusterIssuers` name.
-    #[arg(long, value_name = "NAME", default_value = "cert-manager")]
-    pub cluster_resource_namespace: String,
-    /// Folder with `CertificateRequestPolicies` that every certificate has to pass, in place of those
-    /// that are built in.
-    #[arg(long, value_name = "DIR")]
-    pub policies: Option<PathBuf>,
-    /// How certificates are rotated by themselves.
-    #[command(flatten)]
-    pub rotation: RotationArgs,
-    /// How many finished requests are kept.
-    #[command(flatten)]
-    pub history: HistoryArgs,
-    /// File with the seconds by which the clock is fast; for `chaos`, which writes it at any time.
-    #[arg(long, value_name = "FILE", hide = true)]
-    pub clock_shift: Option<PathBuf>,
-    /// Several daemons.
-    #[command(flatten)]
-    pub leader: LeaderArgs,
-}
-
 /// Arguments of `chaos`.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct ChaosArgs {
@@ -291,47 +179,6 @@ pub struct ChaosArgs {
     /// Which schedule of requests and faults; the same seed is the same schedule.
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
-}
-
-/// Arguments of `local`.
-#[derive(Args, Clone, Debug)]
-pub struct LocalArgs {
-    /// Where everything is kept that outlives a run; made if missing.
-    #[arg(long, value_name = "DIR")]
-    pub data: PathBuf,
-    /// Where the kubeconfig for kubectl is written; `kubeconfig` in the data directory by default.
-    #[arg(long, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
-    /// Where the API listens; a free port of 127.0.0.1 by default.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
-    pub listen: SocketAddr,
-    /// How it shows what it does.
-    #[command(flatten)]
-    pub admin: AdminArgs,
-    /// The pgbouncer program, if not the one in the search path.
-    /// The pgbouncer program, if not the one in the search path. Given more than once, each pod runs
-    /// the one of its PgBouncer's version.
-    #[arg(long, value_name = "FILE")]
-    pub pgbouncer: Vec<PathBuf>,
-    /// Namespace of the Secrets that `ClusterIssuers` name.
-    #[arg(long, value_name = "NAME", default_value = "cert-manager")]
-    pub cluster_resource_namespace: String,
-    /// Folder with `CertificateRequestPolicies` that every certificate has to pass, in place of those
-    /// that are built in.
-    #[arg(long, value_name = "DIR")]
-    pub policies: Option<PathBuf>,
-    /// How certificates are rotated by themselves.
-    #[command(flatten)]
-    pub rotation: RotationArgs,
-    /// How many finished requests are kept.
-    #[command(flatten)]
-    pub history: HistoryArgs,
-    /// Run the platform alone; daemons are started with `run` and its kubeconfig.
-    #[arg(long)]
-    pub no_daemon: bool,
-    /// Several daemons.
-    #[command(flatten)]
-    pub leader: LeaderArgs,
 }
 
 /// What all changing verbs take.
@@ -440,8 +287,14 @@ const SSL_MODES: [&str; 6] = [
 const AUTH_MODES: [&str; 2] = ["md5", "scram-sha-256"];
 
 /// Arguments of `crds`.
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct CrdsArgs {
+    /// Which API, for `--missing`.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// Leave out those that the cluster has from somebody else, such as KubeDB.
+    #[arg(long)]
+    pub missing: bool,
     /// Add stand-ins for cert-manager's and PetSet's kinds, for a cluster that has neither.
     #[arg(long)]
     pub with_cert_manager: bool,
@@ -459,6 +312,22 @@ pub struct ProbeArgs {
     /// How long to wait for an answer, such as `5s`.
     #[arg(long, default_value = "5s", value_name = "DURATION", value_parser = duration)]
     pub timeout: Duration,
+}
+
+/// Arguments of `completions`.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct CompletionsArgs {
+    /// Which shell.
+    #[arg(value_enum)]
+    pub shell: Shell,
+}
+
+/// Arguments of `man`.
+#[derive(Args, Clone, Debug)]
+pub struct ManArgs {
+    /// Folder to write a page for every verb to; made if missing.
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
 }
 
 /// What to do with policies.

@@ -1,0 +1,6 @@
+//! What an administrator installs: the chart, the plain manifests, the rights they give.
+
+mod additive;
+mod chart;
+mod manifests;
+mod rights;

@@ -1,0 +1,452 @@
+//! The rights that the chart gives are enough for everything, and nothing is given for nothing.
+//!
+//! The daemon runs under the rendered Roles, enforced by the API server, through everything it can
+//! do. A denial fails the test, and so does a verb on a resource that was never used.
+
+use std::collections::BTreeSet;
+
+use bouncert::api::{PgBouncer, PgBouncerOpsRequest, Phase};
+use bouncert::blueprint::certificates::{LoadBalancer, wanted};
+use bouncert::blueprint::defaults::{IssuerKind, complete};
+use bouncert::clock::Clock;
+use bouncert::cluster::{Cluster, EventKind, Reporter};
+use bouncert::daemon::DaemonOptions;
+use bouncert::local::apiserver::access::{Grain, User};
+use bouncert::material::{IssueOutcome, Materials};
+use bouncert::names::{Alias, ObjectRef, Revision};
+use bouncert::ops::ABORT;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Event, Pod, Secret, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::ResourceExt;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use serde_json::{Value, json};
+
+use super::chart;
+use crate::policy::loose_crd;
+use crate::stage::{LONG, NS, Stage, request};
+use crate::support::eventually;
+
+/// What of the chart decides about rights.
+const KINDS: [&str; 6] = [
+    "Namespace",
+    "ServiceAccount",
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "Role",
+    "RoleBinding",
+];
+
+/// Installs the rights that the chart gives with these values; all grains of them.
+async fn install(stage: &mut Stage, changes: &Value) -> BTreeSet<Grain> {
+    let mut granted = BTreeSet::new();
+    for object in chart::objects(changes) {
+        if KINDS.contains(&object["kind"].as_str().unwrap()) {
+            granted.extend(Grain::all_of(&object));
+            stage.create(object).await;
+        }
+    }
+    let account = User::service_account(chart::NAMESPACE, chart::RELEASE);
+    stage.daemon_client = stage.server.as_ref().unwrap().client_as(&account);
+    granted
+}
+
+/// What was granted and never used.
+fn unused(stage: &Stage, granted: &BTreeSet<Grain>) -> Vec<String> {
+    let ledger = stage.server.as_ref().unwrap().ledger();
+    let denied = ledger.denied;
+    assert!(denied.is_empty(), "not sufficient: {denied:#?}");
+    granted
+        .difference(&ledger.used)
+        .map(ToString::to_string)
+        .collect()
+}
+
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the callers' literals read better"
+)]
+fn bouncer(name: &str, more: Value) -> Value {
+    let mut object = json!({
+        "apiVersion": "kubedb.com/v1", "kind": "PgBouncer", "metadata": {"name": name},
+        "spec": {
+            "version": "1.18.0", "replicas": 2,
+            "database": {
+                "databaseName": "postgres", "databaseRef": {"name": "ha-postgres", "namespace": NS},
+                "syncUsers": true,
+            },
+            "connectionPool": {
+                "poolMode": "transaction", "maxDBConnections": 10, "maxUserConnections": 10,
+            },
+        },
+    });
+    json_patch::merge(&mut object["spec"], &more);
+    object
+}
+
+/// Deletes a PgBouncer and waits until it is gone.
+async fn delete(stage: &Stage, name: &str) {
+    let bouncers = stage.api::<PgBouncer>();
+    bouncers
+        .delete(name, &DeleteParams::default())
+        .await
+        .unwrap();
+    eventually(LONG, async || match stage.get::<PgBouncer>(name).await {
+        None => Ok(()),
+        Some(there) => Err(there.metadata),
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_rights_of_the_chart_are_sufficient_and_each_is_used() {
+    let mut stage = Stage::without_daemon().await;
+    let granted = install(&mut stage, &json!({"createNamespace": true})).await;
+    issuers(&stage).await;
+    stage.start_daemon();
+
+    of_pet_sets(&stage).await;
+    elsewhere(&stage).await;
+    a_vault(&stage).await;
+    a_lease(&stage).await;
+    told_twice(&stage).await;
+    stage.dismiss_daemon().await;
+
+    let definitions: Api<CustomResourceDefinition> = Api::all(stage.client.clone());
+    let pet_sets = "petsets.apps.k8s.appscode.com";
+    definitions
+        .delete(pet_sets, &DeleteParams::default())
+        .await
+        .unwrap();
+    eventually(LONG, async || {
+        match definitions.get_opt(pet_sets).await.unwrap() {
+            None => Ok(()),
+            Some(there) => Err(there.metadata),
+        }
+    })
+    .await;
+    stage.start_daemon();
+    of_stateful_sets(&stage).await;
+    stage.dismiss_daemon().await;
+
+    let idle = unused(&stage, &granted);
+    assert!(idle.is_empty(), "granted and never used: {idle:#?}");
+    stage.stop().await;
+}
+
+/// Two issuers of the namespace, one of the cluster, and a policy of the cluster.
+async fn issuers(stage: &Stage) {
+    stage.create(loose_crd()).await;
+    stage
+        .create(json!({
+            "apiVersion": "policy.cert-manager.io/v1alpha1", "kind": "CertificateRequestPolicy",
+            "metadata": {"name": "anything"},
+            "spec": {
+                "allowed": {
+                    "commonName": {"value": "*"}, "dnsNames": {"values": ["*"]},
+                    "ipAddresses": {"values": ["*"]}, "isCA": false,
+                    "usages": ["digital signature", "key encipherment", "server auth", "client auth"],
+                    "subject": {
+                        "organizations": {"values": ["*"]},
+                        "organizationalUnits": {"values": ["*"]},
+                    },
+                },
+                "selector": {"issuerRef": {}, "namespace": {"matchLabels": {"kubernetes.io/metadata.name": NS}}},
+            },
+        }))
+        .await;
+    stage
+        .openssl_ca("pgbouncer-ca", "/CN=pgbouncer/O=kubedb")
+        .await;
+    stage.example("pb-issuer").await;
+    let (crt, key) = stage.openssl_pair("everywhere", "/CN=everywhere");
+    stage
+        .create(json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+            "metadata": {"name": "everywhere", "namespace": "cert-manager"},
+            "stringData": {"tls.crt": crt, "tls.key": key},
+        }))
+        .await;
+    stage
+        .create(json!({
+            "apiVersion": "cert-manager.io/v1", "kind": "ClusterIssuer",
+            "metadata": {"name": "everywhere"}, "spec": {"ca": {"secretName": "everywhere"}},
+        }))
+        .await;
+}
+
+/// A pooler's whole life, where the PetSet operator is.
+async fn of_pet_sets(stage: &Stage) {
+    let with_tls = json!({
+        "sslMode": "require", "tls": {"issuerRef": {"kind": "Issuer", "name": "pb-issuer"}},
+        "monitor": null,
+    });
+    stage.create(bouncer("born-with-it", with_tls)).await;
+    stage
+        .create(bouncer("till", json!({"deletionPolicy": "Delete"})))
+        .await;
+    stage.ready("born-with-it").await;
+    stage.ready("till").await;
+    let requests = [
+        json!({"issuerRef": {"kind": "Issuer", "name": "pb-issuer"}, "sslMode": "require"}),
+        json!({"rotateCertificates": true}),
+        json!({"issuerRef": {"kind": "ClusterIssuer", "name": "everywhere"}}),
+        json!({"remove": true}),
+    ];
+    for (at, tls) in requests.into_iter().enumerate() {
+        let name = format!("change-{at}");
+        if at == 1 {
+            leftover_journal(stage, &name).await;
+        }
+        // As scheduled rotation does, in the daemon's name.
+        let mut object: PgBouncerOpsRequest =
+            serde_json::from_value(request(&name, "till", tls)).unwrap();
+        object.metadata.namespace = Some(NS.to_owned());
+        let cluster = Cluster::new(stage.daemon_client.clone());
+        cluster.create(&object).await.unwrap();
+        stage.successful(&name).await;
+    }
+    // And as it does with requests that ended long ago.
+    let old = ObjectRef::new(NS, "change-0");
+    let cluster = Cluster::new(stage.daemon_client.clone());
+    cluster
+        .delete::<PgBouncerOpsRequest>(&old, None)
+        .await
+        .unwrap();
+    // One replica needs no disruption budget.
+    let one = Patch::Merge(json!({"spec": {"replicas": 1}}));
+    let bouncers = stage.api::<PgBouncer>();
+    bouncers
+        .patch("till", &PatchParams::default(), &one)
+        .await
+        .unwrap();
+    eventually(LONG, async || {
+        match stage.get::<PodDisruptionBudget>("till").await {
+            None => Ok(()),
+            Some(there) => Err(there.metadata),
+        }
+    })
+    .await;
+    delete(stage, "till").await;
+    delete(stage, "born-with-it").await;
+}
+
+/// The journal of an earlier request of the same name, which the garbage collector has missed.
+async fn leftover_journal(stage: &Stage, name: &str) {
+    stage
+        .create(json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": bouncert::ops::plan::journal_name(name)},
+        }))
+        .await;
+}
+
+/// An issuer that signs through a `CertificateRequest`, and a change of mind.
+async fn elsewhere(stage: &Stage) {
+    let cluster = Cluster::new(stage.daemon_client.clone());
+    let materials = Materials::new(cluster, Clock::System, "cert-manager");
+    let tls = json!({"tls": {
+        "issuerRef": {"kind": "Issuer", "name": "pb-issuer"},
+        "certificates": [{"alias": "client", "issuerRef": {
+            "apiGroup": "issuers.example.org", "kind": "Lighthouse", "name": "skerries",
+        }}],
+    }});
+    let mut owner: PgBouncer = serde_json::from_value(bouncer("abroad", tls)).unwrap();
+    owner.spec = complete(&owner.spec, "abroad", IssuerKind::Private);
+    owner.metadata.namespace = Some(NS.to_owned());
+    owner.metadata.uid = Some("3f0c".to_owned());
+    let all = wanted(&owner, &LoadBalancer::default()).unwrap();
+    let client = all.into_iter().find(|wanted| wanted.alias == Alias::Client);
+    for _ in 0..2 {
+        let asked = materials.issue(&owner, client.as_ref().unwrap(), Revision::FIRST);
+        let outcome = asked.await;
+        assert!(
+            matches!(outcome, IssueOutcome::Pending { .. }),
+            "{outcome:?}"
+        );
+    }
+    materials
+        .discard(&owner, Alias::Client, Revision::FIRST)
+        .await
+        .unwrap();
+}
+
+/// A Vault issuer logs in with a ServiceAccount's token.
+async fn a_vault(stage: &Stage) {
+    let account: ServiceAccount = serde_json::from_value(json!({
+        "metadata": {"name": "vault-login", "namespace": NS},
+    }))
+    .unwrap();
+    Cluster::new(stage.client.clone())
+        .create(&account)
+        .await
+        .unwrap();
+    let at = ObjectRef::new(NS, "vault-login");
+    let cluster = Cluster::new(stage.daemon_client.clone());
+    let audiences = vec![format!("vault://{NS}/till")];
+    let token = cluster.service_account_token(&at, audiences, 600).await;
+    assert!(token.unwrap().is_some());
+}
+
+/// What candidates do with the Lease by which they elect one.
+async fn a_lease(stage: &Stage) {
+    let cluster = Cluster::new(stage.daemon_client.clone());
+    let at = ObjectRef::new(chart::NAMESPACE, chart::RELEASE);
+    assert!(cluster.get::<Lease>(&at).await.unwrap().is_none());
+    let lease: Lease = serde_json::from_value(json!({
+        "metadata": {"name": at.name, "namespace": at.namespace},
+        "spec": {"holderIdentity": "one"},
+    }))
+    .unwrap();
+    let mut lease = cluster.create(&lease).await.unwrap();
+    lease.spec.as_mut().unwrap().holder_identity = Some("other".to_owned());
+    cluster.replace(&lease).await.unwrap();
+}
+
+/// An event that is there already is counted.
+async fn told_twice(stage: &Stage) {
+    let reporter = Reporter::new(Cluster::new(stage.daemon_client.clone()), "bouncert");
+    let about: Secret = stage.get("ha-postgres-auth").await.unwrap();
+    for _ in 0..2 {
+        let now = Clock::System.now();
+        let said = ("Noted", "twice");
+        reporter.report(&about, EventKind::Normal, said, now).await;
+    }
+    let events = stage
+        .api::<Event>()
+        .list(&ListParams::default())
+        .await
+        .unwrap();
+    let noted = events
+        .into_iter()
+        .find(|event| event.reason.as_deref() == Some("Noted"));
+    assert_eq!(noted.unwrap().count, Some(2));
+}
+
+/// A pod that does not come up, under a budget that then lets no pod go: it is deleted.
+async fn of_stateful_sets(stage: &Stage) {
+    let ini = "[pgbouncer]\nclient_tls_ciphers = NO-SUCH-CIPHER\n";
+    let fragile = json!({"configuration": {"inline": {"pgbouncer.ini": ini}}});
+    stage.create(bouncer("fragile", fragile)).await;
+    stage.ready("fragile").await;
+    let before = eventually(LONG, async || {
+        let pods: Option<Pod> = stage.get("fragile-1").await;
+        pods.map(|pod| pod.uid()).ok_or("not there")
+    })
+    .await;
+    let tls = json!({"issuerRef": {"kind": "Issuer", "name": "pb-issuer"}, "sslMode": "require"});
+    stage.create(request("doomed", "fragile", tls)).await;
+    eventually(LONG, async || match stage.get::<Pod>("fragile-1").await {
+        Some(pod) if pod.uid() != before => Ok(()),
+        other => Err(other.map(|pod| pod.status)),
+    })
+    .await;
+    let none = Patch::Merge(json!({"spec": {"maxUnavailable": 0}}));
+    let budgets = stage.api::<PodDisruptionBudget>();
+    budgets
+        .patch("fragile", &PatchParams::default(), &none)
+        .await
+        .unwrap();
+    let abort = Patch::Merge(json!({"metadata": {"annotations": {ABORT: "true"}}}));
+    let requests = stage.api::<PgBouncerOpsRequest>();
+    requests
+        .patch("doomed", &PatchParams::default(), &abort)
+        .await
+        .unwrap();
+    stage.failed("doomed").await;
+    delete(stage, "fragile").await;
+}
+
+/// Everything in the first of two namespaces, with a backend in the second.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_daemon_of_two_namespaces_needs_no_rights_in_the_others() {
+    let mut stage = Stage::without_daemon().await;
+    for name in ["banks", "elsewhere"] {
+        let namespace =
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        stage.create(namespace).await;
+    }
+    let watched = [NS.to_owned(), "banks".to_owned()];
+    let changes = json!({"createNamespace": true, "watchNamespaces": watched});
+    let granted = install(&mut stage, &changes).await;
+    let of_namespaces: BTreeSet<&str> = granted.iter().map(|grain| &*grain.role).collect();
+    assert!(
+        !of_namespaces.contains("ClusterRole/bouncert"),
+        "{of_namespaces:?}"
+    );
+    issuers(&stage).await;
+    stage.start_daemon_with(DaemonOptions {
+        watch_namespaces: watched.to_vec(),
+        ..DaemonOptions::default()
+    });
+
+    let tls = json!({
+        "sslMode": "require", "tls": {"issuerRef": {"kind": "ClusterIssuer", "name": "everywhere"}},
+    });
+    let place = |object: Value, namespace: &str| {
+        let mut object = object;
+        object["metadata"]["namespace"] = json!(namespace);
+        object
+    };
+    let unseen = place(bouncer("unseen", tls.clone()), "elsewhere");
+    stage.create(unseen).await;
+    stage
+        .create(place(bouncer("branch", tls.clone()), "banks"))
+        .await;
+    stage.create(bouncer("till", tls)).await;
+    stage.ready("till").await;
+    let rotate = request("anew", "till", json!({"rotateCertificates": true}));
+    stage.create(rotate).await;
+    stage.successful("anew").await;
+    let phase = async |namespace: &str, name: &str| {
+        let bouncers: Api<PgBouncer> = Api::namespaced(stage.client.clone(), namespace);
+        bouncers
+            .get(name)
+            .await
+            .unwrap()
+            .status
+            .and_then(|status| status.phase)
+    };
+    eventually(LONG, async || match phase("banks", "branch").await {
+        Some(Phase::Ready) => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    assert_eq!(phase("elsewhere", "unseen").await, None);
+    // That every verb is used is shown above: the rules are the same, only where they hold is not.
+    let idle = unused(&stage, &granted);
+    let global = |grain: &&String| grain.starts_with("ClusterRole/bouncert-global");
+    assert_eq!(idle.iter().find(global), None);
+    stage.stop().await;
+}
+
+/// Two daemons of different classes beside each other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn objects_of_another_class_are_left_alone() {
+    let mut stage = Stage::without_daemon().await;
+    issuers(&stage).await;
+    stage.start_daemon_with(DaemonOptions {
+        class: "gold".to_owned(),
+        ..DaemonOptions::default()
+    });
+    let of_class = |object: Value| {
+        let mut object = object;
+        object["metadata"]["annotations"] = json!({"bouncert.dev/class": "gold"});
+        object
+    };
+    stage.create(bouncer("plain", json!({}))).await;
+    stage.create(of_class(bouncer("till", json!({})))).await;
+    let tls = json!({"issuerRef": {"kind": "Issuer", "name": "pb-issuer"}, "sslMode": "require"});
+    stage
+        .create(request("of-plain", "plain", tls.clone()))
+        .await;
+    stage.ready("till").await;
+    stage.create(request("of-till", "till", tls)).await;
+    stage.successful("of-till").await;
+    assert!(stage.bouncer("plain").await.status.is_none());
+    // A request goes with its PgBouncer.
+    let request: PgBouncerOpsRequest = stage.get("of-plain").await.unwrap();
+    assert!(request.status.is_none(), "{:?}", request.status);
+    stage.stop().await;
+}
