@@ -132,6 +132,10 @@ pub struct DemoArgs {
     /// every half minute.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub soak: Option<Duration>,
+    /// Compare instead: each kind of change by restart and by reload, beside evicting every pod in turn
+    /// without a drain; on three replicas and on one.
+    #[arg(long, conflicts_with = "soak")]
+    pub compare: bool,
 }
 
 /// Arguments of `schedule`.

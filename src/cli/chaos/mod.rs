@@ -105,7 +105,7 @@ struct Props<'a> {
 /// Everything between an empty platform and the report.
 async fn play(props: &Props<'_>, args: &ChaosArgs) -> anyhow::Result<Report> {
     let cluster = Cluster::new(props.stage.client().clone());
-    let application = scene::set(props.stage, props.progress).await?;
+    let application = scene::set(props.stage, scene::cast::REPLICAS, props.progress).await?;
     let ledger = Arc::new(Ledger::default());
     let load = Load::start(&application, &ledger);
     ledger.next_step();

@@ -5,19 +5,20 @@
 //! rotate, re-issue and remove TLS. What the table says afterwards was seen by the demo itself: the
 //! clients' own ledger, PostgreSQL's rows, and handshakes with every pod.
 
+mod compare;
 mod report;
 mod soak;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::report::{Outcome, Report};
+use self::report::{Expected, Outcome, Report};
 use super::args::DemoArgs;
 use super::exit::{Exit, Failure};
 use super::follow;
 use super::output::{Output, Progress};
 use super::scene;
-use super::scene::cast::{self, named};
+use super::scene::cast::{self, REPLICAS, named};
 use super::scene::load::{self, Ledger, Load};
 use super::scene::proof::{self, Wanted};
 use super::scene::stage::{Daemon, Stage};
@@ -32,19 +33,13 @@ const SETTLE: Duration = Duration::from_millis(1_500);
 /// Runs the demo; fails if anything was not as it should be.
 pub(super) async fn run(output: Output, args: DemoArgs) -> Result<(), Failure> {
     let progress = output.progress();
-    let stage = Stage::start(&progress, "demo", Daemon::Within, args.pgbouncer.clone()).await?;
-    let played = tokio::select! {
-        played = play(&stage, &progress, args.soak) => played,
-        died = stage.died() => Err(died),
-        interrupted = super::run::stopped() => {
-            Err(interrupted.map_or_else(anyhow::Error::from, |()| anyhow::anyhow!("interrupted")))
-        }
+    let report = if args.compare {
+        compare::run(&args, &progress).await
+    } else {
+        once(&args, &progress).await
     };
-    progress.now("stopping everything");
-    let stopped = stage.stop().await;
     progress.finish();
-    let report = played?;
-    stopped?;
+    let report = report?;
     output.result(&report, Report::text)?;
     let complaints: Vec<String> = report.complaints().collect();
     if complaints.is_empty() {
@@ -54,6 +49,40 @@ pub(super) async fn run(output: Output, args: DemoArgs) -> Result<(), Failure> {
     Err(Failure::new(Exit::Failed, error))
 }
 
+/// One stage, from an empty platform to the report.
+async fn once(args: &DemoArgs, progress: &Progress) -> Result<Report, Failure> {
+    let stage = Stage::start(progress, "demo", Daemon::Within, args.pgbouncer.clone()).await?;
+    let played = watched(&stage, play(&stage, progress, args.soak)).await;
+    close(stage, played, progress).await
+}
+
+/// Plays until the end, or until something dies or somebody interrupts.
+async fn watched<T>(
+    stage: &Stage,
+    playing: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    tokio::select! {
+        played = Box::pin(playing) => played,
+        died = stage.died() => Err(died),
+        interrupted = super::run::stopped() => {
+            Err(interrupted.map_or_else(anyhow::Error::from, |()| anyhow::anyhow!("interrupted")))
+        }
+    }
+}
+
+/// Stops everything, and tells what was played.
+async fn close<T>(
+    stage: Stage,
+    played: anyhow::Result<T>,
+    progress: &Progress,
+) -> Result<T, Failure> {
+    progress.now("stopping everything");
+    let stopped = stage.stop().await;
+    let played = played?;
+    stopped?;
+    Ok(played)
+}
+
 /// Everything between an empty platform and the report.
 async fn play(
     stage: &Stage,
@@ -61,7 +90,7 @@ async fn play(
     soak: Option<Duration>,
 ) -> anyhow::Result<Report> {
     let cluster = Cluster::new(stage.client().clone());
-    let application = scene::set(stage, progress).await?;
+    let application = scene::set(stage, REPLICAS, progress).await?;
     let ledger = Arc::new(Ledger::default());
     let load = Load::start(&application, &ledger);
     progress.now(&format!("{} clients run transactions", load::CLIENTS));
@@ -147,6 +176,7 @@ async fn follow_up(
         took,
         pods_proved,
         complaints,
+        expected: Expected::Unnoticed,
     })
 }
 

@@ -54,9 +54,27 @@ pub(super) struct Outcome {
     pub(super) pods_proved: usize,
     /// Why the step is not as it should be.
     pub(super) complaints: Vec<String>,
+    /// What clients may notice.
+    pub(super) expected: Expected,
+}
+
+/// What clients may notice of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expected {
+    /// No transaction fails.
+    Unnoticed,
+    /// Whatever comes of it is what is to be shown.
+    Anything,
 }
 
 impl Report {
+    /// The pages of several reports, one after the other.
+    pub(super) fn joined(reports: impl IntoIterator<Item = Self>) -> Self {
+        Self {
+            steps: reports.into_iter().flat_map(|one| one.steps).collect(),
+        }
+    }
+
     /// Reads the ledger against the rows that PostgreSQL really holds.
     pub(super) fn new(outcomes: Vec<Outcome>, tallies: &[Tally], rows: &HashSet<i64>) -> Self {
         let steps = outcomes
@@ -97,7 +115,7 @@ impl Step {
     fn new(outcome: Outcome, tally: &Tally, rows: &HashSet<i64>) -> Self {
         let lost = tally.lost(rows);
         let mut complaints = outcome.complaints;
-        if let Some(last) = tally.cuts.last() {
+        if let (Some(last), Expected::Unnoticed) = (tally.cuts.last(), outcome.expected) {
             let unseen = tally.cuts.iter().filter_map(|cut| cut.row);
             let there = unseen.filter(|row| rows.contains(row)).count();
             let why = &last.why;
@@ -157,6 +175,7 @@ mod tests {
             took: Duration::from_millis(7_349),
             pods_proved: 5,
             complaints: vec![],
+            expected: Expected::Unnoticed,
         }
     }
 

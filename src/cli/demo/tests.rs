@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::report::{Outcome, Report};
+use super::report::{Expected, Outcome, Report};
 use crate::cli::scene::cast::DATABASE;
 use crate::cli::scene::client::{Application, Secrets, TABLE};
 use crate::cli::scene::load::{Ledger, Load, Tally};
@@ -63,6 +63,7 @@ fn outcome() -> Outcome {
         took: Duration::from_secs(1),
         pods_proved: 3,
         complaints: vec![],
+        expected: Expected::Unnoticed,
     }
 }
 

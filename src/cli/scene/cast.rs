@@ -29,7 +29,7 @@ pub(in crate::cli) const NAMESPACE: &str = "demo";
 pub(in crate::cli) const POOLER: &str = "pb";
 /// The port of its pods and its Service.
 pub(in crate::cli) const PORT: u16 = 5432;
-/// Its pods.
+/// Its pods, unless others are asked for.
 pub(in crate::cli) const REPLICAS: usize = 3;
 /// The database behind it.
 pub(in crate::cli) const DATABASE: &str = "postgres";
@@ -87,7 +87,7 @@ pub(in crate::cli) fn short_lived() -> anyhow::Result<PgBouncerOpsRequest> {
 pub(in crate::cli) async fn apply(
     cluster: &Cluster,
     backend: &Backend<'_>,
-    version: &str,
+    (version, replicas): (&str, usize),
 ) -> anyhow::Result<()> {
     namespace(cluster).await?;
     postgres(cluster, backend).await?;
@@ -99,7 +99,7 @@ pub(in crate::cli) async fn apply(
     }
     create(cluster, &manifest::<Issuer>(ISSUER)?).await?;
     create(cluster, &manifest::<Issuer>(NEW_ISSUER)?).await?;
-    create(cluster, &pooler(version)?).await
+    create(cluster, &pooler(version, replicas)?).await
 }
 
 async fn namespace(cluster: &Cluster) -> anyhow::Result<()> {
@@ -185,13 +185,13 @@ fn authority(name: &str, organization: &str) -> anyhow::Result<Secret> {
 }
 
 /// The pooler: three replicas, transaction pooling, and pools that do not throttle the clients.
-fn pooler(version: &str) -> anyhow::Result<PgBouncer> {
+fn pooler(version: &str, replicas: usize) -> anyhow::Result<PgBouncer> {
     Ok(serde_json::from_value(json!({
         "apiVersion": "kubedb.com/v1", "kind": "PgBouncer",
         "metadata": { "name": POOLER, "namespace": NAMESPACE },
         "spec": {
             "version": version,
-            "replicas": REPLICAS,
+            "replicas": replicas,
             "database": {
                 "databaseName": DATABASE,
                 "syncUsers": true,

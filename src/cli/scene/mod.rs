@@ -32,6 +32,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Sets everything up to the point where clients can begin.
 pub(in crate::cli) async fn set(
     stage: &Stage,
+    replicas: usize,
     progress: &Progress,
 ) -> anyhow::Result<Arc<Application>> {
     let cluster = Cluster::new(stage.client().clone());
@@ -39,13 +40,15 @@ pub(in crate::cli) async fn set(
     let table = format!("CREATE TABLE {TABLE} (id bigint PRIMARY KEY)");
     postgres.execute(DATABASE, &table).await?;
 
-    progress.now("applying CA Secrets, Issuers, AppBinding and a PgBouncer with three replicas");
+    progress.now(&format!(
+        "applying CA Secrets, Issuers, AppBinding and a PgBouncer; replicas: {replicas}"
+    ));
     let backend = cast::Backend {
         address: postgres.address(),
         user: postgres.superuser(),
         password: postgres.password(),
     };
-    cast::apply(&cluster, &backend, stage.version()).await?;
+    cast::apply(&cluster, &backend, (stage.version(), replicas)).await?;
     until_ready(stage, progress).await?;
     Ok(Arc::new(Application {
         service: service_address(&cluster).await?,

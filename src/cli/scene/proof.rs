@@ -6,8 +6,8 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::ResourceExt;
 
-use super::cast::{NAMESPACE, POOLER, PORT, REPLICAS, named};
-use crate::api::PgBouncerOpsRequest;
+use super::cast::{NAMESPACE, POOLER, PORT, named};
+use crate::api::{PgBouncer, PgBouncerOpsRequest};
 use crate::cluster::Cluster;
 use crate::names::Fingerprint;
 use crate::pgbouncer::probe;
@@ -69,8 +69,10 @@ pub(in crate::cli) async fn look(cluster: &Cluster, wanted: Wanted) -> anyhow::R
                 .push(format!("{}: {error}", pod.name_any())),
         }
     }
-    if pods.len() != REPLICAS {
-        let complaint = format!("there are {} pods, not {REPLICAS}", pods.len());
+    let pooler: Option<PgBouncer> = cluster.get(&named(POOLER)).await?;
+    let asked = pooler.and_then(|pooler| pooler.spec.replicas).unwrap_or(1);
+    if usize::try_from(asked) != Ok(pods.len()) {
+        let complaint = format!("there are {} pods, not {asked}", pods.len());
         proof.complaints.push(complaint);
     }
     Ok(proof)
