@@ -8,7 +8,7 @@ FUZZ_TARGETS = pem csr duration policy
 FUZZ_SECONDS ?= 60
 SOAK ?= 10m
 
-.PHONY: help deps demo test chaos fmt lint bans doc ci bench soak fuzz fuzzci crds
+.PHONY: help deps demo compare test chaos fmt lint bans doc ci bench soak fuzz fuzzci crds
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,10 @@ demo: deps ## Run the main job on this machine, from nothing to done
 	@echo "demo: building (the first time takes minutes)"
 	@$(CARGO) build --bin bouncert
 	@$(CARGO) run --quiet --bin bouncert -- demo
+
+compare: deps ## Compare restart, reload and undrained eviction on this machine, under load
+	@$(CARGO) build --bin bouncert
+	@$(CARGO) run --quiet --bin bouncert -- demo --compare
 
 test: deps ## Run all tests
 	@sh deploy/more-pgbouncers.sh $(or $(CARGO_TARGET_DIR),target)/pgbouncers

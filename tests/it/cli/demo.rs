@@ -47,3 +47,30 @@ fn the_demo_succeeds(options: &[&str]) {
     let said = stderr(&output);
     assert!(said.contains("rotate-tls: created"), "progress: {said}");
 }
+
+#[test]
+fn by_restart_nothing_fails_and_by_reload_nothing_is_even_closed() {
+    let output = bouncert(&["demo", "--compare", "--output", "json"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let steps = report["steps"].as_array().unwrap();
+    let named = |part: &str| {
+        let of = |step: &&Value| step["name"].as_str().unwrap().contains(part);
+        steps.iter().filter(of).collect::<Vec<_>>()
+    };
+    let (restarts, reloads) = (named("-by-restart"), named("-by-reload"));
+    assert_eq!((restarts.len(), reloads.len()), (8, 6));
+    for step in restarts.iter().chain(&reloads) {
+        assert_eq!(step["phase"], "Successful", "{step}");
+        assert_eq!(step["transactions_failed"], json!(0), "{step}");
+        assert_eq!(step["transactions_lost"], json!(0), "{step}");
+    }
+    for step in reloads {
+        assert_eq!(step["connections_closed"], json!(0), "{step}");
+    }
+    // What the others are compared with: on either number of replicas it does cut.
+    let evicted = named("evict-undrained");
+    let failed = |step: &&&Value| step["transactions_failed"].as_u64() > Some(0);
+    assert_eq!(evicted.len(), 2);
+    assert!(evicted.iter().any(|step| failed(&step)), "{evicted:?}");
+}
