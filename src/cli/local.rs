@@ -4,8 +4,7 @@
 use super::args::LocalArgs;
 use super::exit::{Exit, Failure};
 use super::output::Output;
-use super::{policy, run, standing};
-use crate::daemon::DaemonOptions;
+use super::{run, standing};
 use crate::local::platform::PlatformOptions;
 use crate::telemetry::admin::AdminServer;
 
@@ -21,19 +20,13 @@ pub(super) async fn until_stopped(output: Output, args: LocalArgs) -> Result<(),
     options.api_address = args.listen;
     options.kubeconfig = args.kubeconfig;
     options.pgbouncer = args.pgbouncer;
-    let admin = AdminServer::bind(args.admin.admin_listen)
+    let admin = AdminServer::bind(args.daemon.admin.admin_listen)
         .await
         .map_err(|error| Failure::new(Exit::Machine, error))?;
     let url = format!("http://{}", admin.address());
     // Whoever says so starts daemons beside it.
-    let daemon = (!args.no_daemon).then_some(DaemonOptions {
-        inventory: args.admin.inventory(),
-        cluster_resource_namespace: args.cluster_resource_namespace,
-        policies: policy::in_force(args.policies.as_deref())?,
-        rotation: args.history.with(&args.rotation),
-        election: args.leader.options(LEASE_NAMESPACE)?,
-        ..DaemonOptions::default()
-    });
+    let daemon = run::options(&args.daemon, LEASE_NAMESPACE)?;
+    let daemon = (!args.no_daemon).then_some(daemon);
     let monitor = daemon.as_ref().map(|daemon| daemon.monitor.clone());
     let mut standing = standing::start(options, daemon).await?;
     let shown = match monitor {

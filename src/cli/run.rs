@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::args::RunArgs;
+use super::args::{DaemonArgs, RunArgs};
 use super::connect::connect;
 use super::exit::{Exit, Failure};
 use super::output::Output;
@@ -25,23 +25,18 @@ const SHIFT_POLL: Duration = Duration::from_millis(100);
 pub(super) async fn until_stopped(output: Output, args: &RunArgs) -> Result<(), Failure> {
     let connection = connect(&args.cluster).await?;
     let stop = CancellationToken::new();
-    let admin = AdminServer::bind(args.admin.admin_listen)
+    let admin = AdminServer::bind(args.daemon.admin.admin_listen)
         .await
         .map_err(|error| Failure::new(Exit::Machine, error))?;
     let shown = format!("metrics at http://{}/metrics", admin.address());
     let options = DaemonOptions {
-        inventory: args.admin.inventory(),
-        cluster_resource_namespace: args.cluster_resource_namespace.clone(),
         watch_namespaces: args.reach.watch_namespaces.clone(),
         class: args.reach.class.clone(),
-        policies: policy::in_force(args.policies.as_deref())?,
-        rotation: args.history.with(&args.rotation),
         clock: match &args.clock_shift {
             Some(_) => Clock::Shifted(Arc::default()),
             None => Clock::System,
         },
-        election: args.leader.options(&connection.namespace)?,
-        ..DaemonOptions::default()
+        ..options(&args.daemon, &connection.namespace)?
     };
     let mut serving = JoinSet::new();
     serving.spawn(admin.run(options.monitor.clone(), stop.clone()));
@@ -62,6 +57,18 @@ pub(super) async fn until_stopped(output: Output, args: &RunArgs) -> Result<(), 
     output.note("stopping");
     stop.cancel();
     Ok(daemon.await?)
+}
+
+/// What the arguments stand for; `namespace` is the Lease's where none is named.
+pub(super) fn options(args: &DaemonArgs, namespace: &str) -> Result<DaemonOptions, Failure> {
+    Ok(DaemonOptions {
+        inventory: args.admin.inventory(),
+        cluster_resource_namespace: args.cluster_resource_namespace.clone(),
+        policies: policy::in_force(args.policies.as_deref())?,
+        rotation: args.history.with(&args.rotation),
+        election: args.leader.options(namespace)?,
+        ..DaemonOptions::default()
+    })
 }
 
 /// Sets the clock as the file says, whenever it says something else.

@@ -98,12 +98,9 @@ impl AdminArgs {
     }
 }
 
-/// Arguments of `run`.
+/// What the daemon takes, whatever it runs against.
 #[derive(Args, Clone, Debug)]
-pub struct RunArgs {
-    /// Which API.
-    #[command(flatten)]
-    pub cluster: ClusterArgs,
+pub struct DaemonArgs {
     /// How it shows what it does.
     #[command(flatten)]
     pub admin: AdminArgs,
@@ -120,12 +117,23 @@ pub struct RunArgs {
     /// How many finished requests are kept.
     #[command(flatten)]
     pub history: HistoryArgs,
-    /// File with the seconds by which the clock is fast; for `chaos`, which writes it at any time.
-    #[arg(long, value_name = "FILE", hide = true)]
-    pub clock_shift: Option<PathBuf>,
     /// Several daemons.
     #[command(flatten)]
     pub leader: LeaderArgs,
+}
+
+/// Arguments of `run`.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// Which API.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// How the daemon works.
+    #[command(flatten)]
+    pub daemon: DaemonArgs,
+    /// File with the seconds by which the clock is fast; for `chaos`, which writes it at any time.
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub clock_shift: Option<PathBuf>,
     /// Which objects are looked after.
     #[command(flatten)]
     pub reach: ReachArgs,
@@ -155,31 +163,14 @@ pub struct LocalArgs {
     /// Where the API listens; a free port of 127.0.0.1 by default.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     pub listen: SocketAddr,
-    /// How it shows what it does.
-    #[command(flatten)]
-    pub admin: AdminArgs,
-    /// The pgbouncer program, if not the one in the search path.
     /// The pgbouncer program, if not the one in the search path. Given more than once, each pod runs
     /// the one of its PgBouncer's version.
     #[arg(long, value_name = "FILE")]
     pub pgbouncer: Vec<PathBuf>,
-    /// Namespace of the Secrets that `ClusterIssuers` name.
-    #[arg(long, value_name = "NAME", default_value = "cert-manager")]
-    pub cluster_resource_namespace: String,
-    /// Folder with `CertificateRequestPolicies` that every certificate has to pass, in place of those
-    /// that are built in.
-    #[arg(long, value_name = "DIR")]
-    pub policies: Option<PathBuf>,
-    /// How certificates are rotated by themselves.
-    #[command(flatten)]
-    pub rotation: RotationArgs,
-    /// How many finished requests are kept.
-    #[command(flatten)]
-    pub history: HistoryArgs,
     /// Run the platform alone; daemons are started with `run` and its kubeconfig.
     #[arg(long)]
     pub no_daemon: bool,
-    /// Several daemons.
+    /// How the daemon works.
     #[command(flatten)]
-    pub leader: LeaderArgs,
+    pub daemon: DaemonArgs,
 }

@@ -10,7 +10,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use serde::de::DeserializeOwned;
 
-pub use self::daemon::{AdminArgs, HistoryArgs, LocalArgs, ReachArgs, RotationArgs, RunArgs};
+pub use self::daemon::{
+    AdminArgs, DaemonArgs, HistoryArgs, LocalArgs, ReachArgs, RotationArgs, RunArgs,
+};
 use super::exit;
 use super::output::Format;
 use crate::api::opsrequest::ApplyPolicy;

@@ -299,36 +299,30 @@ const fn verb(change: &Change) -> &'static str {
 }
 
 fn restarted(plan: &Plan, journal: &Journal) -> String {
-    let mut text = format!(
-        "Restarting all pods performed successfully in PgBouncer: {} for PgBouncerOpsRequest: {} \
-         (client connections {})",
-        plan.database.at,
-        plan.request.at.name,
-        closed(plan, journal)
-    );
-    if let Some(why) = &plan.choice.why {
-        text.push_str("; restarted, because ");
-        text.push_str(why);
-    }
-    text
+    all_pods(plan, journal, ("Restarting", "restarted"))
 }
 
 fn reloaded(plan: &Plan, journal: &Journal) -> String {
-    let mut text = format!(
-        "Reloading all pods performed successfully in PgBouncer: {} for PgBouncerOpsRequest: {} \
-         (client connections {})",
-        plan.database.at,
-        plan.request.at.name,
-        closed(plan, journal)
-    );
-    if let Some(why) = &plan.choice.why {
-        text.push_str("; reloaded, because ");
-        text.push_str(why);
-    }
+    let mut text = all_pods(plan, journal, ("Reloading", "reloaded"));
     for (step, planned) in plan.steps.iter().enumerate() {
         if let (Step::Reload(pod), Some(why)) = (planned, journal.of(step).note.restarted) {
             let _ = write!(text, "; {pod} was restarted instead, because {why}");
         }
+    }
+    text
+}
+
+/// That all pods have gone through it, what that closed, and why it was chosen.
+fn all_pods(plan: &Plan, journal: &Journal, (doing, done): (&str, &str)) -> String {
+    let mut text = format!(
+        "{doing} all pods performed successfully in PgBouncer: {} for PgBouncerOpsRequest: {} \
+         (client connections {})",
+        plan.database.at,
+        plan.request.at.name,
+        closed(plan, journal)
+    );
+    if let Some(why) = &plan.choice.why {
+        let _ = write!(text, "; {done}, because {why}");
     }
     text
 }
