@@ -5,17 +5,18 @@
 
 use std::collections::BTreeSet;
 
+use bouncert::api::annotations::SERVING_LABEL;
 use bouncert::api::{PgBouncer, PgBouncerOpsRequest, Phase};
 use bouncert::blueprint::certificates::{LoadBalancer, wanted};
 use bouncert::blueprint::defaults::{IssuerKind, complete};
 use bouncert::clock::Clock;
 use bouncert::cluster::{Cluster, EventKind, Reporter};
-use bouncert::daemon::DaemonOptions;
+use bouncert::daemon::{DaemonOptions, ElectionOptions};
+use bouncert::lease::Timing;
 use bouncert::local::apiserver::access::{Grain, User};
 use bouncert::material::{IssueOutcome, Materials};
 use bouncert::names::{Alias, ObjectRef, Revision};
 use bouncert::ops::ABORT;
-use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Event, Pod, Secret, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -104,12 +105,11 @@ async fn the_rights_of_the_chart_are_sufficient_and_each_is_used() {
     let mut stage = Stage::without_daemon().await;
     let granted = install(&mut stage, &json!({"createNamespace": true})).await;
     issuers(&stage).await;
-    stage.start_daemon();
+    stage.start_daemon_with(candidate("one"));
 
     of_pet_sets(&stage).await;
     elsewhere(&stage).await;
     a_vault(&stage).await;
-    a_lease(&stage).await;
     told_twice(&stage).await;
     stage.dismiss_daemon().await;
 
@@ -126,8 +126,8 @@ async fn the_rights_of_the_chart_are_sufficient_and_each_is_used() {
         }
     })
     .await;
-    stage.start_daemon();
-    of_stateful_sets(&stage).await;
+    stage.start_daemon_with(candidate("other"));
+    of_stateful_sets(&mut stage).await;
     stage.dismiss_daemon().await;
 
     let idle = unused(&stage, &granted);
@@ -289,19 +289,16 @@ async fn a_vault(stage: &Stage) {
     assert!(token.unwrap().is_some());
 }
 
-/// What candidates do with the Lease by which they elect one.
-async fn a_lease(stage: &Stage) {
-    let cluster = Cluster::new(stage.daemon_client.clone());
-    let at = ObjectRef::new(chart::NAMESPACE, chart::RELEASE);
-    assert!(cluster.get::<Lease>(&at).await.unwrap().is_none());
-    let lease: Lease = serde_json::from_value(json!({
-        "metadata": {"name": at.name, "namespace": at.namespace},
-        "spec": {"holderIdentity": "one"},
-    }))
-    .unwrap();
-    let mut lease = cluster.create(&lease).await.unwrap();
-    lease.spec.as_mut().unwrap().holder_identity = Some("other".to_owned());
-    cluster.replace(&lease).await.unwrap();
+/// A daemon that competes for the chart's Lease.
+fn candidate(identity: &str) -> DaemonOptions {
+    DaemonOptions {
+        election: Some(ElectionOptions {
+            at: ObjectRef::new(chart::NAMESPACE, chart::RELEASE),
+            identity: identity.to_owned(),
+            timing: Timing::default(),
+        }),
+        ..DaemonOptions::default()
+    }
 }
 
 /// An event that is there already is counted.
@@ -324,12 +321,30 @@ async fn told_twice(stage: &Stage) {
     assert_eq!(noted.unwrap().count, Some(2));
 }
 
+/// A pod that nobody has put back into service, though no request holds it.
+async fn an_orphan(stage: &mut Stage, name: &str) {
+    stage.dismiss_daemon().await;
+    let out = Patch::Merge(json!({"metadata": {"labels": {SERVING_LABEL: null}}}));
+    let pods = stage.api::<Pod>();
+    pods.patch(name, &PatchParams::default(), &out)
+        .await
+        .unwrap();
+    stage.start_daemon_with(candidate("third"));
+    eventually(LONG, async || {
+        let pod: Pod = stage.get(name).await.unwrap();
+        let serves = pod.labels().contains_key(SERVING_LABEL);
+        serves.then_some(()).ok_or(pod.metadata)
+    })
+    .await;
+}
+
 /// A pod that does not come up, under a budget that then lets no pod go: it is deleted.
-async fn of_stateful_sets(stage: &Stage) {
+async fn of_stateful_sets(stage: &mut Stage) {
     let ini = "[pgbouncer]\nclient_tls_ciphers = NO-SUCH-CIPHER\n";
     let fragile = json!({"configuration": {"inline": {"pgbouncer.ini": ini}}});
     stage.create(bouncer("fragile", fragile)).await;
     stage.ready("fragile").await;
+    an_orphan(stage, "fragile-0").await;
     let before = eventually(LONG, async || {
         let pods: Option<Pod> = stage.get("fragile-1").await;
         pods.map(|pod| pod.uid()).ok_or("not there")

@@ -67,5 +67,5 @@
     verbs: [list]
   - apiGroups: [policy]
     resources: [poddisruptionbudgets]
-    verbs: [get, create, patch, delete]
+    verbs: [create, patch, delete]
 {{- end -}}
