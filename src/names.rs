@@ -1,6 +1,7 @@
 //! Validated names and numbers: one fallible constructor each, private fields, no bare `&str`
 //! names inside the program.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -41,6 +42,33 @@ impl fmt::Display for ObjectRef {
             f.write_str(&self.name)
         } else {
             write!(f, "{}/{}", self.namespace, self.name)
+        }
+    }
+}
+
+/// Where one list or watch looks.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Area {
+    /// All namespaces.
+    Everywhere,
+    /// One.
+    Namespace(String),
+}
+
+impl Area {
+    /// The areas that cover `namespaces`, none of them twice; one for everything if there are none.
+    pub fn covering(namespaces: &[String]) -> BTreeSet<Self> {
+        if namespaces.is_empty() {
+            return BTreeSet::from([Self::Everywhere]);
+        }
+        namespaces.iter().cloned().map(Self::Namespace).collect()
+    }
+
+    /// Whether the objects of `namespace` are in it.
+    pub fn covers(&self, namespace: &str) -> bool {
+        match self {
+            Self::Everywhere => true,
+            Self::Namespace(own) => own == namespace,
         }
     }
 }

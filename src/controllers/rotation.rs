@@ -12,7 +12,7 @@ use futures::stream::{BoxStream, StreamExt, select_all};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
-use kube::{Api, Resource, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -21,10 +21,10 @@ use tokio_util::sync::CancellationToken;
 use super::SchedulerMetrics;
 use crate::api::{ClusterIssuer, Issuer, PgBouncer, PgBouncerOpsRequest};
 use crate::clock::Clock;
-use crate::cluster::Cluster;
-use crate::names::ObjectRef;
+use crate::cluster::{Cluster, within};
+use crate::names::{Area, ObjectRef};
 use crate::rotation::index::Kind;
-use crate::rotation::{Note, Object, Rotator};
+use crate::rotation::{Note, Object, RotationOptions, Rotator};
 
 /// How long notes are gathered before anything is decided.
 const DEBOUNCE: Duration = Duration::from_millis(200);
@@ -39,7 +39,7 @@ pub async fn run(
     metrics: SchedulerMetrics,
     cancel: CancellationToken,
 ) {
-    let mut notes = notes(&cluster);
+    let mut notes = notes(&cluster, rotator.options());
     let mut pause = SLEEP_MAX;
     let mut due = None;
     loop {
@@ -77,43 +77,86 @@ fn until(wake: OffsetDateTime, now: OffsetDateTime) -> Duration {
     pause.clamp(DEBOUNCE, SLEEP_MAX)
 }
 
-/// Everything that is taken notice of.
-fn notes(cluster: &Cluster) -> BoxStream<'static, Note> {
+/// Everything that is taken notice of, in each area that `options` name.
+fn notes(cluster: &Cluster, options: &RotationOptions) -> BoxStream<'static, Note> {
     let client = cluster.client();
-    let bouncers = Api::<PgBouncer>::all(client.clone());
-    let requests = Api::<PgBouncerOpsRequest>::all(client.clone());
-    let secrets = Api::<Secret>::all(client.clone());
-    let namespaces = Api::<Namespace>::all(client.clone());
-    let issuers = Api::<Issuer>::all(client.clone());
+    let mut all = Vec::new();
+    for area in Area::covering(&options.namespaces) {
+        let at = |kind| Some((kind, area.clone()));
+        let bouncers = within::<PgBouncer>(client, &area);
+        let requests = within::<PgBouncerOpsRequest>(client, &area);
+        let issuers = within::<Issuer>(client, &area);
+        all.extend([
+            watched(bouncers, at(Kind::Bouncers), |object| {
+                Object::Bouncer(Box::new(object))
+            }),
+            watched(requests, at(Kind::Requests), |object| {
+                Object::Request(Box::new(object))
+            }),
+            secrets(client, &area),
+            namespaces(client, &area),
+            watched(issuers, None, |object| Object::Issuer(Box::new(object))),
+        ]);
+    }
+    // The keys of ClusterIssuers are looked at as well.
+    let keys = &options.cluster_resource_namespace;
+    if !options.namespaces.is_empty() && !options.namespaces.contains(keys) {
+        all.push(secrets(client, &Area::Namespace(keys.clone())));
+    }
     let cluster_issuers = Api::<ClusterIssuer>::all(client.clone());
-    select_all([
-        watched(bouncers, Some(Kind::Bouncers), |object| {
-            Object::Bouncer(Box::new(object))
-        }),
-        watched(requests, Some(Kind::Requests), |object| {
-            Object::Request(Box::new(object))
-        }),
-        watched(secrets, Some(Kind::Secrets), |object| {
-            Object::Secret(Box::new(object))
-        }),
-        watched(namespaces, None, |object| {
-            Object::Namespace(Box::new(object))
-        }),
-        watched(issuers, None, |object| Object::Issuer(Box::new(object))),
-        watched(cluster_issuers, None, |object| {
-            Object::ClusterIssuer(Box::new(object))
-        }),
-    ])
-    .boxed()
+    all.push(watched(cluster_issuers, None, |object| {
+        Object::ClusterIssuer(Box::new(object))
+    }));
+    select_all(all).boxed()
 }
 
-/// One kind; after each fresh list it is told what there is of it.
-fn watched<K>(api: Api<K>, kind: Option<Kind>, object: fn(K) -> Object) -> BoxStream<'static, Note>
+fn secrets(client: &Client, area: &Area) -> BoxStream<'static, Note> {
+    let list = Some((Kind::Secrets, area.clone()));
+    watched(within::<Secret>(client, area), list, |object| {
+        Object::Secret(Box::new(object))
+    })
+}
+
+/// The Namespaces of an area: all, or the one by its name, which takes a right to that one only.
+fn namespaces(client: &Client, area: &Area) -> BoxStream<'static, Note> {
+    let config = match area {
+        Area::Everywhere => watcher::Config::default(),
+        Area::Namespace(name) => {
+            watcher::Config::default().fields(&format!("metadata.name={name}"))
+        }
+    };
+    let api = Api::<Namespace>::all(client.clone());
+    let list = Some((Kind::Namespaces, area.clone()));
+    watched_with(config, api, list, |object| {
+        Object::Namespace(Box::new(object))
+    })
+}
+
+/// All of one kind that an API leads to.
+fn watched<K>(
+    api: Api<K>,
+    list: Option<(Kind, Area)>,
+    object: fn(K) -> Object,
+) -> BoxStream<'static, Note>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let events = watch(api, watcher::Config::default()).default_backoff();
+    watched_with(watcher::Config::default(), api, list, object)
+}
+
+/// One kind; after each fresh list it is told what there is of it.
+fn watched_with<K>(
+    config: watcher::Config,
+    api: Api<K>,
+    list: Option<(Kind, Area)>,
+    object: fn(K) -> Object,
+) -> BoxStream<'static, Note>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
     let mut seen = BTreeSet::new();
+    let mut told = false;
+    let events = watch(api, config).default_backoff();
     events
         .filter_map(move |event| {
             let note = match event {
@@ -127,19 +170,39 @@ where
                 }
                 Ok(Event::InitDone) => {
                     let seen = std::mem::take(&mut seen);
-                    kind.map(|kind| Note::Listed(kind, seen))
+                    let list = list.clone();
+                    list.map(|(kind, area)| Note::Listed(kind, area, seen))
                 }
                 Ok(Event::Apply(found)) => Some(Note::Set(object(found))),
                 Ok(Event::Delete(found)) => Some(Note::Gone(object(found))),
                 Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::debug!(kind = %K::kind(&()), error, "watch interrupted");
-                    None
+                    let bars = barred(&error, list.as_ref());
+                    let (error, kind) = (&error as &dyn std::error::Error, K::kind(&()));
+                    if bars.is_some() && !told {
+                        told = true;
+                        tracing::warn!(%kind, error, "annotations there do not count");
+                    } else {
+                        tracing::debug!(%kind, error, "watch interrupted");
+                    }
+                    bars
                 }
             };
             std::future::ready(note)
         })
         .boxed()
+}
+
+/// Whoever may not read Namespaces works without their annotations. Everything else is waited for.
+fn barred(error: &watcher::Error, list: Option<&(Kind, Area)>) -> Option<Note> {
+    let watcher::Error::InitialListFailed(kube::Error::Api(status)) = error else {
+        return None;
+    };
+    match list {
+        Some((Kind::Namespaces, area)) if status.code == 403 => {
+            Some(Note::Barred(Kind::Namespaces, area.clone()))
+        }
+        _ => None,
+    }
 }
 
 fn named<K: Resource>(object: &K) -> ObjectRef {

@@ -4,59 +4,42 @@
 //! must not even be read, each has controllers of its own; what lives elsewhere among them (the
 //! AppBinding of a backend and its Secrets) is watched from each.
 
-use k8s_openapi::NamespaceResourceScope;
-use kube::{Api, Client, Resource};
+use std::collections::BTreeSet;
+
+use kube::{Api, Client};
+
+use crate::cluster::{Namespaced, within};
+use crate::names::Area;
 
 /// Where one controller looks.
 #[derive(Clone, Debug)]
 pub struct Scope {
-    /// The namespace of its objects; all if none.
-    own: Option<String>,
-    /// All that are looked after; all there are if empty.
-    watched: Vec<String>,
+    /// Where its objects are.
+    own: Area,
+    /// Everywhere that is looked.
+    watched: BTreeSet<Area>,
 }
 
 impl Scope {
-    /// The scopes that cover `watched`; one for everything if it is empty.
-    pub fn covering(watched: &[String]) -> Vec<Self> {
-        let scope = |own| Self {
-            own,
-            watched: watched.to_vec(),
+    /// The scopes that cover `namespaces`; one for everything if there are none.
+    pub fn covering(namespaces: &[String]) -> Vec<Self> {
+        let watched = Area::covering(namespaces);
+        let scope = |own: &Area| Self {
+            own: own.clone(),
+            watched: watched.clone(),
         };
-        if watched.is_empty() {
-            return vec![scope(None)];
-        }
-        watched.iter().cloned().map(Some).map(scope).collect()
+        watched.iter().map(scope).collect()
     }
 
     /// The controller's own objects and what is made for them.
-    pub(super) fn own<K>(&self, client: &Client) -> Api<K>
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
-    {
-        at(client, self.own.as_deref())
+    pub(super) fn own<K: Namespaced>(&self, client: &Client) -> Api<K> {
+        within(client, &self.own)
     }
 
     /// What its objects may refer to.
-    pub(super) fn watched<K>(&self, client: &Client) -> Vec<Api<K>>
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
-    {
-        if self.watched.is_empty() {
-            return vec![at(client, None)];
-        }
-        let each = self.watched.iter();
-        each.map(|namespace| at(client, Some(namespace))).collect()
-    }
-}
-
-fn at<K>(client: &Client, namespace: Option<&str>) -> Api<K>
-where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
-{
-    match namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
+    pub(super) fn watched<K: Namespaced>(&self, client: &Client) -> Vec<Api<K>> {
+        let areas = self.watched.iter();
+        areas.map(|area| within(client, area)).collect()
     }
 }
 
@@ -65,12 +48,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_named_is_one_scope_over_everything() {
+    fn nothing_named_is_one_scope_over_everything_and_what_is_named_twice_is_one() {
         assert_eq!(Scope::covering(&[]).len(), 1);
-        assert_eq!(Scope::covering(&[])[0].own, None);
-        let two = Scope::covering(&["books".to_owned(), "shops".to_owned()]);
-        let own: Vec<_> = two.iter().map(|scope| scope.own.as_deref()).collect();
-        assert_eq!(own, [Some("books"), Some("shops")]);
-        assert_eq!(two[0].watched.len(), 2);
+        assert_eq!(Scope::covering(&[])[0].own, Area::Everywhere);
+        let named = ["books", "shops", "books"].map(str::to_owned);
+        let scopes = Scope::covering(&named);
+        let own: Vec<_> = scopes.iter().map(|scope| &scope.own).collect();
+        let area = |name: &str| Area::Namespace(name.to_owned());
+        assert_eq!(own, [&area("books"), &area("shops")]);
+        assert_eq!(scopes[0].watched.len(), 2);
     }
 }

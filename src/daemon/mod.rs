@@ -23,7 +23,7 @@ use self::election::Candidate;
 use crate::clock::Clock;
 use crate::cluster::{Cluster, ClusterError};
 use crate::controllers::{self, ReconcileMetrics, SchedulerMetrics};
-use crate::inventory::{Inventory, InventoryOptions};
+use crate::inventory::{Inventory, InventoryOptions, Reach};
 use crate::material::{IssuanceMetrics, Materials};
 use crate::ops::{Operator, OperatorOptions, OpsMetrics};
 use crate::policy::Policies;
@@ -228,6 +228,7 @@ async fn lead(
     let rotation = RotationOptions {
         cluster_resource_namespace,
         class: class.clone(),
+        namespaces: watch_namespaces.clone(),
         ..rotation
     };
     let rotator = Rotator::new(cluster.clone(), materials.clone(), clock.clone(), rotation);
@@ -240,21 +241,18 @@ async fn lead(
     let operator = Arc::new(operator.of_class(&class));
 
     let mut running = JoinSet::new();
-    // It keeps one index over everything, and would be refused the lists it is made from.
-    if watch_namespaces.is_empty() {
-        running.spawn(controllers::rotation::run(
-            cluster.clone(),
-            Arc::new(rotator),
-            clock,
-            metrics.scheduler,
-            cancel.clone(),
-        ));
-        running.spawn(inventory.run(cluster.clone(), cancel.clone()));
-    } else {
-        tracing::warn!(
-            "scheduled rotation and the inventory are off: they need to watch all namespaces"
-        );
-    }
+    running.spawn(controllers::rotation::run(
+        cluster.clone(),
+        Arc::new(rotator),
+        clock,
+        metrics.scheduler,
+        cancel.clone(),
+    ));
+    let reach = Reach {
+        namespaces: watch_namespaces.clone(),
+        class,
+    };
+    running.spawn(inventory.run(cluster.clone(), reach, cancel.clone()));
     running.spawn(controllers::orphans::run(
         Arc::clone(&operator),
         watch_namespaces.clone(),

@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
 
-use crate::api::annotations::{REVISION, REVISION_LABEL};
+use crate::api::annotations::{REVISION, REVISION_LABEL, class_of};
 use crate::api::common::{find_condition, parse_rfc3339};
 use crate::api::{IssuerRef, PgBouncer, PgBouncerOpsRequest, Phase, RequestPhase, RequestType};
 use crate::blueprint::certificates::{LoadBalancer, wanted};
@@ -24,6 +24,8 @@ const MESSAGE_MAX: usize = 400;
 /// What matters of a PgBouncer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pooler {
+    /// Whose it is; empty without a class.
+    pub(super) class: Box<str>,
     pub(super) port: u16,
     pub(super) serves_tls: bool,
     pub(super) is_ready: bool,
@@ -124,6 +126,7 @@ impl Pooler {
         // What has no meaning is said by whoever acts on the object, not here.
         let wanted = wanted(bouncer, &LoadBalancer::default()).unwrap_or_default();
         Self {
+            class: class_of(bouncer).into(),
             port: u16::try_from(port(bouncer)).unwrap_or_default(),
             serves_tls: serves_tls(bouncer),
             is_ready: status.and_then(|status| status.phase) == Some(Phase::Ready),

@@ -1,19 +1,20 @@
 //! A copy of what matters of the objects of one kind, kept by a watch; pure.
 //!
 //! A watch that has to begin anew lists everything first. What is not in that list has gone while
-//! nobody looked; until the list is complete the former copy stands.
+//! nobody looked; until the list is complete the former copy stands. Where some namespaces are
+//! watched and not all, each has a watch of its own, and a list says nothing about the others.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use crate::names::ObjectRef;
+use crate::names::{Area, ObjectRef};
 
 /// What a watch tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Change<T> {
     /// A list begins.
-    ListBegins,
+    ListBegins(Area),
     /// The list is complete.
-    ListEnds,
+    ListEnds(Area),
     /// An object is as it says; `None` if nothing of it matters.
     Is(ObjectRef, Option<T>),
     /// An object has gone.
@@ -24,34 +25,40 @@ pub(super) enum Change<T> {
 #[derive(Clone, Debug)]
 pub(super) struct Mirror<T> {
     known: BTreeMap<ObjectRef, T>,
-    /// Names on the list that is being told.
-    listed: Option<HashSet<ObjectRef>>,
-    is_complete: bool,
+    /// Names on the lists that are being told.
+    listed: HashMap<Area, HashSet<ObjectRef>>,
+    /// What has not been listed yet.
+    awaited: BTreeSet<Area>,
 }
 
 impl<T> Default for Mirror<T> {
     fn default() -> Self {
-        Self {
-            known: BTreeMap::new(),
-            listed: None,
-            is_complete: false,
-        }
+        Self::over(&[])
     }
 }
 
 impl<T> Mirror<T> {
+    /// An empty copy of what there is in `namespaces`; everywhere if there are none.
+    pub(super) fn over(namespaces: &[String]) -> Self {
+        Self {
+            known: BTreeMap::new(),
+            listed: HashMap::new(),
+            awaited: Area::covering(namespaces),
+        }
+    }
+
     /// A copy of a list.
     pub(super) fn of(listed: impl IntoIterator<Item = (ObjectRef, T)>) -> Self {
         Self {
             known: listed.into_iter().collect(),
-            listed: None,
-            is_complete: true,
+            listed: HashMap::new(),
+            awaited: BTreeSet::new(),
         }
     }
 
     /// Whether everything has been listed once.
-    pub(super) const fn is_complete(&self) -> bool {
-        self.is_complete
+    pub(super) fn is_complete(&self) -> bool {
+        self.awaited.is_empty()
     }
 
     pub(super) fn get(&self, at: &ObjectRef) -> Option<&T> {
@@ -66,15 +73,19 @@ impl<T> Mirror<T> {
     /// Follows the watch.
     pub(super) fn follow(&mut self, change: Change<T>) {
         match change {
-            Change::ListBegins => self.listed = Some(HashSet::new()),
-            Change::ListEnds => {
-                if let Some(listed) = self.listed.take() {
-                    self.known.retain(|at, _| listed.contains(at));
+            Change::ListBegins(area) => {
+                self.listed.insert(area, HashSet::new());
+            }
+            Change::ListEnds(area) => {
+                if let Some(listed) = self.listed.remove(&area) {
+                    let stays = |at: &ObjectRef| !area.covers(&at.namespace) || listed.contains(at);
+                    self.known.retain(|at, _| stays(at));
                 }
-                self.is_complete = true;
+                self.awaited.remove(&area);
             }
             Change::Is(at, Some(facts)) => {
-                if let Some(listed) = &mut self.listed {
+                let lists = self.listed.iter_mut();
+                for (_, listed) in lists.filter(|(area, _)| area.covers(&at.namespace)) {
                     listed.insert(at.clone());
                 }
                 self.known.insert(at, facts);
@@ -102,17 +113,21 @@ mod tests {
     fn what_is_not_listed_any_more_goes_when_the_list_is_complete() {
         let mut mirror = Mirror::default();
         let one = |name, n| Change::Is(at(name), Some(n));
-        for change in [Change::ListBegins, one("a", 1), one("b", 2)] {
+        for change in [
+            Change::ListBegins(Area::Everywhere),
+            one("a", 1),
+            one("b", 2),
+        ] {
             mirror.follow(change);
         }
         assert!(!mirror.is_complete());
-        mirror.follow(Change::ListEnds);
+        mirror.follow(Change::ListEnds(Area::Everywhere));
         assert!(mirror.is_complete());
-        for change in [Change::ListBegins, one("b", 3)] {
+        for change in [Change::ListBegins(Area::Everywhere), one("b", 3)] {
             mirror.follow(change);
         }
         assert_eq!(names(&mirror), ["a", "b"], "the list is not complete yet");
-        mirror.follow(Change::ListEnds);
+        mirror.follow(Change::ListEnds(Area::Everywhere));
         assert_eq!(
             (names(&mirror), mirror.get(&at("b"))),
             (vec!["b"], Some(&3))
@@ -125,5 +140,34 @@ mod tests {
         mirror.follow(Change::Is(at("a"), None));
         mirror.follow(Change::Gone(at("b")));
         assert!(names(&mirror).is_empty());
+    }
+
+    #[test]
+    fn the_list_of_one_namespace_says_nothing_about_another() {
+        let place = |name: &str| Area::Namespace(name.to_owned());
+        let is = |namespace: &str, name: &str| Change::Is(ObjectRef::new(namespace, name), Some(1));
+        let mut mirror = Mirror::over(&["mint".to_owned(), "treasury".to_owned()]);
+        // Both watches begin at once.
+        for change in [
+            Change::ListBegins(place("mint")),
+            Change::ListBegins(place("treasury")),
+            is("mint", "a"),
+            is("treasury", "b"),
+            Change::ListEnds(place("mint")),
+        ] {
+            mirror.follow(change);
+        }
+        assert!(!mirror.is_complete(), "the treasury is not listed yet");
+        mirror.follow(Change::ListEnds(place("treasury")));
+        assert!(mirror.is_complete());
+        assert_eq!(names(&mirror), ["a", "b"]);
+        for change in [
+            Change::ListBegins(place("mint")),
+            Change::ListEnds(place("mint")),
+        ] {
+            mirror.follow(change);
+        }
+        assert_eq!(names(&mirror), ["b"], "what was in the mint is gone");
+        assert!(mirror.is_complete());
     }
 }

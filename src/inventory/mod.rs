@@ -44,7 +44,7 @@ use self::state::{Seen, Sighting, State};
 use self::watch::Told;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
-use crate::names::ObjectRef;
+use crate::names::{Area, ObjectRef};
 
 pub use self::facts::Link;
 pub use self::once::{Look, look_once};
@@ -80,6 +80,15 @@ pub enum CertManagerMetrics {
     /// They are not.
     #[default]
     Left,
+}
+
+/// What the inventory is about.
+#[derive(Clone, Debug, Default)]
+pub struct Reach {
+    /// Namespaces that are read; all if empty.
+    pub namespaces: Vec<String>,
+    /// The `bouncert.dev/class` of the PgBouncers; empty for those without one.
+    pub class: String,
 }
 
 impl Default for InventoryOptions {
@@ -150,8 +159,9 @@ impl Inventory {
     }
 
     /// Keeps the inventory until it is told to stop.
-    pub async fn run(self, cluster: Cluster, cancel: CancellationToken) {
-        let mut told = watch::all(cluster.client());
+    pub async fn run(self, cluster: Cluster, reach: Reach, cancel: CancellationToken) {
+        *self.write() = State::of(&reach);
+        let mut told = watch::all(cluster.client(), &Area::covering(&reach.namespaces));
         let mut round = Round::new(self.options.looks_per_second);
         let mut looks: JoinSet<Looked> = JoinSet::new();
         let mut tick = interval(TICK);
@@ -211,7 +221,7 @@ impl Inventory {
             Told::Secret(change) => state.secrets.follow(change),
             Told::Request(change) => state.requests.follow(change),
             Told::Replica(change) => {
-                let list_ends = change == Change::ListEnds;
+                let list_ends = matches!(change, Change::ListEnds(_));
                 match &change {
                     Change::Is(at, Some(fresh)) if state.replicas.get(at) != Some(fresh) => {
                         // Another pod of the same name, or one that has just got its address.
@@ -222,7 +232,7 @@ impl Inventory {
                         state.sightings.remove(at);
                         round.forget(at);
                     }
-                    Change::Is(_, Some(_)) | Change::ListBegins | Change::ListEnds => {}
+                    Change::Is(_, Some(_)) | Change::ListBegins(_) | Change::ListEnds(_) => {}
                 }
                 state.replicas.follow(change);
                 if list_ends {
@@ -242,7 +252,7 @@ impl Inventory {
                     round.forget(&pod);
                     continue;
                 };
-                let pooler = state.poolers.get(&replica.pooler);
+                let pooler = state.pooler(&replica.pooler);
                 let Some(pooler) = pooler.filter(|pooler| pooler.serves_tls) else {
                     continue;
                 };

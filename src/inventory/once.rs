@@ -37,6 +37,7 @@ pub async fn look_once(
 ) -> Result<Look, ClusterError> {
     let mut names = Names::default();
     let mut state = State {
+        class: None,
         poolers: mirror(cluster, namespace, |bouncer: &PgBouncer| {
             Some(Pooler::of(bouncer))
         })

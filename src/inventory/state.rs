@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::Serialize;
 use time::OffsetDateTime;
 
+use super::Reach;
 use super::facts::{Asked, Leaf, Link, Pooler, Replica, Request, Stored};
 use super::mirror::Mirror;
 use crate::api::RequestPhase;
@@ -14,6 +15,8 @@ use crate::pki::renewal::{certificate_seed, renew_at};
 /// Everything that is known.
 #[derive(Debug, Default)]
 pub(super) struct State {
+    /// Only PgBouncers of this class are shown and looked at; all if none.
+    pub(super) class: Option<String>,
     pub(super) poolers: Mirror<Pooler>,
     pub(super) secrets: Mirror<Stored>,
     pub(super) replicas: Mirror<Replica>,
@@ -180,8 +183,31 @@ pub(super) struct View<'a> {
 }
 
 impl State {
+    /// Nothing is known yet of what is in reach.
+    pub(super) fn of(reach: &Reach) -> Self {
+        let namespaces = &reach.namespaces;
+        Self {
+            class: Some(reach.class.clone()),
+            poolers: Mirror::over(namespaces),
+            secrets: Mirror::over(namespaces),
+            replicas: Mirror::over(namespaces),
+            requests: Mirror::over(namespaces),
+            sightings: HashMap::new(),
+        }
+    }
+
+    /// A PgBouncer, if it is ours.
+    pub(super) fn pooler(&self, at: &ObjectRef) -> Option<&Pooler> {
+        self.poolers.get(at).filter(|pooler| self.is_ours(pooler))
+    }
+
+    fn is_ours(&self, pooler: &Pooler) -> bool {
+        let class = self.class.as_deref();
+        class.is_none_or(|class| *class == *pooler.class)
+    }
+
     /// Whether everything has been listed once.
-    pub(super) const fn is_complete(&self) -> bool {
+    pub(super) fn is_complete(&self) -> bool {
         self.poolers.is_complete()
             && self.secrets.is_complete()
             && self.replicas.is_complete()
@@ -217,7 +243,12 @@ impl State {
     /// no phase.
     pub(super) fn request_counts(&self) -> BTreeMap<(&'static str, &'static str), i64> {
         let mut counts = BTreeMap::new();
-        for (_, request) in self.requests.iter() {
+        let of_others = |request: &Request| {
+            let pooler = self.poolers.get(&request.pooler);
+            pooler.is_some_and(|pooler| !self.is_ours(pooler))
+        };
+        let requests = self.requests.iter().map(|(_, request)| request);
+        for request in requests.filter(|request| !of_others(request)) {
             let phase = request.phase.map_or("", RequestPhase::as_str);
             *counts.entry((request.type_.as_str(), phase)).or_default() += 1;
         }
@@ -227,7 +258,8 @@ impl State {
 
 impl<'a> View<'a> {
     pub(super) fn poolers(&self) -> impl Iterator<Item = (&'a ObjectRef, &'a Pooler)> {
-        self.state.poolers.iter()
+        let poolers = self.state.poolers.iter();
+        poolers.filter(|(_, pooler)| self.state.is_ours(pooler))
     }
 
     pub(super) fn past(&self, pooler: &ObjectRef) -> Past<'a> {

@@ -117,6 +117,7 @@ fn fleet() -> State {
     ];
     let sighting = |seen| Sighting { at: NOW, seen };
     State {
+        class: None,
         poolers: Mirror::of([(at("ledger"), Pooler::of(&ledger))]),
         secrets: Mirror::of([stored(Alias::Server, 7), stored(Alias::Client, 8)]),
         replicas: Mirror::of([

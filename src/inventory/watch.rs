@@ -1,18 +1,20 @@
 //! The watches that keep the inventory, as one stream.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 
 use futures::stream::{BoxStream, select_all};
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::Client;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Client};
 
 use super::facts::{Names, Pooler, Replica, Request, Stored};
 use super::mirror::Change;
 use crate::api::{PgBouncer, PgBouncerOpsRequest};
-use crate::cluster::{Namespaced, reference};
+use crate::cluster::{Namespaced, reference, within};
+use crate::names::Area;
 
 /// What one of the watches tells.
 pub(super) enum Told {
@@ -22,15 +24,18 @@ pub(super) enum Told {
     Request(Change<Request>),
 }
 
-/// All watches; it does not end. A watch that breaks is begun anew, after a pause.
-pub(super) fn all(client: &Client) -> impl Stream<Item = Told> + Send + use<> {
+/// All watches, one of each kind in each area; it does not end. A watch that breaks is begun anew,
+/// after a pause.
+pub(super) fn all(
+    client: &Client,
+    areas: &BTreeSet<Area>,
+) -> impl Stream<Item = Told> + Send + use<> {
     let mut names = Names::default();
-    let poolers = changes(client, |bouncer: &PgBouncer| Some(Pooler::of(bouncer)));
-    let secrets = changes(client, move |secret: &Secret| {
-        Stored::of(secret, &mut names)
-    });
-    let replicas = changes(client, |pod: &Pod| Replica::of(pod));
-    let requests = changes(client, |request: &PgBouncerOpsRequest| {
+    let here = (client, areas);
+    let poolers = changes(here, |bouncer: &PgBouncer| Some(Pooler::of(bouncer)));
+    let secrets = changes(here, move |secret: &Secret| Stored::of(secret, &mut names));
+    let replicas = changes(here, |pod: &Pod| Replica::of(pod));
+    let requests = changes(here, |request: &PgBouncerOpsRequest| {
         Some(Request::of(request))
     });
     let told: [BoxStream<'static, Told>; 4] = [
@@ -44,17 +49,21 @@ pub(super) fn all(client: &Client) -> impl Stream<Item = Told> + Send + use<> {
 
 /// The changes of one kind; objects are dropped as soon as what matters of them is known.
 fn changes<K: Namespaced, T: Send + 'static, F>(
-    client: &Client,
+    (client, areas): (&Client, &BTreeSet<Area>),
     mut read: F,
 ) -> impl Stream<Item = Change<T>> + Send + use<K, T, F>
 where
     F: FnMut(&K) -> Option<T> + Send + 'static,
 {
-    let events = watcher(Api::<K>::all(client.clone()), watcher::Config::default());
-    events.default_backoff().filter_map(move |event| {
+    let watches = areas.iter().cloned().map(|area| {
+        let events = watcher(within::<K>(client, &area), watcher::Config::default());
+        let events = events.default_backoff();
+        events.map(move |event| (area.clone(), event)).boxed()
+    });
+    select_all(watches).filter_map(move |(area, event)| {
         let change = match event {
-            Ok(Event::Init) => Some(Change::ListBegins),
-            Ok(Event::InitDone) => Some(Change::ListEnds),
+            Ok(Event::Init) => Some(Change::ListBegins(area)),
+            Ok(Event::InitDone) => Some(Change::ListEnds(area)),
             Ok(Event::InitApply(object) | Event::Apply(object)) => {
                 Some(Change::Is(reference(&object), read(&object)))
             }

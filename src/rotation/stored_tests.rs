@@ -15,7 +15,7 @@ use crate::api::annotations::{FREEZE_ROTATION, MAINTENANCE_WINDOW};
 use crate::api::{PgBouncer, PgBouncerOpsRequest};
 use crate::blueprint::defaults::{IssuerKind, complete};
 use crate::blueprint::testing::tls_bouncer;
-use crate::names::{Alias, Fingerprint, ObjectRef};
+use crate::names::{Alias, Area, Fingerprint, ObjectRef};
 
 const NOW: OffsetDateTime = datetime!(2031-06-04 12:00 UTC);
 
@@ -224,8 +224,14 @@ fn failures_are_counted_in_the_requests_themselves_and_only_in_our_own() {
     assert_eq!(history.succeeded_at, Some(datetime!(2031-06-04 11:05 UTC)));
     let (good, bad) = index.finished(&at());
     assert_eq!((good.len(), bad.len()), (1, 1));
-    // A fresh list without them: they have gone.
-    assert_eq!(index.retain(Kind::Requests, &[].into()).len(), 3);
+    // A fresh list of another namespace says nothing about them; one of all without them does.
+    let elsewhere = Area::Namespace("elsewhere".to_owned());
+    let none = [].into();
+    assert_eq!(index.retain(Kind::Requests, &elsewhere, &none).len(), 0);
+    assert_eq!(
+        index.retain(Kind::Requests, &Area::Everywhere, &none).len(),
+        3
+    );
     assert_eq!(known(&mut index).facts.history.finished.len(), 0);
 }
 

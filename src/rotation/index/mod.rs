@@ -20,7 +20,7 @@ use crate::api::common::{Condition, find_condition, parse_rfc3339};
 use crate::api::tls::IssuerRef;
 use crate::api::{PgBouncer, PgBouncerOpsRequest, Phase};
 use crate::blueprint::certificates::{LoadBalancer, Wanted, wanted};
-use crate::names::{Fingerprint, ObjectRef};
+use crate::names::{Area, Fingerprint, ObjectRef};
 use crate::pki::renewal::jitter_seed;
 
 /// The condition under which nobody but its holder touches a PgBouncer (CONTRACT 4.4).
@@ -36,7 +36,7 @@ pub struct Served {
 }
 
 /// Kinds of which it matters when one has gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// PgBouncers.
     Bouncers,
@@ -44,6 +44,18 @@ pub enum Kind {
     Requests,
     /// Secrets.
     Secrets,
+    /// Namespaces, whose annotations count for what is in them.
+    Namespaces,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::Bouncers,
+        Self::Requests,
+        Self::Secrets,
+        Self::Namespaces,
+    ];
 }
 
 /// Why annotations say nothing: annotation and what is wrong.
@@ -196,11 +208,17 @@ impl Index {
         self.served.get(at)
     }
 
-    /// Keeps the objects of a kind that a fresh list has shown; whom the others concern.
-    pub fn retain(&mut self, kind: Kind, seen: &BTreeSet<ObjectRef>) -> Vec<ObjectRef> {
+    /// Keeps the objects of a kind that a fresh list of `area` has shown, and those elsewhere; whom
+    /// the others concern.
+    pub fn retain(
+        &mut self,
+        kind: Kind,
+        area: &Area,
+        seen: &BTreeSet<ObjectRef>,
+    ) -> Vec<ObjectRef> {
         let gone = |all: Vec<&ObjectRef>| -> Vec<ObjectRef> {
             all.into_iter()
-                .filter(|at| !seen.contains(*at))
+                .filter(|at| area.covers(&at.namespace) && !seen.contains(*at))
                 .cloned()
                 .collect()
         };
@@ -222,6 +240,14 @@ impl Index {
                 let gone = gone(self.secrets.keys().collect());
                 gone.iter()
                     .flat_map(|at| self.set_secret(at, None))
+                    .collect()
+            }
+            Kind::Namespaces => {
+                let names = self.namespaces.keys().filter(|name| area.covers(name));
+                let is_gone = |name: &&String| !seen.contains(&ObjectRef::new("", name.as_str()));
+                let gone: Vec<String> = names.filter(is_gone).cloned().collect();
+                gone.iter()
+                    .flat_map(|name| self.set_namespace(name, &BTreeMap::new()))
                     .collect()
             }
         }

@@ -28,7 +28,7 @@ use crate::api::{ClusterIssuer, Issuer, PgBouncer, PgBouncerOpsRequest};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, EventKind, Reporter, reference};
 use crate::material::Materials;
-use crate::names::ObjectRef;
+use crate::names::{Area, ObjectRef};
 
 /// Source of rotation's events.
 const COMPONENT: &str = "bouncert-rotation";
@@ -47,6 +47,8 @@ pub struct RotationOptions {
     pub cluster_resource_namespace: String,
     /// Only PgBouncers of this class (`bouncert.dev/class`) are rotated.
     pub class: String,
+    /// Only in these namespaces; in all if empty.
+    pub namespaces: Vec<String>,
 }
 
 impl Default for RotationOptions {
@@ -58,6 +60,7 @@ impl Default for RotationOptions {
             failed_kept: FAILED_KEPT_DEFAULT,
             cluster_resource_namespace: "cert-manager".to_owned(),
             class: String::new(),
+            namespaces: Vec::new(),
         }
     }
 }
@@ -86,8 +89,10 @@ pub enum Note {
     Set(Object),
     /// It has gone.
     Gone(Object),
-    /// These are all there are.
-    Listed(Kind, BTreeSet<ObjectRef>),
+    /// These are all there are in an area.
+    Listed(Kind, Area, BTreeSet<ObjectRef>),
+    /// We have no right to list them there: nobody shall wait for it.
+    Barred(Kind, Area),
 }
 
 /// What has happened since the daemon started: for counters.
@@ -133,7 +138,8 @@ struct State {
     suspects: BTreeMap<ObjectRef, OffsetDateTime>,
     /// What has drifted, by reason.
     drifting: BTreeMap<ObjectRef, BTreeSet<&'static str>>,
-    listed: BTreeSet<u8>,
+    /// What has not been listed yet.
+    awaited: BTreeSet<(Kind, Area)>,
     waiting: usize,
     counts: Counts,
 }
@@ -163,7 +169,10 @@ impl Rotator {
             dirty: BTreeSet::new(),
             suspects: BTreeMap::new(),
             drifting: BTreeMap::new(),
-            listed: BTreeSet::new(),
+            awaited: Area::covering(&options.namespaces)
+                .into_iter()
+                .flat_map(|area| Kind::ALL.map(|kind| (kind, area.clone())))
+                .collect(),
             waiting: 0,
             counts: Counts::default(),
         };
@@ -177,6 +186,11 @@ impl Rotator {
         }
     }
 
+    /// How it works.
+    pub const fn options(&self) -> &RotationOptions {
+        &self.options
+    }
+
     /// Takes notice of something. Nothing is done about it before [`Rotator::settle`].
     pub fn note(&self, note: Note) {
         let now = self.clock.now();
@@ -184,13 +198,14 @@ impl Rotator {
         let concerned = match note {
             Note::Set(object) => self.set(&mut state.index, object, now),
             Note::Gone(object) => gone(&mut state.index, &object),
-            Note::Listed(kind, seen) => {
-                state.listed.insert(match kind {
-                    Kind::Bouncers => 0,
-                    Kind::Requests => 1,
-                    Kind::Secrets => 2,
-                });
-                state.index.retain(kind, &seen)
+            Note::Listed(kind, area, seen) => {
+                let gone = state.index.retain(kind, &area, &seen);
+                state.awaited.remove(&(kind, area));
+                gone
+            }
+            Note::Barred(kind, area) => {
+                state.awaited.remove(&(kind, area));
+                Vec::new()
             }
         };
         state.dirty.extend(concerned);
@@ -200,8 +215,9 @@ impl Rotator {
     /// something to do again, should nothing happen before.
     pub async fn settle(&self) -> Option<OffsetDateTime> {
         let now = self.clock.now();
-        // Who does not know all requests yet would make some twice.
-        if self.lock().listed.len() < 3 {
+        // Who does not know all requests yet would make some twice, and whoever does not know the
+        // Namespaces would begin what they freeze.
+        if !self.lock().awaited.is_empty() {
             return None;
         }
         self.look_at_suspects(now).await;

@@ -3,4 +3,5 @@
 mod additive;
 mod chart;
 mod manifests;
+mod reach;
 mod rights;

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use bouncert::api::annotations::SERVING_LABEL;
-use bouncert::api::{PgBouncer, PgBouncerOpsRequest, Phase};
+use bouncert::api::{PgBouncer, PgBouncerOpsRequest};
 use bouncert::blueprint::certificates::{LoadBalancer, wanted};
 use bouncert::blueprint::defaults::{IssuerKind, complete};
 use bouncert::clock::Clock;
@@ -40,7 +40,7 @@ const KINDS: [&str; 6] = [
 ];
 
 /// Installs the rights that the chart gives with these values; all grains of them.
-async fn install(stage: &mut Stage, changes: &Value) -> BTreeSet<Grain> {
+pub(super) async fn install(stage: &mut Stage, changes: &Value) -> BTreeSet<Grain> {
     let mut granted = BTreeSet::new();
     for object in chart::objects(changes) {
         if KINDS.contains(&object["kind"].as_str().unwrap()) {
@@ -54,7 +54,7 @@ async fn install(stage: &mut Stage, changes: &Value) -> BTreeSet<Grain> {
 }
 
 /// What was granted and never used.
-fn unused(stage: &Stage, granted: &BTreeSet<Grain>) -> Vec<String> {
+pub(super) fn unused(stage: &Stage, granted: &BTreeSet<Grain>) -> Vec<String> {
     let ledger = stage.server.as_ref().unwrap().ledger();
     let denied = ledger.denied;
     assert!(denied.is_empty(), "not sufficient: {denied:#?}");
@@ -68,7 +68,7 @@ fn unused(stage: &Stage, granted: &BTreeSet<Grain>) -> Vec<String> {
     clippy::needless_pass_by_value,
     reason = "the callers' literals read better"
 )]
-fn bouncer(name: &str, more: Value) -> Value {
+pub(super) fn bouncer(name: &str, more: Value) -> Value {
     let mut object = json!({
         "apiVersion": "kubedb.com/v1", "kind": "PgBouncer", "metadata": {"name": name},
         "spec": {
@@ -136,7 +136,7 @@ async fn the_rights_of_the_chart_are_sufficient_and_each_is_used() {
 }
 
 /// Two issuers of the namespace, one of the cluster, and a policy of the cluster.
-async fn issuers(stage: &Stage) {
+pub(super) async fn issuers(stage: &Stage) {
     stage.create(loose_crd()).await;
     stage
         .create(json!({
@@ -371,97 +371,4 @@ async fn of_stateful_sets(stage: &mut Stage) {
         .unwrap();
     stage.failed("doomed").await;
     delete(stage, "fragile").await;
-}
-
-/// Everything in the first of two namespaces, with a backend in the second.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_daemon_of_two_namespaces_needs_no_rights_in_the_others() {
-    let mut stage = Stage::without_daemon().await;
-    for name in ["banks", "elsewhere"] {
-        let namespace =
-            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-        stage.create(namespace).await;
-    }
-    let watched = [NS.to_owned(), "banks".to_owned()];
-    let changes = json!({"createNamespace": true, "watchNamespaces": watched});
-    let granted = install(&mut stage, &changes).await;
-    let of_namespaces: BTreeSet<&str> = granted.iter().map(|grain| &*grain.role).collect();
-    assert!(
-        !of_namespaces.contains("ClusterRole/bouncert"),
-        "{of_namespaces:?}"
-    );
-    issuers(&stage).await;
-    stage.start_daemon_with(DaemonOptions {
-        watch_namespaces: watched.to_vec(),
-        ..DaemonOptions::default()
-    });
-
-    let tls = json!({
-        "sslMode": "require", "tls": {"issuerRef": {"kind": "ClusterIssuer", "name": "everywhere"}},
-    });
-    let place = |object: Value, namespace: &str| {
-        let mut object = object;
-        object["metadata"]["namespace"] = json!(namespace);
-        object
-    };
-    let unseen = place(bouncer("unseen", tls.clone()), "elsewhere");
-    stage.create(unseen).await;
-    stage
-        .create(place(bouncer("branch", tls.clone()), "banks"))
-        .await;
-    stage.create(bouncer("till", tls)).await;
-    stage.ready("till").await;
-    let rotate = request("anew", "till", json!({"rotateCertificates": true}));
-    stage.create(rotate).await;
-    stage.successful("anew").await;
-    let phase = async |namespace: &str, name: &str| {
-        let bouncers: Api<PgBouncer> = Api::namespaced(stage.client.clone(), namespace);
-        bouncers
-            .get(name)
-            .await
-            .unwrap()
-            .status
-            .and_then(|status| status.phase)
-    };
-    eventually(LONG, async || match phase("banks", "branch").await {
-        Some(Phase::Ready) => Ok(()),
-        other => Err(other),
-    })
-    .await;
-    assert_eq!(phase("elsewhere", "unseen").await, None);
-    // That every verb is used is shown above: the rules are the same, only where they hold is not.
-    let idle = unused(&stage, &granted);
-    let global = |grain: &&String| grain.starts_with("ClusterRole/bouncert-global");
-    assert_eq!(idle.iter().find(global), None);
-    stage.stop().await;
-}
-
-/// Two daemons of different classes beside each other.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn objects_of_another_class_are_left_alone() {
-    let mut stage = Stage::without_daemon().await;
-    issuers(&stage).await;
-    stage.start_daemon_with(DaemonOptions {
-        class: "gold".to_owned(),
-        ..DaemonOptions::default()
-    });
-    let of_class = |object: Value| {
-        let mut object = object;
-        object["metadata"]["annotations"] = json!({"bouncert.dev/class": "gold"});
-        object
-    };
-    stage.create(bouncer("plain", json!({}))).await;
-    stage.create(of_class(bouncer("till", json!({})))).await;
-    let tls = json!({"issuerRef": {"kind": "Issuer", "name": "pb-issuer"}, "sslMode": "require"});
-    stage
-        .create(request("of-plain", "plain", tls.clone()))
-        .await;
-    stage.ready("till").await;
-    stage.create(request("of-till", "till", tls)).await;
-    stage.successful("of-till").await;
-    assert!(stage.bouncer("plain").await.status.is_none());
-    // A request goes with its PgBouncer.
-    let request: PgBouncerOpsRequest = stage.get("of-plain").await.unwrap();
-    assert!(request.status.is_none(), "{:?}", request.status);
-    stage.stop().await;
 }
