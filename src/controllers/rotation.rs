@@ -208,3 +208,28 @@ fn barred(error: &watcher::Error, list: Option<&(Kind, Area)>) -> Option<Note> {
 fn named<K: Resource>(object: &K) -> ObjectRef {
     ObjectRef::new(object.namespace().unwrap_or_default(), object.name_any())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn refused(code: u16) -> watcher::Error {
+        let status = serde_json::from_value(json!({"status": "Failure", "code": code}));
+        watcher::Error::InitialListFailed(kube::Error::Api(status.unwrap()))
+    }
+
+    #[test]
+    fn only_namespaces_that_may_not_be_read_are_not_waited_for() {
+        let list = |kind| (kind, Area::Namespace("books".to_owned()));
+        let namespaces = list(Kind::Namespaces);
+        assert!(matches!(
+            barred(&refused(403), Some(&namespaces)),
+            Some(Note::Barred(Kind::Namespaces, area)) if area == namespaces.1
+        ));
+        assert!(barred(&refused(503), Some(&namespaces)).is_none());
+        assert!(barred(&refused(403), Some(&list(Kind::Secrets))).is_none());
+        assert!(barred(&refused(403), None).is_none());
+    }
+}

@@ -20,7 +20,7 @@ pub(super) const RELEASE: &str = "bouncert";
 pub(super) const NAMESPACE: &str = "bouncert-system";
 
 /// The order in which Helm installs the kinds that we have.
-const ORDER: [&str; 14] = [
+const ORDER: [&str; 15] = [
     "PriorityClass",
     "Namespace",
     "NetworkPolicy",
@@ -34,6 +34,7 @@ const ORDER: [&str; 14] = [
     "RoleBinding",
     "Service",
     "Deployment",
+    "PrometheusRule",
     "ServiceMonitor",
 ];
 

@@ -90,10 +90,10 @@ fn the_daemon_understands_the_arguments_that_the_chart_gives() {
         let watched = changes["watchNamespaces"].as_array().map_or(0, Vec::len);
         assert_eq!(run.reach.watch_namespaces.len(), watched);
         let elects = changes["leaderElection"]["enabled"] != false;
-        assert_eq!(run.leader.leader_elect, elects);
+        assert_eq!(run.daemon.leader.leader_elect, elects);
         let port = container["ports"][0]["containerPort"].as_u64().unwrap();
-        assert_eq!(u64::from(run.admin.admin_listen.port()), port);
-        assert!(run.admin.admin_listen.ip().is_unspecified());
+        assert_eq!(u64::from(run.daemon.admin.admin_listen.port()), port);
+        assert!(run.daemon.admin.admin_listen.ip().is_unspecified());
     }
 }
 

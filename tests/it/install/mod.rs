@@ -3,5 +3,6 @@
 mod additive;
 mod chart;
 mod manifests;
+mod monitoring;
 mod reach;
 mod rights;
