@@ -26,13 +26,14 @@ use crate::support::{TestCa, eventually};
 
 /// How long the CA lives that ends soon, and with it what it signs.
 const BRIEF: time::Duration = time::Duration::seconds(100);
+const MONTH: time::Duration = time::Duration::days(30);
 /// Long enough for three generations, each of which is due after half a minute at the most.
 const GENERATIONS: Duration = Duration::from_mins(2);
 const REVISION: &str = "bouncert_certificate_revision{alias=\"server\"}";
 const BEGINS: &str = "bouncert_certificate_not_before_timestamp_seconds{alias=\"server\"}";
 const ENDS: &str = "bouncert_certificate_not_after_timestamp_seconds{alias=\"server\"}";
 const DUE: &str = "bouncert_certificate_renewal_timestamp_seconds{alias=\"server\"}";
-const SERVED: &str = "bouncert_served_certificate_not_before_timestamp_seconds";
+const SERVED: &str = "bouncert_served_certificate_not_after_timestamp_seconds";
 const MATCHES: &str = "bouncert_served_certificate_matches";
 /// Alerts that have fired at any time.
 const FIRED: &str = "count_over_time(ALERTS{alertstate=\"firing\"}[10m])";
@@ -157,7 +158,7 @@ fn shown(local: &Local, watch: &mut Child) -> usize {
     lists.iter().filter(|list| list.contains("pb-tls")).count()
 }
 
-/// A CA that lives from now on, in PEM.
+/// A CA that lives from now on, in PEM. No leaf begins before its CA does: all begin now.
 fn authority(name: &str, life: time::Duration) -> (String, String) {
     let now = bouncert::clock::Clock::System.now();
     let mut params = CertificateParams::new(Vec::new()).unwrap();
@@ -219,7 +220,7 @@ async fn metrics_are_well_formed(local: &Local) {
 async fn certificates_rotate_by_themselves_and_alerts_say_when_they_cannot() {
     let local = Local::start().await;
     let stage = &local.stage;
-    let (crt, key) = authority("First CA", time::Duration::days(30));
+    let (crt, key) = authority("First CA", MONTH);
     stage.ca_secret("pgbouncer-ca", &crt, &key).await;
     stage.example("issuer").await;
     local.pooler().await;
@@ -253,7 +254,7 @@ async fn generations_follow_each_other(prometheus: &Prometheus) {
     })
     .await;
     prometheus.shows(MATCHES, 1.0, LONG).await;
-    for (series, kind) in [(BEGINS, "stored"), (SERVED, "served")] {
+    for (series, kind) in [(ENDS, "stored"), (SERVED, "served")] {
         let changes = prometheus.one(&format!("changes({series}[5m])")).await;
         let back = prometheus.one(&format!("resets({series}[5m])")).await;
         assert!(changes >= 2.0 && back == 0.0, "{kind}: {changes}, {back}");
@@ -308,7 +309,7 @@ async fn nobody_can_sign_and_then_somebody_can(local: &Local, prometheus: &Prome
     let firing = prometheus.firing().await;
     assert!(!firing.contains("BouncertCertificateExpired"), "{firing:?}");
 
-    let (crt, key) = authority("Lasting CA", time::Duration::days(30));
+    let (crt, key) = authority("Lasting CA", MONTH);
     let mended = json!({ "tls.crt": crt, "tls.key": key });
     local.overwrite("pgbouncer-ca", mended).await;
     prometheus.is_quiet(LONG).await;
