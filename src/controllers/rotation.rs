@@ -22,19 +22,23 @@ use super::SchedulerMetrics;
 use crate::api::{ClusterIssuer, Issuer, PgBouncer, PgBouncerOpsRequest};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, within};
+use crate::inventory::Inventory;
 use crate::names::{Area, ObjectRef};
 use crate::rotation::index::Kind;
 use crate::rotation::{Note, Object, RotationOptions, Rotator};
 
 /// How long notes are gathered before anything is decided.
 const DEBOUNCE: Duration = Duration::from_millis(200);
-/// Longest sleep: a timer is the net under a lost event, and clocks are set.
-const SLEEP_MAX: Duration = Duration::from_secs(30);
+/// Longest sleep: a timer is the net under a lost event, and clocks are set. With the inventory's
+/// period it makes less than a minute until a pod that went astray is looked at.
+const SLEEP_MAX: Duration = Duration::from_secs(15);
+/// How often the inventory is asked who went astray.
+const HINTS: Duration = Duration::from_secs(5);
 
 /// Runs scheduled rotation until it is told to stop.
 pub async fn run(
     cluster: Cluster,
-    rotator: Arc<Rotator>,
+    (rotator, inventory): (Arc<Rotator>, Inventory),
     clock: Clock,
     metrics: SchedulerMetrics,
     cancel: CancellationToken,
@@ -42,6 +46,7 @@ pub async fn run(
     let mut notes = notes(&cluster, rotator.options());
     let mut pause = SLEEP_MAX;
     let mut due = None;
+    let mut hinted = Instant::now();
     loop {
         tokio::select! {
             () = cancel.cancelled() => break,
@@ -53,6 +58,11 @@ pub async fn run(
             () = tokio::time::sleep(pause) => {}
         }
         let (began, timer) = (clock.now(), Instant::now());
+        if hinted.elapsed() >= HINTS {
+            hinted = timer;
+            let astray = inventory.astray();
+            astray.iter().for_each(|at| rotator.suspect(at, began));
+        }
         // Boxed: it is large, and one for the daemon's whole life.
         let wake = Box::pin(rotator.settle()).await;
         // What was not yet due, or due at no time, is not late.

@@ -29,7 +29,7 @@ use crate::ops::{Operator, OperatorOptions, OpsMetrics};
 use crate::policy::Policies;
 use crate::provisioner::Provisioner;
 use crate::retry::{Retry, backoff};
-use crate::rotation::{RotationOptions, Rotator};
+use crate::rotation::{RotationMetrics, RotationOptions, Rotator};
 use crate::surroundings;
 use crate::telemetry::Monitor;
 
@@ -84,6 +84,8 @@ pub struct Metrics {
     pub reconciles: ReconcileMetrics,
     /// Passes of the scheduled rotation.
     pub scheduler: SchedulerMetrics,
+    /// What rotation has found and made.
+    pub rotation: RotationMetrics,
     /// Whether this daemon leads.
     pub leading: Gauge,
 }
@@ -96,12 +98,14 @@ impl Metrics {
             issuance,
             reconciles,
             scheduler,
+            rotation,
             leading,
         } = self;
         ops.register(registry);
         issuance.register(registry);
         reconciles.register(registry);
         scheduler.register(registry);
+        rotation.register(registry);
         registry.register(
             "bouncert_leading",
             "Whether this daemon does the work (1) or stands by (0)",
@@ -232,6 +236,11 @@ async fn lead(
         ..rotation
     };
     let rotator = Rotator::new(cluster.clone(), materials.clone(), clock.clone(), rotation);
+    let rotator = Arc::new(rotator);
+    let shown = Arc::downgrade(&rotator);
+    metrics
+        .rotation
+        .follow(move || Some(shown.upgrade()?.snapshot()));
     let operating = OperatorOptions {
         kind,
         cancel: cancel.clone(),
@@ -243,7 +252,7 @@ async fn lead(
     let mut running = JoinSet::new();
     running.spawn(controllers::rotation::run(
         cluster.clone(),
-        Arc::new(rotator),
+        (rotator, inventory.clone()),
         clock,
         metrics.scheduler,
         cancel.clone(),

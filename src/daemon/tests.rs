@@ -10,6 +10,8 @@ use crate::api::IssuerRef;
 use crate::clock::Clock;
 use crate::inventory::tests::example;
 use crate::material::IssueOutcome;
+use crate::names::ObjectRef;
+use crate::rotation::Snapshot;
 use crate::telemetry::{Monitor, classic};
 
 /// A daemon's metrics, each with a sample at least.
@@ -30,6 +32,14 @@ fn all() -> String {
     metrics
         .reconciles
         .count("requests", &Ok::<(), ()>(()), took);
+    metrics.rotation.follow(|| {
+        let mut snapshot = Snapshot::default();
+        let at = ObjectRef::new("shop", "till");
+        snapshot.held.insert(at, "window closed");
+        snapshot.drifting.insert("SecretAdopted", 1);
+        snapshot.counts.drift.insert("SecretAdopted", 1);
+        Some(snapshot)
+    });
     monitor.register(|registry| {
         metrics.register(registry);
         example().register(registry);

@@ -214,6 +214,12 @@ impl Inventory {
         serde_json::to_string(&document).unwrap_or_default()
     }
 
+    /// The PgBouncers of which a pod was last seen to serve something else than is stored.
+    pub fn astray(&self) -> Vec<ObjectRef> {
+        let state = self.read();
+        state.astray()
+    }
+
     fn follow(&self, told: Told, round: &mut Round, now: Duration) {
         let mut state = self.write();
         match told {

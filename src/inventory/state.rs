@@ -220,6 +220,19 @@ impl State {
         self.sightings.retain(|at, _| replicas.get(at).is_some());
     }
 
+    /// The PgBouncers of which a pod was last seen to serve something else than is stored.
+    pub(super) fn astray(&self) -> Vec<ObjectRef> {
+        let view = self.view();
+        let is_astray = |one: &Certificate<'_>| {
+            let mut pods = one.served.iter();
+            pods.any(|pod| pod.matches == Some(false))
+        };
+        let certificates = view.certificates().filter(is_astray);
+        certificates
+            .map(|one| ObjectRef::new(one.namespace, one.pooler))
+            .collect()
+    }
+
     pub(super) fn view(&self) -> View<'_> {
         let mut replicas: HashMap<_, Vec<_>> = HashMap::new();
         for (at, replica) in self.replicas.iter() {

@@ -79,6 +79,19 @@ pub enum Waiting {
 }
 
 impl Waiting {
+    /// Whether something is due, and this is what keeps it from beginning.
+    pub const fn is_holding(&self) -> bool {
+        matches!(
+            self,
+            Self::BackOff { .. }
+                | Self::Closed
+                | Self::WindowUnreadable
+                | Self::Frozen
+                | Self::FreezeUnreadable
+                | Self::NotReady
+        )
+    }
+
     /// One word for programs.
     pub const fn as_str(&self) -> &'static str {
         match self {

@@ -11,7 +11,7 @@
 //! what there is. Whoever is started counts as busy at once, also while the cluster does not show the
 //! request yet; this assumption ends when it is seen, or after [`ASSUMED_MAX`].
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use time::{Duration, OffsetDateTime};
 
@@ -148,6 +148,20 @@ impl Fleet {
     /// The PgBouncers, in no order.
     pub fn members(&self) -> impl Iterator<Item = &ObjectRef> {
         self.members.keys()
+    }
+
+    /// Whose rotation is due and is not begun, and why: one word of [`Waiting::as_str`].
+    pub fn held(&self) -> BTreeMap<ObjectRef, &'static str> {
+        let why = |member: &Member| match &member.verdict {
+            Verdict::At(_, waiting) | Verdict::Hold(waiting) if waiting.is_holding() => {
+                Some(waiting.as_str())
+            }
+            _ => None,
+        };
+        let members = self.members.iter();
+        members
+            .filter_map(|(at, member)| Some((at.clone(), why(member)?)))
+            .collect()
     }
 
     /// How many are busy.

@@ -31,6 +31,7 @@ pub mod fleet;
 pub mod forecast;
 pub mod index;
 pub mod limits;
+mod metrics;
 pub mod request;
 mod rotator;
 pub mod tell;
@@ -41,4 +42,5 @@ mod stored_tests;
 #[cfg(test)]
 mod tests;
 
+pub use self::metrics::RotationMetrics;
 pub use self::rotator::{Counts, Note, Object, RotationOptions, Rotator, Snapshot};

@@ -26,6 +26,18 @@ pub enum StepError {
     /// Material cannot be made, read or published.
     #[error("the material cannot be handled")]
     Material(#[from] MaterialError),
+    /// The issuer fails for too long, measured by the life of what it is to sign.
+    #[error(
+        "the certificate of {alias} was not issued within {seconds} s, a twentieth of its life"
+    )]
+    NotIssued {
+        /// Whose.
+        alias: Alias,
+        /// How long it was tried.
+        seconds: u64,
+        /// What the last answer was.
+        source: Box<MaterialError>,
+    },
     /// What is around the PgBouncer is incomplete.
     #[error("what the PgBouncer needs is not complete")]
     Surroundings(#[from] SurroundingsError),
@@ -229,6 +241,7 @@ impl StepError {
             | Self::Gone(_)
             | Self::PausedByOther { .. }
             | Self::Denied { .. }
+            | Self::NotIssued { .. }
             | Self::NotWanted(_)
             | Self::FormerTrust { .. }
             | Self::Tls { .. }

@@ -5,6 +5,9 @@
 //! less, which is what matters when aliases have issuers of their own (CONTRACT G5).
 
 use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::error::chain;
 use super::look::{Look, SELDOM};
@@ -17,14 +20,20 @@ use crate::ops::request::Change;
 use crate::pki::bundle::TrustBundle;
 use crate::retry::Retry;
 
+/// An issuer that fails is waited for no longer than this part of the life of what it is to sign:
+/// where lives are short, the step's bound would be longer than what is left of the former one.
+const PATIENCE_DIVISOR: i32 = 20;
+
 impl Bench<'_> {
     /// Issues the planned revision. An issuer that is not there, or not ready, may come: that is
-    /// waited for until the step's bound (CONTRACT S16).
+    /// waited for until the step's bound (CONTRACT S16), or for a twentieth of the life.
     pub(super) async fn issue(&self, alias: Alias) -> Result<(), StepError> {
         let bouncer = self.bouncer(Side::Target).await?;
         let wanted = self.wanted(&bouncer).await?;
         let wanted = wanted.get(&alias).ok_or(StepError::NotWanted(alias))?;
         let planned = self.planned(alias).ok_or(StepError::NotWanted(alias))?;
+        let patience = Duration::try_from(wanted.profile.duration / PATIENCE_DIVISOR);
+        let (began, patience) = (Instant::now(), patience.unwrap_or_default());
         self.waiting
             .until(SELDOM, || async {
                 match self
@@ -37,6 +46,11 @@ impl Bench<'_> {
                     IssueOutcome::Denied { reason } => Err(StepError::Denied { alias, reason }),
                     IssueOutcome::Failed(error) => match error.retry() {
                         Retry::Never => Err(error.into()),
+                        _ if began.elapsed() >= patience => Err(StepError::NotIssued {
+                            alias,
+                            seconds: began.elapsed().as_secs(),
+                            source: Box::new(error),
+                        }),
                         Retry::Backoff | Retry::WhenChanged => Ok(Look::Missing(chain(&error))),
                     },
                 }

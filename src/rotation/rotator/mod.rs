@@ -117,6 +117,8 @@ pub struct Snapshot {
     pub waiting: usize,
     /// PgBouncers with drift, by reason.
     pub drifting: BTreeMap<&'static str, usize>,
+    /// PgBouncers with a rotation that is due and not begun, and why.
+    pub held: BTreeMap<ObjectRef, &'static str>,
     /// What has happened so far.
     pub counts: Counts,
 }
@@ -245,6 +247,7 @@ impl Rotator {
             busy: state.fleet.busy(),
             waiting: state.waiting,
             drifting,
+            held: state.fleet.held(),
             counts: state.counts.clone(),
         }
     }

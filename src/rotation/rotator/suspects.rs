@@ -64,9 +64,21 @@ impl Rotator {
         }
     }
 
-    /// Takes notice of what the pods of a PgBouncer serve: from here, or from whoever looks at all
-    /// pods anyway.
-    pub fn seen(
+    /// Somebody has seen the pods of a PgBouncer serve something else than is stored: they are looked
+    /// at here at the next [`Rotator::settle`], because that look may be old by now.
+    pub fn suspect(&self, at: &ObjectRef, now: OffsetDateTime) {
+        let mut state = self.lock();
+        let is_calm = state.fleet.facts(at).is_some_and(|facts| {
+            // While a request runs, pods differ because it rolls them.
+            facts.live.is_none() && facts.standing != Standing::Absent
+        });
+        if is_calm {
+            state.suspects.entry(at.clone()).or_insert(now);
+        }
+    }
+
+    /// Takes notice of what the pods of a PgBouncer serve.
+    fn seen(
         &self,
         at: &ObjectRef,
         pods: BTreeMap<String, Option<Fingerprint>>,

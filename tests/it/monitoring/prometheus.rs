@@ -101,6 +101,26 @@ impl Prometheus {
             .collect()
     }
 
+    /// The one value of a query; it waits until there is one.
+    pub(crate) async fn one(&self, query: &str) -> f64 {
+        eventually(Duration::from_secs(30), async || {
+            match self.query(query).await.as_slice() {
+                [only] => Ok(*only),
+                other => Err((query.to_owned(), other.to_vec())),
+            }
+        })
+        .await
+    }
+
+    /// Waits until a query has that value and no other.
+    pub(crate) async fn shows(&self, query: &str, wanted: f64, bound: Duration) {
+        eventually(bound, async || {
+            let seen = self.query(query).await;
+            if seen == [wanted] { Ok(()) } else { Err(seen) }
+        })
+        .await;
+    }
+
     /// The names of the alerts that fire.
     pub(crate) async fn firing(&self) -> BTreeSet<String> {
         let alerts = self.api("/api/v1/alerts").await;

@@ -6,8 +6,11 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use bouncert::api::annotations::{CREATED_BY_LABEL, CREATED_BY_ROTATION, FREEZE_ROTATION};
+use bouncert::api::{PgBouncer, PgBouncerOpsRequest};
+use bouncert::pki::facts::read_chain;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose};
@@ -15,15 +18,25 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
-use super::prometheus::{Prometheus, http_get};
+use super::prometheus::{Alert, Prometheus, http_get};
 use super::{documented, named};
-use crate::stage::{LONG, Stage, repository_file, request};
+use crate::stage::{LONG, Stage, repository_file};
 use crate::support::{TestCa, eventually};
 
-/// How long the first CA lives, and with it what it signs.
-const BRIEF: time::Duration = time::Duration::seconds(120);
+/// How long the CA lives that ends soon, and with it what it signs.
+const BRIEF: time::Duration = time::Duration::seconds(100);
+const MONTH: time::Duration = time::Duration::days(30);
+/// Long enough for three generations, each of which is due after half a minute at the most.
+const GENERATIONS: Duration = Duration::from_mins(2);
+const REVISION: &str = "bouncert_certificate_revision{alias=\"server\"}";
+const BEGINS: &str = "bouncert_certificate_not_before_timestamp_seconds{alias=\"server\"}";
+const ENDS: &str = "bouncert_certificate_not_after_timestamp_seconds{alias=\"server\"}";
+const DUE: &str = "bouncert_certificate_renewal_timestamp_seconds{alias=\"server\"}";
+const SERVED: &str = "bouncert_served_certificate_not_after_timestamp_seconds";
+const MATCHES: &str = "bouncert_served_certificate_matches";
+/// Alerts that have fired at any time.
+const FIRED: &str = "count_over_time(ALERTS{alertstate=\"firing\"}[10m])";
 const OPENMETRICS: &str = "application/openmetrics-text";
 
 /// `bouncert local` as a newcomer starts it, and a PostgreSQL beside it.
@@ -70,15 +83,6 @@ impl Local {
         http_get(self.admin, path, accept).await
     }
 
-    /// What the daemon believes of the server's certificate.
-    async fn certificate(&self) -> Value {
-        let (_, state) = self.get("/state.json", "*/*").await.unwrap();
-        let state: Value = serde_json::from_str(&state).unwrap();
-        let all = state["certificates"].as_array().unwrap();
-        let server = all.iter().find(|row| row["alias"] == "server");
-        server.cloned().unwrap_or_default()
-    }
-
     /// Writes a Secret that is there.
     async fn overwrite(&self, name: &str, data: Value) {
         let patch = json!({ "stringData": data });
@@ -103,11 +107,37 @@ impl Local {
             .unwrap()
     }
 
-    async fn rotate(&self, name: &str) {
-        let mut rotate = request(name, "pb-tls", json!({ "rotateCertificates": true }));
-        rotate["spec"]["timeout"] = json!("20s");
-        rotate["spec"]["maxRetries"] = json!(0);
-        self.stage.create(rotate).await;
+    /// A pooler whose certificates are due after half a minute at the most.
+    async fn pooler(&self) {
+        let path = repository_file("deploy/examples/pgbouncer-ssl.yaml");
+        let text = fs::read_to_string(path).unwrap();
+        let mut pooler: Value = serde_saphyr::from_str(&text).unwrap();
+        pooler["metadata"]["annotations"] = json!({ "bouncert.dev/outliving": "Clamp" });
+        let server = &mut pooler["spec"]["tls"]["certificates"][0];
+        (server["duration"], server["renewBefore"]) = (json!("5m"), json!("4m30s"));
+        self.stage.create(pooler).await;
+        self.stage.ready("pb-tls").await;
+    }
+
+    async fn freeze(&self, value: Value) {
+        let patch = json!({ "metadata": { "annotations": { FREEZE_ROTATION: value } } });
+        let (bouncers, params) = (self.stage.api::<PgBouncer>(), PatchParams::default());
+        let patch = Patch::Merge(&patch);
+        bouncers.patch("pb-tls", &params, &patch).await.unwrap();
+    }
+
+    /// The names in the leaf that is published.
+    async fn names(&self) -> Vec<String> {
+        let chain = self.stage.secret("pb-tls-server-cert", "tls.crt").await;
+        read_chain(&chain).unwrap().remove(0).dns_names
+    }
+
+    /// How many requests people have made.
+    async fn made_by_people(&self) -> usize {
+        let labels = format!("{CREATED_BY_LABEL}!={CREATED_BY_ROTATION}");
+        let params = ListParams::default().labels(&labels);
+        let requests = self.stage.api::<PgBouncerOpsRequest>();
+        requests.list(&params).await.unwrap().items.len()
     }
 }
 
@@ -128,7 +158,7 @@ fn shown(local: &Local, watch: &mut Child) -> usize {
     lists.iter().filter(|list| list.contains("pb-tls")).count()
 }
 
-/// A CA that lives from now on, in PEM.
+/// A CA that lives from now on, in PEM. No leaf begins before its CA does: all begin now.
 fn authority(name: &str, life: time::Duration) -> (String, String) {
     let now = bouncert::clock::Clock::System.now();
     let mut params = CertificateParams::new(Vec::new()).unwrap();
@@ -141,8 +171,19 @@ fn authority(name: &str, life: time::Duration) -> (String, String) {
     (pem, key.serialize_pem())
 }
 
-fn instant(value: &Value) -> OffsetDateTime {
-    OffsetDateTime::parse(value.as_str().unwrap(), &Rfc3339).unwrap()
+/// An instant as Prometheus counts time.
+fn instant(seconds: f64) -> OffsetDateTime {
+    OffsetDateTime::UNIX_EPOCH + time::Duration::seconds_f64(seconds)
+}
+
+/// An alert became true within a few seconds of that time.
+fn is_timely(alert: &Alert, expected: OffsetDateTime) {
+    let late = alert.active_at - expected;
+    assert!(
+        (-1.5..=6.0).contains(&late.as_seconds_f64()),
+        "{}: expected at {expected}, noticed {late} later",
+        alert.summary
+    );
 }
 
 /// What promtool and the documents make of the metrics of a daemon that works.
@@ -176,78 +217,118 @@ async fn metrics_are_well_formed(local: &Local) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn alerts_fire_when_the_issuer_breaks_and_clear_when_it_is_mended() {
+async fn certificates_rotate_by_themselves_and_alerts_say_when_they_cannot() {
     let local = Local::start().await;
     let stage = &local.stage;
-    let (crt, key) = authority("Brief CA", BRIEF);
+    let (crt, key) = authority("First CA", MONTH);
     stage.ca_secret("pgbouncer-ca", &crt, &key).await;
     stage.example("issuer").await;
-    let text = fs::read_to_string(repository_file("deploy/examples/pgbouncer-ssl.yaml")).unwrap();
-    let mut pooler: Value = serde_saphyr::from_str(&text).unwrap();
-    pooler["metadata"]["annotations"] = json!({ "bouncert.dev/outliving": "Clamp" });
-    stage.create(pooler).await;
-    stage.ready("pb-tls").await;
+    local.pooler().await;
     assert!(local.get("/readyz", "*/*").await.is_ok());
-
     let mut watch = local.watch();
     let prometheus = Prometheus::start(&local.admin.to_string()).await;
-    let matches = "bouncert_served_certificate_matches";
-    eventually(LONG, async || {
-        let seen = prometheus.query(matches).await;
-        if seen == [1.0] { Ok(()) } else { Err(seen) }
+    prometheus.shows(MATCHES, 1.0, LONG).await;
+    metrics_are_well_formed(&local).await;
+
+    generations_follow_each_other(&prometheus).await;
+    nobody_can_sign_and_then_somebody_can(&local, &prometheus).await;
+    a_stranger_is_seen_and_followed(&local, &prometheus).await;
+
+    assert_eq!(local.made_by_people().await, 0, "nobody asked for anything");
+    assert!(shown(&local, &mut watch) >= 5, "one list per certificate");
+    let successful =
+        "bouncert_request_outcomes_total{outcome=\"successful\",type=\"ReconfigureTLS\"}";
+    assert!(prometheus.one(successful).await >= 4.0);
+}
+
+/// Three certificates, one after the other, none late, and no alert meanwhile.
+async fn generations_follow_each_other(prometheus: &Prometheus) {
+    let first = prometheus.one(REVISION).await;
+    eventually(GENERATIONS, async || {
+        let revision = prometheus.one(REVISION).await;
+        if revision >= first + 2.0 {
+            Ok(())
+        } else {
+            Err(revision)
+        }
     })
     .await;
-    prometheus.is_quiet(LONG).await;
-    metrics_are_well_formed(&local).await;
-    let certificate = local.certificate().await;
-    let (begins, ends) = (&certificate["not_before"], &certificate["not_after"]);
-    let (begins, ends) = (instant(begins), instant(ends));
-    assert!(
-        ends - begins <= BRIEF + time::Duration::seconds(2),
-        "clamped"
-    );
+    prometheus.shows(MATCHES, 1.0, LONG).await;
+    for (series, kind) in [(ENDS, "stored"), (SERVED, "served")] {
+        let changes = prometheus.one(&format!("changes({series}[5m])")).await;
+        let back = prometheus.one(&format!("resets({series}[5m])")).await;
+        assert!(changes >= 2.0 && back == 0.0, "{kind}: {changes}, {back}");
+    }
+    // The scheduler begins when the metric says, jitter and all; a rotation takes a few seconds.
+    let late = prometheus
+        .one(&format!("max_over_time((time() - {DUE})[5m:1s])"))
+        .await;
+    assert!(late < 15.0, "{late} s");
+    let fired = prometheus.query(FIRED).await;
+    assert!(fired.is_empty(), "an alert fired meanwhile: {fired:?}");
+}
 
-    // Nobody can sign any more; a change fails, and the certificate gets old.
+/// The CA ends soon, then its key is gone: what the scheduler tries fails, and is told in time. With
+/// another CA it recovers by itself.
+async fn nobody_can_sign_and_then_somebody_can(local: &Local, prometheus: &Prometheus) {
+    let before = prometheus.one(REVISION).await;
+    let (crt, key) = authority("Brief CA", BRIEF);
+    let brief = json!({ "tls.crt": crt, "tls.key": key });
+    local.overwrite("pgbouncer-ca", brief).await;
+    // A renewed CA is followed at once; from then on nobody can sign any more.
+    eventually(LONG, async || {
+        let (begins, ends) = (prometheus.one(BEGINS).await, prometheus.one(ENDS).await);
+        let life = ends - begins;
+        let revision = prometheus.one(REVISION).await;
+        if revision > before && life <= BRIEF.as_seconds_f64() + 2.0 {
+            Ok(())
+        } else {
+            Err((revision, life))
+        }
+    })
+    .await;
     let broken = json!({ "tls.key": "no key" });
     local.overwrite("pgbouncer-ca", broken).await;
-    local.rotate("rotate-1").await;
-    stage.failed("rotate-1").await;
+    prometheus.is_quiet(LONG).await;
+    let (begins, ends) = (prometheus.one(BEGINS).await, prometheus.one(ENDS).await);
+    let (due, life) = (prometheus.one(DUE).await, ends - begins);
+
+    let overdue = prometheus.fires("BouncertRenewalOverdue", LONG).await;
+    is_timely(&overdue, instant(due + life / 20.0));
     let failing = prometheus.fires("BouncertRotationFailing", LONG).await;
     assert_eq!(
         failing.summary,
         "The last change of PgBouncer demo/pb-tls has failed"
     );
+    let failed = "min_over_time(bouncert_pgbouncer_last_failure_timestamp_seconds[5m])";
+    is_timely(&failing, instant(prometheus.one(failed).await));
     let soon = prometheus
-        .fires("BouncertCertificateExpiringSoon", BRIEF.unsigned_abs())
+        .fires("BouncertCertificateExpiringSoon", LONG)
         .await;
-    let due = begins + (ends - begins) * 4 / 5;
-    let late: time::Duration = soon.active_at - due;
-    assert!(
-        (-1.5..=5.0).contains(&late.as_seconds_f64()),
-        "a fifth of its life is left at {due}, noticed {late} later"
-    );
+    is_timely(&soon, instant(begins + life * 0.8));
     let firing = prometheus.firing().await;
-    assert!(firing.contains("BouncertRenewalOverdue"), "{firing:?}");
     assert!(!firing.contains("BouncertCertificateExpired"), "{firing:?}");
 
-    // The issuer is mended, and lives long.
-    let (crt, key) = authority("Lasting CA", time::Duration::days(30));
+    let (crt, key) = authority("Lasting CA", MONTH);
     let mended = json!({ "tls.crt": crt, "tls.key": key });
     local.overwrite("pgbouncer-ca", mended).await;
-    local.rotate("rotate-2").await;
-    stage.successful("rotate-2").await;
     prometheus.is_quiet(LONG).await;
+    let now = prometheus.one("vector(time())").await;
+    assert!(prometheus.one(ENDS).await > now + 60.0);
+    prometheus.shows(MATCHES, 1.0, LONG).await;
+}
 
-    // Somebody writes the Secret behind everybody's back: seen within a minute.
+/// Somebody writes the Secret behind everybody's back while rotation is frozen: seen within a
+/// minute, and followed when the freeze is lifted.
+async fn a_stranger_is_seen_and_followed(local: &Local, prometheus: &Prometheus) {
+    local.freeze(json!("true")).await;
     let stranger = TestCa::new("Stranger");
-    let pair = stranger.server(&["pb-tls.demo.svc"]);
+    let names = local.names().await;
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let pair = stranger.server(&names);
     let theirs = json!({ "ca.crt": stranger.pem, "tls.crt": pair.cert, "tls.key": pair.key });
     local.overwrite("pb-tls-server-cert", theirs).await;
-    eventually(Duration::from_mins(1), async || {
-        let seen = prometheus.query(matches).await;
-        if seen == [0.0] { Ok(()) } else { Err(seen) }
-    })
-    .await;
+    prometheus.shows(MATCHES, 0.0, Duration::from_mins(1)).await;
     let differs = prometheus
         .fires("BouncertServedCertificateDiffers", LONG)
         .await;
@@ -255,22 +336,7 @@ async fn alerts_fire_when_the_issuer_breaks_and_clear_when_it_is_mended() {
         differs.summary,
         "Pod demo/pb-tls-0 does not serve what is stored"
     );
-    local.rotate("rotate-3").await;
-    stage.successful("rotate-3").await;
+    local.freeze(Value::Null).await;
+    prometheus.shows(MATCHES, 1.0, LONG).await;
     prometheus.is_quiet(LONG).await;
-    assert!(
-        shown(&local, &mut watch) >= 3,
-        "two renewals and a stranger"
-    );
-    eventually(LONG, async || {
-        let successful =
-            "bouncert_request_outcomes_total{outcome=\"successful\",type=\"ReconfigureTLS\"}";
-        let counted = prometheus.query(successful).await;
-        if counted == [2.0] {
-            Ok(())
-        } else {
-            Err(counted)
-        }
-    })
-    .await;
 }
