@@ -20,7 +20,9 @@ pub(super) struct Report {
     pub(super) seconds: u64,
     /// One entry per request.
     pub(super) requests: Vec<Request>,
-    /// How many ended how.
+    /// The same of those that the daemon made by itself.
+    pub(super) own_requests: Vec<Request>,
+    /// How many ended how, without those.
     pub(super) ends: BTreeMap<&'static str, u64>,
     /// How many faults of which kind.
     pub(super) faults: BTreeMap<&'static str, u64>,
@@ -52,7 +54,7 @@ pub(super) struct Request {
     /// Its name, which says what it asked for.
     name: String,
     /// What it asked for.
-    asked: &'static str,
+    asked: String,
     /// How it ended.
     end: &'static str,
     /// From its creation to its end.
@@ -87,7 +89,9 @@ impl Report {
         } = evidence;
         let lost = tally.lost(rows);
         let (nature, ours) = judge(&tally.cuts, &windows);
-        let complaints = complaints(&ended, &ours, lost, tally, invariants);
+        let own = invariants.own();
+        let all: Vec<&Ended> = ended.iter().chain(&own).collect();
+        let complaints = complaints(&all, &ours, lost, tally, invariants);
         let mut ends = BTreeMap::new();
         for request in &ended {
             *ends.entry(request.end.name()).or_default() += 1;
@@ -100,6 +104,7 @@ impl Report {
             seed,
             seconds: lasted.as_secs(),
             requests: ended.into_iter().map(Request::new).collect(),
+            own_requests: own.into_iter().map(Request::new).collect(),
             ends,
             faults,
             api_calls_struck: struck,
@@ -129,6 +134,7 @@ impl Report {
             ("seed", self.seed.to_string()),
             ("seconds", self.seconds.to_string()),
             ("requests", count(&self.ends)),
+            ("by the daemon itself", self.own_requests.len().to_string()),
             ("faults", count(&self.faults)),
             ("API calls struck", count(&self.api_calls_struck)),
             ("committed", self.transactions_committed.to_string()),
@@ -161,7 +167,7 @@ impl Request {
     fn new(ended: Ended) -> Self {
         Self {
             name: ended.name,
-            asked: ended.ask.name(),
+            asked: ended.asked,
             end: ended.end.name(),
             seconds: (ended.took.as_secs_f64() * 10.0).round() / 10.0,
             verdict: ended.verdict,
@@ -170,7 +176,7 @@ impl Request {
 }
 
 fn complaints(
-    ended: &[Ended],
+    ended: &[&Ended],
     ours: &[&Cut],
     lost: u64,
     tally: &Tally,
@@ -181,7 +187,7 @@ fn complaints(
         complaints.push(format!("{} never ended: {}", request.name, request.verdict));
     }
     let halfway =
-        |request: &&Ended| request.end == End::Failed && request.verdict.contains("undoing step");
+        |request: &&&Ended| request.end == End::Failed && request.verdict.contains("undoing step");
     for request in ended.iter().filter(halfway) {
         complaints.push(format!(
             "{} is not undone: {}",
@@ -225,7 +231,7 @@ mod tests {
             lasted: Duration::from_secs(9),
             ended: vec![Ended {
                 name: "004-rotate".to_owned(),
-                ask: super::super::script::Ask::Rotate,
+                asked: "rotate".to_owned(),
                 end: End::Never,
                 took: Duration::from_secs(240),
                 verdict: "Progressing".to_owned(),
