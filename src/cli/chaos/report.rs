@@ -1,12 +1,13 @@
 //! What chaos ends with.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::judge::{Window, judge};
+use super::judge::{Window, judge, meanwhile};
 use super::requests::{End, Ended};
+use super::script::Fault;
 use super::watch::{Checked, Invariants};
 use crate::cli::output::table;
 use crate::cli::scene::load::{Cut, Tally};
@@ -42,6 +43,8 @@ pub(super) struct Report {
     pub(super) connections_closed_in_transactions: u64,
     /// The longest time from a client's wish for a transaction to its commit.
     pub(super) max_wait_ms: u64,
+    /// The faults that were at work during that.
+    pub(super) max_wait_during: BTreeSet<&'static str>,
     /// What was checked how often.
     pub(super) invariants: BTreeMap<&'static str, Checked>,
     /// Everything that is not as it should be.
@@ -92,6 +95,11 @@ impl Report {
         let own = invariants.own();
         let all: Vec<&Ended> = ended.iter().chain(&own).collect();
         let complaints = complaints(&all, &ours, lost, tally, invariants);
+        let longest = tally.longest_wait;
+        let during = tally
+            .longest_until
+            .map(|until| meanwhile(&windows, until, longest));
+        let during = during.into_iter().flatten().map(Fault::name).collect();
         let mut ends = BTreeMap::new();
         for request in &ended {
             *ends.entry(request.end.name()).or_default() += 1;
@@ -114,6 +122,7 @@ impl Report {
             transactions_lost: lost,
             connections_closed_between_transactions: tally.closed,
             connections_closed_in_transactions: tally.cuts.len() as u64,
+            max_wait_during: during,
             max_wait_ms: u64::try_from(tally.longest_wait.as_millis()).unwrap_or(u64::MAX),
             invariants: invariants.checked(),
             complaints,
@@ -130,6 +139,7 @@ impl Report {
             let Checked { times, violated } = checked;
             format!("{name} {times} times ({violated} violated)")
         });
+        let during: Vec<_> = self.max_wait_during.iter().copied().collect();
         let rows = [
             ("seed", self.seed.to_string()),
             ("seconds", self.seconds.to_string()),
@@ -155,7 +165,10 @@ impl Report {
                     self.connections_closed_in_transactions
                 ),
             ),
-            ("longest wait", format!("{} ms", self.max_wait_ms)),
+            (
+                "longest wait",
+                format!("{} ms ({})", self.max_wait_ms, during.join(", ")),
+            ),
             ("checked", invariants.collect::<Vec<_>>().join(", ")),
         ];
         let rows = rows.map(|(name, value)| vec![name.to_owned(), value]);
