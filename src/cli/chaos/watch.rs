@@ -203,6 +203,35 @@ mod tests {
     }
 
     #[test]
+    fn requests_of_the_daemon_itself_are_followed_and_forgotten_only_by_the_api() {
+        let request = |phase| -> PgBouncerOpsRequest {
+            serde_json::from_value(serde_json::json!({
+                "metadata": {
+                    "name": "pb-restart-1", "labels": { CREATED_BY_LABEL: "rotation" },
+                    "annotations": { CAUSE: "pb-0 serves another certificate" },
+                },
+                "spec": { "type": "Restart", "databaseRef": { "name": POOLER } },
+                "status": { "phase": phase },
+            }))
+            .unwrap()
+        };
+        let mut other = request("Failed");
+        other.labels_mut().clear();
+        other.metadata.name = Some("001-rotate".to_owned());
+        let invariants = Invariants::default();
+        let own = |requests: &[PgBouncerOpsRequest]| {
+            invariants.note_own(requests);
+            let own = invariants.own();
+            assert_eq!(own.len(), 1);
+            assert_eq!(own[0].asked, "pb-0 serves another certificate");
+            own[0].end
+        };
+        assert_eq!(own(&[request("Progressing"), other]), End::Never);
+        assert_eq!(own(&[request("Successful")]), End::Successful);
+        assert_eq!(own(&[]), End::Successful);
+    }
+
+    #[test]
     fn two_pods_out_of_service_are_one_too_many_unless_a_fault_hit_one() {
         let invariants = Invariants::default();
         let two_out = [
