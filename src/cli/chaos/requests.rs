@@ -16,7 +16,7 @@ use crate::cli::follow;
 use crate::cli::output::Progress;
 use crate::cli::scene::cast::{NAMESPACE, POOLER, named};
 use crate::cli::scene::proof::{self, Wanted};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, ClusterError};
 use crate::names::Fingerprint;
 use crate::ops::request::Strategy;
 
@@ -157,16 +157,22 @@ impl<'a> Asker<'a> {
                 Fate::Aborted(after) => {
                     sleep(after).await;
                     let patch = json!({ "metadata": { "annotations": { ABORT: "true" } } });
-                    self.cluster()
-                        .patch::<PgBouncerOpsRequest>(&named(&first), &patch)
-                        .await?;
+                    self.insist(async || {
+                        let (cluster, at) = (self.cluster(), named(&first));
+                        let patched = cluster.patch::<PgBouncerOpsRequest>(&at, &patch);
+                        patched.await.map(drop)
+                    })
+                    .await?;
                     ended.push(self.see_through(wish, &first, &before).await?);
                 }
                 Fate::Deleted(after) => {
                     sleep(after).await;
-                    self.cluster()
-                        .delete::<PgBouncerOpsRequest>(&named(&first), None)
-                        .await?;
+                    self.insist(async || {
+                        let (cluster, at) = (self.cluster(), named(&first));
+                        let deleted = cluster.delete::<PgBouncerOpsRequest>(&at, None);
+                        deleted.await.map(drop)
+                    })
+                    .await?;
                     ended.push(self.see_through(wish, &first, &before).await?);
                 }
                 Fate::Left => ended.push(self.see_through(wish, &first, &before).await?),
@@ -228,19 +234,28 @@ impl<'a> Asker<'a> {
         self.count += 1;
         let name = format!("{:03}-{}", self.count, wish.name());
         let request = request(wish, &name, self.count, &before.spec)?;
-        // The store may have no room at the moment.
-        let deadline = Instant::now() + REQUEST_TIMEOUT;
-        loop {
-            match self.cluster().create(&request).await {
-                Err(error) if !error.is_already_exists() => {
-                    anyhow::ensure!(Instant::now() < deadline, "cannot create {name}: {error}");
-                    sleep(Duration::from_millis(200)).await;
-                }
-                _ => break,
-            }
-        }
+        self.insist(async || match self.cluster().create(&request).await {
+            Err(error) if !error.is_already_exists() => Err(error),
+            _ => Ok(()),
+        })
+        .await?;
         self.progress.now(&format!("{name}: created"));
         Ok(name)
+    }
+
+    /// Tries again while the store has no room.
+    async fn insist(
+        &self,
+        act: impl AsyncFn() -> Result<(), ClusterError>,
+    ) -> Result<(), ClusterError> {
+        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        while let Err(error) = act().await {
+            if error.is_not_found() || Instant::now() >= deadline {
+                return Err(error);
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+        Ok(())
     }
 
     async fn follow(&self, wish: Wish, name: &str) -> anyhow::Result<Ended> {
