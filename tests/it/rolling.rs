@@ -9,7 +9,7 @@ use bouncert::api::{PgBouncerOpsRequest, RequestPhase};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
 use serde_json::{Value, json};
 
 use crate::stage::{LONG, NS, Stage, request};
@@ -100,7 +100,34 @@ async fn two_pods_roll_at_a_time_where_two_may_be_unavailable_and_the_canary_alo
     }
 
     a_budget_is_waited_for_before_anybody_is_drained(&stage).await;
+    a_pod_that_vanishes_before_it_serves_is_followed_by_another(&stage).await;
     stage.stop().await;
+}
+
+/// Somebody deletes the canary as soon as it is ready, three times.
+async fn a_pod_that_vanishes_before_it_serves_is_followed_by_another(stage: &Stage) {
+    let mut seen = uids(&pods(stage, "wide").await);
+    let old = seen.clone();
+    let mut asked = restart("haunted", "wide");
+    asked["spec"]["timeout"] = json!("20s");
+    asked["spec"]["maxRetries"] = json!(0);
+    stage.create(asked).await;
+    for _ in 0..3 {
+        let uid = eventually(LONG, async || {
+            let pod: Option<Pod> = stage.get("wide-4").await;
+            let ready = pod.filter(|pod| serves(pod) && !seen.contains(&pod.uid().unwrap()));
+            ready.and_then(|pod| pod.uid()).ok_or("no new canary")
+        })
+        .await;
+        let deleted = DeleteParams::default().preconditions(Preconditions {
+            uid: Some(uid.clone()),
+            resource_version: None,
+        });
+        stage.api::<Pod>().delete("wide-4", &deleted).await.unwrap();
+        seen.insert(uid);
+    }
+    stage.successful("haunted").await;
+    assert!(uids(&pods(stage, "wide").await).is_disjoint(&old));
 }
 
 async fn a_budget_is_waited_for_before_anybody_is_drained(stage: &Stage) {

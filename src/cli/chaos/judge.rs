@@ -7,6 +7,7 @@
 //! else was cut by our own hand. Faults that end no connection (API errors, a dead daemon, a full
 //! disk, a broken issuer, a clock that jumps) excuse nothing.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -45,6 +46,15 @@ pub(super) fn judge<'a>(cuts: &'a [Cut], windows: &[Window]) -> (Vec<&'a Cut>, V
     })
 }
 
+/// The faults during which somebody waited, until that instant and for so long.
+pub(super) fn meanwhile(windows: &[Window], until: Instant, waited: Duration) -> BTreeSet<Fault> {
+    let at_work = windows.iter().filter(|window| {
+        let over = window.until.is_some_and(|over| over + waited < until);
+        window.from <= until && !over
+    });
+    at_work.map(|window| window.fault).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,5 +81,12 @@ mod tests {
         let (nature, ours) = judge(&cuts, &windows);
         assert_eq!(nature, [&cuts[1]]);
         assert_eq!(ours, [&cuts[0], &cuts[2], &cuts[3]]);
+        let meanwhile = |until, waited| {
+            let faults = meanwhile(&windows, at(until), Duration::from_secs(waited));
+            faults.into_iter().collect::<Vec<_>>()
+        };
+        assert_eq!(meanwhile(15, 4), []);
+        assert_eq!(meanwhile(15, 6), [Fault::PoolerKilled]);
+        assert_eq!(meanwhile(32, 3), [Fault::DaemonKilled]);
     }
 }

@@ -165,8 +165,10 @@ async fn disturb(
             asker.run(args.seed, over.clone()),
             striker.run(args.seed, over.clone()),
         );
+        // The daemon's own requests end as well.
+        let settled = asker.settle().await;
         watched.cancel();
-        both
+        both.and_then(|both| settled.map(|()| both))
     };
     let (done, (), ()) = tokio::join!(
         async {

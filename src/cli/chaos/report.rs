@@ -1,12 +1,13 @@
 //! What chaos ends with.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::judge::{Window, judge};
+use super::judge::{Window, judge, meanwhile};
 use super::requests::{End, Ended};
+use super::script::Fault;
 use super::watch::{Checked, Invariants};
 use crate::cli::output::table;
 use crate::cli::scene::load::{Cut, Tally};
@@ -20,7 +21,9 @@ pub(super) struct Report {
     pub(super) seconds: u64,
     /// One entry per request.
     pub(super) requests: Vec<Request>,
-    /// How many ended how.
+    /// The same of those that the daemon made by itself.
+    pub(super) own_requests: Vec<Request>,
+    /// How many ended how, without those.
     pub(super) ends: BTreeMap<&'static str, u64>,
     /// How many faults of which kind.
     pub(super) faults: BTreeMap<&'static str, u64>,
@@ -40,6 +43,8 @@ pub(super) struct Report {
     pub(super) connections_closed_in_transactions: u64,
     /// The longest time from a client's wish for a transaction to its commit.
     pub(super) max_wait_ms: u64,
+    /// The faults that were at work during that.
+    pub(super) max_wait_during: BTreeSet<&'static str>,
     /// What was checked how often.
     pub(super) invariants: BTreeMap<&'static str, Checked>,
     /// Everything that is not as it should be.
@@ -52,7 +57,7 @@ pub(super) struct Request {
     /// Its name, which says what it asked for.
     name: String,
     /// What it asked for.
-    asked: &'static str,
+    asked: String,
     /// How it ended.
     end: &'static str,
     /// From its creation to its end.
@@ -87,7 +92,14 @@ impl Report {
         } = evidence;
         let lost = tally.lost(rows);
         let (nature, ours) = judge(&tally.cuts, &windows);
-        let complaints = complaints(&ended, &ours, lost, tally, invariants);
+        let own = invariants.own();
+        let all: Vec<&Ended> = ended.iter().chain(&own).collect();
+        let complaints = complaints(&all, &ours, lost, tally, invariants);
+        let longest = tally.longest_wait;
+        let during = tally
+            .longest_until
+            .map(|until| meanwhile(&windows, until, longest));
+        let during = during.into_iter().flatten().map(Fault::name).collect();
         let mut ends = BTreeMap::new();
         for request in &ended {
             *ends.entry(request.end.name()).or_default() += 1;
@@ -100,6 +112,7 @@ impl Report {
             seed,
             seconds: lasted.as_secs(),
             requests: ended.into_iter().map(Request::new).collect(),
+            own_requests: own.into_iter().map(Request::new).collect(),
             ends,
             faults,
             api_calls_struck: struck,
@@ -109,6 +122,7 @@ impl Report {
             transactions_lost: lost,
             connections_closed_between_transactions: tally.closed,
             connections_closed_in_transactions: tally.cuts.len() as u64,
+            max_wait_during: during,
             max_wait_ms: u64::try_from(tally.longest_wait.as_millis()).unwrap_or(u64::MAX),
             invariants: invariants.checked(),
             complaints,
@@ -125,10 +139,12 @@ impl Report {
             let Checked { times, violated } = checked;
             format!("{name} {times} times ({violated} violated)")
         });
+        let during: Vec<_> = self.max_wait_during.iter().copied().collect();
         let rows = [
             ("seed", self.seed.to_string()),
             ("seconds", self.seconds.to_string()),
             ("requests", count(&self.ends)),
+            ("by the daemon itself", self.own_requests.len().to_string()),
             ("faults", count(&self.faults)),
             ("API calls struck", count(&self.api_calls_struck)),
             ("committed", self.transactions_committed.to_string()),
@@ -149,7 +165,10 @@ impl Report {
                     self.connections_closed_in_transactions
                 ),
             ),
-            ("longest wait", format!("{} ms", self.max_wait_ms)),
+            (
+                "longest wait",
+                format!("{} ms ({})", self.max_wait_ms, during.join(", ")),
+            ),
             ("checked", invariants.collect::<Vec<_>>().join(", ")),
         ];
         let rows = rows.map(|(name, value)| vec![name.to_owned(), value]);
@@ -161,7 +180,7 @@ impl Request {
     fn new(ended: Ended) -> Self {
         Self {
             name: ended.name,
-            asked: ended.ask.name(),
+            asked: ended.asked,
             end: ended.end.name(),
             seconds: (ended.took.as_secs_f64() * 10.0).round() / 10.0,
             verdict: ended.verdict,
@@ -170,7 +189,7 @@ impl Request {
 }
 
 fn complaints(
-    ended: &[Ended],
+    ended: &[&Ended],
     ours: &[&Cut],
     lost: u64,
     tally: &Tally,
@@ -181,7 +200,7 @@ fn complaints(
         complaints.push(format!("{} never ended: {}", request.name, request.verdict));
     }
     let halfway =
-        |request: &&Ended| request.end == End::Failed && request.verdict.contains("undoing step");
+        |request: &&&Ended| request.end == End::Failed && request.verdict.contains("undoing step");
     for request in ended.iter().filter(halfway) {
         complaints.push(format!(
             "{} is not undone: {}",
@@ -225,7 +244,7 @@ mod tests {
             lasted: Duration::from_secs(9),
             ended: vec![Ended {
                 name: "004-rotate".to_owned(),
-                ask: super::super::script::Ask::Rotate,
+                asked: "rotate".to_owned(),
                 end: End::Never,
                 took: Duration::from_secs(240),
                 verdict: "Progressing".to_owned(),

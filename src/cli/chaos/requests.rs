@@ -1,5 +1,6 @@
 //! Requests: created in legal order, disturbed now and then, followed to their end and checked.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use kube::ResourceExt;
@@ -7,15 +8,17 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::script::{Ask, Fate, Requests};
+use super::script::{Ask, Fate, Requests, Wish};
 use super::watch::Invariants;
+use crate::api::annotations::{CREATED_BY_LABEL, CREATED_BY_ROTATION, STRATEGY};
 use crate::api::{PgBouncer, PgBouncerOpsRequest, RequestPhase};
 use crate::cli::follow;
 use crate::cli::output::Progress;
 use crate::cli::scene::cast::{NAMESPACE, POOLER, named};
 use crate::cli::scene::proof::{self, Wanted};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, ClusterError};
 use crate::names::Fingerprint;
+use crate::ops::request::Strategy;
 
 /// For one request. A step has a minute, and a fault may have to pass first.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(240);
@@ -28,10 +31,23 @@ const PROOF_TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub(super) struct Ended {
     pub(super) name: String,
-    pub(super) ask: Ask,
+    pub(super) asked: String,
     pub(super) end: End,
     pub(super) took: Duration,
     pub(super) verdict: String,
+}
+
+impl Ended {
+    /// One that has not ended yet.
+    pub(super) const fn open(name: String, asked: String) -> Self {
+        Self {
+            name,
+            asked,
+            end: End::Never,
+            took: Duration::ZERO,
+            verdict: String::new(),
+        }
+    }
 }
 
 /// The ways to end.
@@ -48,6 +64,16 @@ pub(super) enum End {
 }
 
 impl End {
+    /// The end of a request that is there.
+    pub(super) const fn of(phase: Option<RequestPhase>) -> Self {
+        match phase {
+            Some(RequestPhase::Successful) => Self::Successful,
+            Some(RequestPhase::Failed) => Self::Failed,
+            Some(RequestPhase::Skipped) => Self::Skipped,
+            _ => Self::Never,
+        }
+    }
+
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Successful => "Successful",
@@ -72,6 +98,14 @@ pub(super) struct Asker<'a> {
 struct Before {
     spec: Value,
     leaf: Option<Fingerprint>,
+    /// The daemon's own requests that had ended.
+    others: BTreeSet<String>,
+}
+
+/// The requests that the daemon has made by itself.
+struct Others {
+    all: BTreeSet<String>,
+    ended: BTreeSet<String>,
 }
 
 impl std::fmt::Display for Before {
@@ -111,31 +145,37 @@ impl<'a> Asker<'a> {
         while !stop.is_cancelled() {
             let before = self.before().await?;
             let has_tls = before.leaf.is_some();
-            let (ask, fate) = requests.next(has_tls);
-            let first = self.create(ask, &before).await?;
+            let (wish, fate) = requests.next(has_tls);
+            let first = self.create(wish, &before).await?;
             match fate {
                 Fate::Joined(other) => {
                     let second = self.create(other, &before).await?;
-                    let both = tokio::join!(self.follow(ask, &first), self.follow(other, &second));
+                    let both = tokio::join!(self.follow(wish, &first), self.follow(other, &second));
                     ended.extend([both.0?, both.1?]);
                     self.check_served().await?;
                 }
                 Fate::Aborted(after) => {
                     sleep(after).await;
                     let patch = json!({ "metadata": { "annotations": { ABORT: "true" } } });
-                    self.cluster()
-                        .patch::<PgBouncerOpsRequest>(&named(&first), &patch)
-                        .await?;
-                    ended.push(self.see_through(ask, &first, &before).await?);
+                    self.insist(async || {
+                        let (cluster, at) = (self.cluster(), named(&first));
+                        let patched = cluster.patch::<PgBouncerOpsRequest>(&at, &patch);
+                        patched.await.map(drop)
+                    })
+                    .await?;
+                    ended.push(self.see_through(wish, &first, &before).await?);
                 }
                 Fate::Deleted(after) => {
                     sleep(after).await;
-                    self.cluster()
-                        .delete::<PgBouncerOpsRequest>(&named(&first), None)
-                        .await?;
-                    ended.push(self.see_through(ask, &first, &before).await?);
+                    self.insist(async || {
+                        let (cluster, at) = (self.cluster(), named(&first));
+                        let deleted = cluster.delete::<PgBouncerOpsRequest>(&at, None);
+                        deleted.await.map(drop)
+                    })
+                    .await?;
+                    ended.push(self.see_through(wish, &first, &before).await?);
                 }
-                Fate::Left => ended.push(self.see_through(ask, &first, &before).await?),
+                Fate::Left => ended.push(self.see_through(wish, &first, &before).await?),
             }
         }
         Ok(ended)
@@ -150,7 +190,34 @@ impl<'a> Asker<'a> {
         live.ok_or_else(|| anyhow::anyhow!("the PgBouncer is gone"))
     }
 
+    async fn others(&self) -> anyhow::Result<Others> {
+        let selector = format!("{CREATED_BY_LABEL}={CREATED_BY_ROTATION}");
+        let listed = self.cluster().list(NAMESPACE, &selector).await?;
+        let names =
+            |requests: &[PgBouncerOpsRequest]| requests.iter().map(ResourceExt::name_any).collect();
+        let all = names(&listed);
+        let (ended, _): (Vec<_>, Vec<_>) = listed.into_iter().partition(is_over);
+        Ok(Others {
+            all,
+            ended: names(&ended),
+        })
+    }
+
+    /// Waits until the daemon's own requests have ended, too.
+    pub(super) async fn settle(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        while Instant::now() < deadline {
+            let others = self.others().await?;
+            if others.all == others.ended {
+                break;
+            }
+            sleep(Duration::from_millis(250)).await;
+        }
+        Ok(())
+    }
+
     async fn before(&self) -> anyhow::Result<Before> {
+        let others = self.others().await?.ended;
         let live = self.live().await?;
         let leaf = match live.spec.tls {
             Some(_) => Some(proof::published(&self.cluster()).await?),
@@ -159,29 +226,39 @@ impl<'a> Asker<'a> {
         Ok(Before {
             spec: serde_json::to_value(&live.spec)?,
             leaf,
+            others,
         })
     }
 
-    async fn create(&mut self, ask: Ask, before: &Before) -> anyhow::Result<String> {
+    async fn create(&mut self, wish: Wish, before: &Before) -> anyhow::Result<String> {
         self.count += 1;
-        let name = format!("{:03}-{}", self.count, ask.name());
-        let request = request(ask, &name, self.count, &before.spec)?;
-        // The store may have no room at the moment.
-        let deadline = Instant::now() + REQUEST_TIMEOUT;
-        loop {
-            match self.cluster().create(&request).await {
-                Err(error) if !error.is_already_exists() => {
-                    anyhow::ensure!(Instant::now() < deadline, "cannot create {name}: {error}");
-                    sleep(Duration::from_millis(200)).await;
-                }
-                _ => break,
-            }
-        }
+        let name = format!("{:03}-{}", self.count, wish.name());
+        let request = request(wish, &name, self.count, &before.spec)?;
+        self.insist(async || match self.cluster().create(&request).await {
+            Err(error) if !error.is_already_exists() => Err(error),
+            _ => Ok(()),
+        })
+        .await?;
         self.progress.now(&format!("{name}: created"));
         Ok(name)
     }
 
-    async fn follow(&self, ask: Ask, name: &str) -> anyhow::Result<Ended> {
+    /// Tries again while the store has no room.
+    async fn insist(
+        &self,
+        act: impl AsyncFn() -> Result<(), ClusterError>,
+    ) -> Result<(), ClusterError> {
+        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        while let Err(error) = act().await {
+            if error.is_not_found() || Instant::now() >= deadline {
+                return Err(error);
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+        Ok(())
+    }
+
+    async fn follow(&self, wish: Wish, name: &str) -> anyhow::Result<Ended> {
         let begun = Instant::now();
         let at = named(name);
         let mut last = None;
@@ -201,10 +278,8 @@ impl<'a> Asker<'a> {
             .and_then(|request| request.status.as_ref()?.phase);
         let end = match (&followed, phase) {
             (Ok(None), _) => End::Deleted,
-            (Ok(_), Some(RequestPhase::Successful)) => End::Successful,
-            (Ok(_), Some(RequestPhase::Failed)) => End::Failed,
-            (Ok(_), Some(RequestPhase::Skipped)) => End::Skipped,
-            (Ok(_) | Err(_), _) => End::Never,
+            (Ok(_), phase) => End::of(phase),
+            (Err(_), _) => End::Never,
         };
         let verdict = last.as_ref().map_or_else(String::new, follow::verdict);
         let took = begun.elapsed();
@@ -215,7 +290,7 @@ impl<'a> Asker<'a> {
         ));
         Ok(Ended {
             name: name.to_owned(),
-            ask,
+            asked: wish.name(),
             end,
             took,
             verdict,
@@ -223,10 +298,17 @@ impl<'a> Asker<'a> {
     }
 
     /// Follows a request that was alone, and looks at what it left.
-    async fn see_through(&self, ask: Ask, name: &str, before: &Before) -> anyhow::Result<Ended> {
-        let ended = self.follow(ask, name).await?;
+    async fn see_through(&self, wish: Wish, name: &str, before: &Before) -> anyhow::Result<Ended> {
+        let ended = self.follow(wish, name).await?;
         if ended.end == End::Failed {
-            let after = self.before().await?;
+            let mut after = self.before().await?;
+            // A rotation by the daemon itself may have come after the undo, or have been under way
+            // before this request. It is there for as long as the answer matters, and changes
+            // certificates, nothing else.
+            if self.others().await?.all != before.others {
+                after.leaf = before.leaf;
+            }
+            after.others.clone_from(&before.others);
             let words = || {
                 let verdict = &ended.verdict;
                 format!("{name} failed and left {after}, where {before} was: {verdict}")
@@ -268,11 +350,21 @@ impl<'a> Asker<'a> {
     }
 }
 
+fn is_over(request: &PgBouncerOpsRequest) -> bool {
+    let phase = request.status.as_ref().and_then(|status| status.phase);
+    phase.is_some_and(RequestPhase::is_terminal)
+}
+
 /// Annotation that asks to stop.
 const ABORT: &str = "bouncert.dev/abort";
 
 /// A manifest as users write them.
-fn request(ask: Ask, name: &str, number: u32, spec: &Value) -> anyhow::Result<PgBouncerOpsRequest> {
+fn request(
+    wish: Wish,
+    name: &str,
+    number: u32,
+    spec: &Value,
+) -> anyhow::Result<PgBouncerOpsRequest> {
     let issuer =
         |name: &str| json!({ "apiGroup": "cert-manager.io", "kind": "Issuer", "name": name });
     let present = spec.pointer("/tls/issuerRef/name").and_then(Value::as_str);
@@ -285,7 +377,7 @@ fn request(ask: Ask, name: &str, number: u32, spec: &Value) -> anyhow::Result<Pg
         Some("require") => "verify-ca",
         _ => "verify-full",
     };
-    let tls = match ask {
+    let tls = match wish.ask {
         Ask::Add => json!({ "sslMode": "verify-full", "issuerRef": issuer("pb-issuer") }),
         Ask::Rotate => json!({ "rotateCertificates": true }),
         Ask::ChangeIssuer => json!({ "issuerRef": issuer(other) }),
@@ -296,7 +388,7 @@ fn request(ask: Ask, name: &str, number: u32, spec: &Value) -> anyhow::Result<Pg
         Ask::Remove => json!({ "remove": true }),
         Ask::Restart => Value::Null,
     };
-    let kind = if ask == Ask::Restart {
+    let kind = if wish.ask == Ask::Restart {
         "Restart"
     } else {
         "ReconfigureTLS"
@@ -311,6 +403,9 @@ fn request(ask: Ask, name: &str, number: u32, spec: &Value) -> anyhow::Result<Pg
     });
     if !tls.is_null() {
         manifest["spec"]["tls"] = tls;
+    }
+    if wish.strategy != Strategy::default() {
+        manifest["metadata"]["annotations"] = json!({ STRATEGY: wish.strategy.as_str() });
     }
     let request: PgBouncerOpsRequest = serde_json::from_value(manifest)?;
     debug_assert_eq!(request.name_any(), name);

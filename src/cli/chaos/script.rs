@@ -5,6 +5,8 @@ use std::time::Duration;
 use fastrand::Rng;
 use serde::Serialize;
 
+use crate::ops::request::Strategy;
+
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -153,13 +155,34 @@ impl Ask {
     }
 }
 
+/// One request: what is asked for, and how it is to reach the pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wish {
+    /// What.
+    pub(super) ask: Ask,
+    /// How; the usual way is not written down.
+    pub(super) strategy: Strategy,
+}
+
+impl Wish {
+    /// Name in reports.
+    pub(super) fn name(self) -> String {
+        let ask = self.ask.name();
+        match self.strategy {
+            Strategy::RollingRestart => ask.to_owned(),
+            Strategy::Reload => format!("{ask}-reload"),
+            Strategy::Auto => format!("{ask}-auto"),
+        }
+    }
+}
+
 /// What becomes of it on the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     /// Nothing.
     Left,
     /// Another one comes along.
-    Joined(Ask),
+    Joined(Wish),
     /// It is asked to stop, after that time.
     Aborted(Duration),
     /// It is deleted, after that time.
@@ -167,24 +190,43 @@ pub(super) enum Fate {
 }
 
 /// The requests, as far as they can be told before it is known how the last one ended.
-pub(super) struct Requests(Rng);
+pub(super) struct Requests {
+    rng: Rng,
+    /// For the strategies alone.
+    ways: Rng,
+}
 
 impl Requests {
     pub(super) fn new(seed: u64) -> Self {
-        Self(Rng::with_seed(seed))
+        Self {
+            rng: Rng::with_seed(seed),
+            ways: Rng::with_seed(!seed),
+        }
     }
 
     /// What is asked for next of a PgBouncer with or without TLS.
-    pub(super) fn next(&mut self, has_tls: bool) -> (Ask, Fate) {
-        let ask = self.ask(has_tls);
-        let moment = Duration::from_millis(self.0.u64(..4_000));
-        let fate = match self.0.u32(..20) {
-            0..3 => Fate::Joined(self.ask(has_tls)),
+    pub(super) fn next(&mut self, has_tls: bool) -> (Wish, Fate) {
+        let wish = self.wish(has_tls);
+        let moment = Duration::from_millis(self.rng.u64(..4_000));
+        let fate = match self.rng.u32(..20) {
+            0..3 => Fate::Joined(self.wish(has_tls)),
             3..6 => Fate::Aborted(moment),
             6..8 => Fate::Deleted(moment),
             _ => Fate::Left,
         };
-        (ask, fate)
+        (wish, fate)
+    }
+
+    /// The strategy is drawn where there may be a choice; where a reload does not suffice after all,
+    /// `Reload` is refused.
+    fn wish(&mut self, has_tls: bool) -> Wish {
+        const WAYS: [Strategy; 3] = [Strategy::RollingRestart, Strategy::Reload, Strategy::Auto];
+        let ask = self.ask(has_tls);
+        let strategy = match ask {
+            Ask::Rotate | Ask::ChangeIssuer | Ask::Mode => WAYS[self.ways.usize(..WAYS.len())],
+            Ask::Add | Ask::Update | Ask::Remove | Ask::Restart => Strategy::default(),
+        };
+        Wish { ask, strategy }
     }
 
     /// Removal is rare, because nothing can be rotated after it.
@@ -203,12 +245,14 @@ impl Requests {
         } else {
             &[Ask::Add, Ask::Add, Ask::Add, Ask::Restart]
         };
-        pick[self.0.usize(..pick.len())]
+        pick[self.rng.usize(..pick.len())]
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -226,6 +270,12 @@ mod tests {
             (0..50).map(|n| requests.next(n > 2).0).collect::<Vec<_>>()
         };
         assert_eq!(asked(71), asked(71));
-        assert!(!asked(71)[..3].contains(&Ask::Rotate));
+        let rotations = |wishes: &[Wish]| {
+            let ways = wishes.iter().filter(|wish| wish.ask == Ask::Rotate);
+            ways.map(|wish| wish.name()).collect::<BTreeSet<_>>()
+        };
+        assert!(rotations(&asked(71)[..3]).is_empty());
+        let all = ["rotate", "rotate-auto", "rotate-reload"].map(str::to_owned);
+        assert_eq!(rotations(&asked(71)), BTreeSet::from(all));
     }
 }

@@ -10,8 +10,10 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::annotations::SERVING_LABEL;
+use super::requests::{End, Ended};
+use crate::api::annotations::{CAUSE, CREATED_BY_LABEL, SERVING_LABEL};
 use crate::api::{PgBouncerOpsRequest, RequestPhase};
+use crate::cli::follow;
 use crate::cli::scene::cast::{NAMESPACE, POOLER, REPLICAS};
 use crate::cluster::Cluster;
 
@@ -36,6 +38,7 @@ pub(super) struct Invariants {
     checked: Mutex<BTreeMap<&'static str, Checked>>,
     words: Mutex<Vec<String>>,
     hurt: Mutex<BTreeMap<String, Instant>>,
+    own: Mutex<BTreeMap<String, (Instant, Ended)>>,
 }
 
 impl Invariants {
@@ -62,6 +65,12 @@ impl Invariants {
         lock(&self.hurt).insert(pod.to_owned(), Instant::now());
     }
 
+    /// The requests that the daemon has made by itself, as they were seen last.
+    pub(super) fn own(&self) -> Vec<Ended> {
+        let own = lock(&self.own);
+        own.values().map(|(_, ended)| ended.clone()).collect()
+    }
+
     /// How often what was checked.
     pub(super) fn checked(&self) -> BTreeMap<&'static str, Checked> {
         lock(&self.checked).clone()
@@ -81,6 +90,7 @@ impl Invariants {
             }
             if let Ok(requests) = cluster.list::<PgBouncerOpsRequest>(NAMESPACE, "").await {
                 self.look_at_requests(&requests);
+                self.note_own(&requests);
             }
             sleep(OFTEN).await;
         }
@@ -106,6 +116,27 @@ impl Invariants {
                 pods.iter().map(words).collect::<Vec<_>>().join(", ")
             )
         });
+    }
+
+    /// Drift and the schedule make requests of their own. They end as all others do, and old ones are
+    /// deleted.
+    fn note_own(&self, requests: &[PgBouncerOpsRequest]) {
+        let mut own = lock(&self.own);
+        let made = |request: &&PgBouncerOpsRequest| request.labels().contains_key(CREATED_BY_LABEL);
+        for request in requests.iter().filter(made) {
+            let name = request.name_any();
+            let phase = request.status.as_ref().and_then(|status| status.phase);
+            let (since, last) = own.entry(name.clone()).or_insert_with(|| {
+                let asked = request.annotations().get(CAUSE).cloned();
+                let asked = asked.unwrap_or_default();
+                (Instant::now(), Ended::open(name, asked))
+            });
+            if last.end == End::Never {
+                last.end = End::of(phase);
+                last.verdict = follow::verdict(request);
+                last.took = since.elapsed();
+            }
+        }
     }
 
     /// I10: one request at a time.
@@ -169,6 +200,35 @@ mod tests {
                 .insert(SERVING_LABEL.to_owned(), "true".to_owned());
         }
         pod
+    }
+
+    #[test]
+    fn requests_of_the_daemon_itself_are_followed_and_forgotten_only_by_the_api() {
+        let request = |phase| -> PgBouncerOpsRequest {
+            serde_json::from_value(serde_json::json!({
+                "metadata": {
+                    "name": "pb-restart-1", "labels": { CREATED_BY_LABEL: "rotation" },
+                    "annotations": { CAUSE: "pb-0 serves another certificate" },
+                },
+                "spec": { "type": "Restart", "databaseRef": { "name": POOLER } },
+                "status": { "phase": phase },
+            }))
+            .unwrap()
+        };
+        let mut other = request("Failed");
+        other.labels_mut().clear();
+        other.metadata.name = Some("001-rotate".to_owned());
+        let invariants = Invariants::default();
+        let own = |requests: &[PgBouncerOpsRequest]| {
+            invariants.note_own(requests);
+            let own = invariants.own();
+            assert_eq!(own.len(), 1);
+            assert_eq!(own[0].asked, "pb-0 serves another certificate");
+            own[0].end
+        };
+        assert_eq!(own(&[request("Progressing"), other]), End::Never);
+        assert_eq!(own(&[request("Successful")]), End::Successful);
+        assert_eq!(own(&[]), End::Successful);
     }
 
     #[test]

@@ -56,6 +56,8 @@ pub(in crate::cli) struct Tally {
     pub(in crate::cli) retried: u64,
     /// The longest time from wish to acknowledgement.
     pub(in crate::cli) longest_wait: Duration,
+    /// When that ended.
+    pub(in crate::cli) longest_until: Option<Instant>,
     /// What clients saw when they could not connect, and how often.
     pub(in crate::cli) troubles: BTreeMap<String, u64>,
     /// The latest of that.
@@ -84,7 +86,10 @@ impl Tally {
         match event {
             Event::Committed { row, waited } => {
                 self.committed.push(row);
-                self.longest_wait = self.longest_wait.max(waited);
+                if waited > self.longest_wait {
+                    self.longest_wait = waited;
+                    self.longest_until = Some(Instant::now());
+                }
             }
             Event::Failed { row, why } => {
                 let at = Instant::now();

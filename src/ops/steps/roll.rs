@@ -16,7 +16,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use tokio::time::{Instant, sleep};
 
-use super::look::{Look, OFTEN};
+use super::look::{Look, OFTEN, SELDOM};
 use super::pods::{Serving, is_labelled, is_leaving, is_ready, trouble};
 use super::{Bench, Side, StepError};
 use crate::blueprint::loaded::digest_of;
@@ -271,17 +271,45 @@ impl Bench<'_> {
         if side == Side::Former && never_served {
             return Ok(());
         }
-        let pod = self.await_ready(name, digest).await?;
-        let bouncer = self.bouncer(side).await?;
-        self.prove_leaf(&bouncer, &pod, side).await?;
-        self.mark(&pod, digest).await?;
-        if side == Side::Target && self.plan.is_canary(name) {
-            Box::pin(self.prove_login(&bouncer, &pod)).await?;
+        loop {
+            let pod = self.await_ready(name, digest).await?;
+            let proved = tokio::select! {
+                proved = Box::pin(self.prove_in_service(&pod, digest, side)) => proved,
+                () = self.loss(&pod) => Ok(()),
+            };
+            // Somebody may have deleted it. Its address never answers again, and no Service ever leads
+            // to it: the pod that follows is proved instead.
+            if !self.is_lost(&pod).await? {
+                return proved;
+            }
+            tracing::info!(pod = %name, "pod gone before it served");
         }
-        self.label(&pod, Serving::Yes).await?;
-        self.await_service(&pod, Serving::Yes).await?;
+    }
+
+    /// Proves a pod that is ready, and sees it in service.
+    async fn prove_in_service(&self, pod: &Pod, digest: &str, side: Side) -> Result<(), StepError> {
+        let (name, bouncer) = (pod.name_any(), self.bouncer(side).await?);
+        self.prove_leaf(&bouncer, pod, side).await?;
+        self.mark(pod, digest).await?;
+        if side == Side::Target && self.plan.is_canary(&name) {
+            Box::pin(self.prove_login(&bouncer, pod)).await?;
+        }
+        self.label(pod, Serving::Yes).await?;
+        self.await_service(pod, Serving::Yes).await?;
         tracing::info!(pod = %name, digest, "pod serves");
         Ok(())
+    }
+
+    /// Comes back when the pod is no longer there. Trouble in looking is the proof's to tell.
+    async fn loss(&self, pod: &Pod) {
+        while !matches!(self.is_lost(pod).await, Ok(true)) {
+            sleep(SELDOM).await;
+        }
+    }
+
+    async fn is_lost(&self, pod: &Pod) -> Result<bool, StepError> {
+        let found = self.pod(&pod.name_any()).await?;
+        Ok(found.is_none_or(|found| found.uid() != pod.uid() || is_leaving(&found)))
     }
 
     async fn await_ready(&self, name: &str, digest: &str) -> Result<Box<Pod>, StepError> {
