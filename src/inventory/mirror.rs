@@ -28,7 +28,7 @@ pub(super) struct Mirror<T> {
     /// Names on the lists that are being told.
     listed: HashMap<Area, HashSet<ObjectRef>>,
     /// What has not been listed yet.
-    awaited: BTreeSet<Area>,
+    unlisted: BTreeSet<Area>,
 }
 
 impl<T> Default for Mirror<T> {
@@ -43,7 +43,7 @@ impl<T> Mirror<T> {
         Self {
             known: BTreeMap::new(),
             listed: HashMap::new(),
-            awaited: Area::covering(namespaces),
+            unlisted: Area::covering(namespaces),
         }
     }
 
@@ -52,13 +52,13 @@ impl<T> Mirror<T> {
         Self {
             known: listed.into_iter().collect(),
             listed: HashMap::new(),
-            awaited: BTreeSet::new(),
+            unlisted: BTreeSet::new(),
         }
     }
 
     /// Whether everything has been listed once.
     pub(super) fn is_complete(&self) -> bool {
-        self.awaited.is_empty()
+        self.unlisted.is_empty()
     }
 
     pub(super) fn get(&self, at: &ObjectRef) -> Option<&T> {
@@ -81,7 +81,7 @@ impl<T> Mirror<T> {
                     let stays = |at: &ObjectRef| !area.covers(&at.namespace) || listed.contains(at);
                     self.known.retain(|at, _| stays(at));
                 }
-                self.awaited.remove(&area);
+                self.unlisted.remove(&area);
             }
             Change::Is(at, Some(facts)) => {
                 let lists = self.listed.iter_mut();

@@ -141,7 +141,7 @@ struct State {
     /// What has drifted, by reason.
     drifting: BTreeMap<ObjectRef, BTreeSet<&'static str>>,
     /// What has not been listed yet.
-    awaited: BTreeSet<(Kind, Area)>,
+    unlisted: BTreeSet<(Kind, Area)>,
     waiting: usize,
     counts: Counts,
 }
@@ -171,7 +171,7 @@ impl Rotator {
             dirty: BTreeSet::new(),
             suspects: BTreeMap::new(),
             drifting: BTreeMap::new(),
-            awaited: Area::covering(&options.namespaces)
+            unlisted: Area::covering(&options.namespaces)
                 .into_iter()
                 .flat_map(|area| Kind::ALL.map(|kind| (kind, area.clone())))
                 .collect(),
@@ -202,11 +202,11 @@ impl Rotator {
             Note::Gone(object) => gone(&mut state.index, &object),
             Note::Listed(kind, area, seen) => {
                 let gone = state.index.retain(kind, &area, &seen);
-                state.awaited.remove(&(kind, area));
+                state.unlisted.remove(&(kind, area));
                 gone
             }
             Note::Barred(kind, area) => {
-                state.awaited.remove(&(kind, area));
+                state.unlisted.remove(&(kind, area));
                 Vec::new()
             }
         };
@@ -219,7 +219,7 @@ impl Rotator {
         let now = self.clock.now();
         // Who does not know all requests yet would make some twice, and whoever does not know the
         // Namespaces would begin what they freeze.
-        if !self.lock().awaited.is_empty() {
+        if !self.lock().unlisted.is_empty() {
             return None;
         }
         self.look_at_suspects(now).await;
