@@ -60,8 +60,9 @@ pub async fn run(
         let (began, timer) = (clock.now(), Instant::now());
         if hinted.elapsed() >= HINTS {
             hinted = timer;
-            let astray = inventory.astray();
-            astray.iter().for_each(|at| rotator.suspect(at, began));
+            for at in inventory.astray() {
+                rotator.suspect(&at, began);
+            }
         }
         // Boxed: it is large, and one for the daemon's whole life.
         let wake = Box::pin(rotator.settle()).await;

@@ -236,11 +236,7 @@ async fn lead(
         ..rotation
     };
     let rotator = Rotator::new(cluster.clone(), materials.clone(), clock.clone(), rotation);
-    let rotator = Arc::new(rotator);
-    let shown = Arc::downgrade(&rotator);
-    metrics
-        .rotation
-        .follow(move || Some(shown.upgrade()?.snapshot()));
+    let rotator = followed(rotator, &metrics.rotation);
     let operating = OperatorOptions {
         kind,
         cancel: cancel.clone(),
@@ -288,6 +284,14 @@ async fn lead(
     metrics.leading.set(0);
     tracing::info!("stopped");
     outcome
+}
+
+/// Shows how things stand with a rotator, for as long as it is there.
+fn followed(rotator: Rotator, metrics: &RotationMetrics) -> Arc<Rotator> {
+    let rotator = Arc::new(rotator);
+    let shown = Arc::downgrade(&rotator);
+    metrics.follow(move || Some(shown.upgrade()?.snapshot()));
+    rotator
 }
 
 /// Waits for all parts to end. Whoever ends, for whatever reason, takes the others along.

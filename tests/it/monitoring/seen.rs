@@ -33,8 +33,8 @@ const REVISION: &str = "bouncert_certificate_revision{alias=\"server\"}";
 const BEGINS: &str = "bouncert_certificate_not_before_timestamp_seconds{alias=\"server\"}";
 const ENDS: &str = "bouncert_certificate_not_after_timestamp_seconds{alias=\"server\"}";
 const DUE: &str = "bouncert_certificate_renewal_timestamp_seconds{alias=\"server\"}";
-const SERVED: &str = "bouncert_served_certificate_not_after_timestamp_seconds";
-const MATCHES: &str = "bouncert_served_certificate_matches";
+const SERVED: &str = "bouncert_served_certificate_not_after_timestamp_seconds{pod=\"pb-tls-0\"}";
+const MATCHES: &str = "bouncert_served_certificate_matches{pod=\"pb-tls-0\"}";
 /// Alerts that have fired at any time.
 const FIRED: &str = "count_over_time(ALERTS{alertstate=\"firing\"}[10m])";
 const OPENMETRICS: &str = "application/openmetrics-text";
