@@ -28,15 +28,13 @@ use crate::support::{TestCa, eventually};
 const BRIEF: time::Duration = time::Duration::seconds(100);
 const MONTH: time::Duration = time::Duration::days(30);
 /// Long enough for three generations, each of which is due after half a minute at the most.
-const GENERATIONS: Duration = Duration::from_mins(2);
+const GENERATIONS: Duration = Duration::from_secs(120);
 const REVISION: &str = "bouncert_certificate_revision{alias=\"server\"}";
 const BEGINS: &str = "bouncert_certificate_not_before_timestamp_seconds{alias=\"server\"}";
 const ENDS: &str = "bouncert_certificate_not_after_timestamp_seconds{alias=\"server\"}";
 const DUE: &str = "bouncert_certificate_renewal_timestamp_seconds{alias=\"server\"}";
 const SERVED: &str = "bouncert_served_certificate_not_after_timestamp_seconds{pod=\"pb-tls-0\"}";
 const MATCHES: &str = "bouncert_served_certificate_matches{pod=\"pb-tls-0\"}";
-/// Alerts that have fired at any time.
-const FIRED: &str = "count_over_time(ALERTS{alertstate=\"firing\"}[10m])";
 const OPENMETRICS: &str = "application/openmetrics-text";
 
 /// `bouncert local` as a newcomer starts it, and a PostgreSQL beside it.
@@ -264,7 +262,7 @@ async fn generations_follow_each_other(prometheus: &Prometheus) {
         .one(&format!("max_over_time((time() - {DUE})[5m:1s])"))
         .await;
     assert!(late < 15.0, "{late} s");
-    let fired = prometheus.query(FIRED).await;
+    let fired = prometheus.fired().await;
     assert!(fired.is_empty(), "an alert fired meanwhile: {fired:?}");
 }
 
@@ -328,7 +326,9 @@ async fn a_stranger_is_seen_and_followed(local: &Local, prometheus: &Prometheus)
     let pair = stranger.server(&names);
     let theirs = json!({ "ca.crt": stranger.pem, "tls.crt": pair.cert, "tls.key": pair.key });
     local.overwrite("pb-tls-server-cert", theirs).await;
-    prometheus.shows(MATCHES, 0.0, Duration::from_mins(1)).await;
+    prometheus
+        .shows(MATCHES, 0.0, Duration::from_secs(60))
+        .await;
     let differs = prometheus
         .fires("BouncertServedCertificateDiffers", LONG)
         .await;
