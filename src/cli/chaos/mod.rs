@@ -258,12 +258,11 @@ async fn keep_secrets(
 /// made.
 fn trust(tally: &Tally, striker: &Striker<'_>, invariants: &Invariants) {
     let windows = striker.windows();
-    let clocks = windows
+    let clock_jump = windows
         .iter()
-        .any(|window| window.fault == script::Fault::ClockJump);
+        .find(|window| window.fault == script::Fault::ClockJump);
     for (why, times) in &tally.troubles {
-        let distrust = why.contains("certificate") && !(clocks && why.contains("NotValidYet"));
-        invariants.check("I6", !distrust, || {
+        invariants.check("I6", !judge::is_distrust(why, clock_jump), || {
             format!("clients do not trust what they meet ({times} times): {why}")
         });
     }
