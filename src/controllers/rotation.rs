@@ -69,8 +69,10 @@ pub async fn run(
         // What was not yet due, or due at no time, is not late.
         let since = due.filter(|due| *due <= began).unwrap_or(began);
         metrics.passed(since, began, timer.elapsed());
-        due = wake;
-        pause = wake.map_or(SLEEP_MAX, |wake| until(wake, clock.now()));
+        let now = clock.now();
+        // What had to wait for something else than the time is not late by what it waited.
+        due = wake.map(|wake| wake.max(now));
+        pause = wake.map_or(SLEEP_MAX, |wake| until(wake, now));
     }
     tracing::info!(controller = "rotation", "stopped");
 }

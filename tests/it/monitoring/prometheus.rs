@@ -102,10 +102,11 @@ impl Prometheus {
             .collect()
     }
 
-    /// The alerts that have fired at any time.
-    pub(crate) async fn fired(&self) -> Vec<String> {
-        // ALERTS{alertstate="firing"}[10m]
-        let query = "count_over_time%28ALERTS%7Balertstate%3D%22firing%22%7D%5B10m%5D%29";
+    /// The alerts that have fired within so many seconds.
+    pub(crate) async fn fired(&self, seconds: u64) -> Vec<String> {
+        // count_over_time(ALERTS{alertstate="firing"}[…])
+        let query =
+            format!("count_over_time%28ALERTS%7Balertstate%3D%22firing%22%7D%5B{seconds}s%5D%29");
         let answer = self.api(&format!("/api/v1/query?query={query}")).await;
         let samples = answer["data"]["result"].as_array().unwrap().iter();
         samples.map(|sample| sample["metric"].to_string()).collect()
