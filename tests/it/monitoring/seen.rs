@@ -6,9 +6,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bouncert::api::annotations::{CREATED_BY_LABEL, CREATED_BY_ROTATION, FREEZE_ROTATION};
-use bouncert::api::{PgBouncer, PgBouncerOpsRequest};
-use bouncert::pki::facts::read_chain;
+use bouncert::api::PgBouncerOpsRequest;
+use bouncert::api::annotations::{CREATED_BY_LABEL, CREATED_BY_ROTATION};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -22,7 +21,7 @@ use time::OffsetDateTime;
 use super::prometheus::{Alert, Prometheus, http_get};
 use super::{documented, named};
 use crate::stage::{LONG, Stage, repository_file};
-use crate::support::{TestCa, eventually};
+use crate::support::eventually;
 
 /// How long the CA lives that ends soon, and with it what it signs.
 const BRIEF: time::Duration = time::Duration::seconds(100);
@@ -115,19 +114,6 @@ impl Local {
         (server["duration"], server["renewBefore"]) = (json!("5m"), json!("4m30s"));
         self.stage.create(pooler).await;
         self.stage.ready("pb-tls").await;
-    }
-
-    async fn freeze(&self, value: Value) {
-        let patch = json!({ "metadata": { "annotations": { FREEZE_ROTATION: value } } });
-        let (bouncers, params) = (self.stage.api::<PgBouncer>(), PatchParams::default());
-        let patch = Patch::Merge(&patch);
-        bouncers.patch("pb-tls", &params, &patch).await.unwrap();
-    }
-
-    /// The names in the leaf that is published.
-    async fn names(&self) -> Vec<String> {
-        let chain = self.stage.secret("pb-tls-server-cert", "tls.crt").await;
-        read_chain(&chain).unwrap().remove(0).dns_names
     }
 
     /// How many requests people have made.
@@ -230,7 +216,6 @@ async fn certificates_rotate_by_themselves_and_alerts_say_when_they_cannot() {
 
     generations_follow_each_other(&prometheus).await;
     nobody_can_sign_and_then_somebody_can(&local, &prometheus).await;
-    a_stranger_is_seen_and_followed(&local, &prometheus).await;
 
     assert_eq!(local.made_by_people().await, 0, "nobody asked for anything");
     assert!(shown(&local, &mut watch) >= 5, "one list per certificate");
@@ -317,29 +302,4 @@ async fn nobody_can_sign_and_then_somebody_can(local: &Local, prometheus: &Prome
     let now = prometheus.one("vector(time())").await;
     assert!(prometheus.one(ENDS).await > now + 60.0);
     prometheus.shows(MATCHES, 1.0, LONG).await;
-}
-
-/// Somebody writes the Secret behind everybody's back while rotation is frozen: seen within a
-/// minute, and followed when the freeze is lifted.
-async fn a_stranger_is_seen_and_followed(local: &Local, prometheus: &Prometheus) {
-    local.freeze(json!("true")).await;
-    let stranger = TestCa::new("Stranger");
-    let names = local.names().await;
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let pair = stranger.server(&names);
-    let theirs = json!({ "ca.crt": stranger.pem, "tls.crt": pair.cert, "tls.key": pair.key });
-    local.overwrite("pb-tls-server-cert", theirs).await;
-    prometheus
-        .shows(MATCHES, 0.0, Duration::from_secs(60))
-        .await;
-    let differs = prometheus
-        .fires("BouncertServedCertificateDiffers", LONG)
-        .await;
-    assert_eq!(
-        differs.summary,
-        "Pod demo/pb-tls-0 does not serve what is stored"
-    );
-    local.freeze(Value::Null).await;
-    prometheus.shows(MATCHES, 1.0, LONG).await;
-    prometheus.is_quiet(LONG).await;
 }
