@@ -31,7 +31,8 @@ const GENERATIONS: Duration = Duration::from_secs(120);
 const REVISION: &str = "bouncert_certificate_revision{alias=\"server\"}";
 const BEGINS: &str = "bouncert_certificate_not_before_timestamp_seconds{alias=\"server\"}";
 const ENDS: &str = "bouncert_certificate_not_after_timestamp_seconds{alias=\"server\"}";
-const DUE: &str = "bouncert_certificate_renewal_timestamp_seconds{alias=\"server\"}";
+// The alert of whichever is due first fires first.
+const DUE: &str = "min(bouncert_certificate_renewal_timestamp_seconds)";
 const SERVED: &str = "bouncert_served_certificate_not_after_timestamp_seconds{pod=\"pb-tls-0\"}";
 const MATCHES: &str = "bouncert_served_certificate_matches{pod=\"pb-tls-0\"}";
 const OPENMETRICS: &str = "application/openmetrics-text";
