@@ -216,6 +216,12 @@ async fn certificates_rotate_by_themselves_and_alerts_say_when_they_cannot() {
     metrics_are_well_formed(&local).await;
 
     generations_follow_each_other(&prometheus).await;
+    assert_eq!(local.made_by_people().await, 0, "nobody asked for anything");
+    // Takes minutes, and its bounds are seconds: not beside the rest of the suite.
+    if std::env::var_os("BOUNCERT_LIVE_ALERTS").is_none() {
+        eprintln!("NOT RUN: alerts of a broken issuer; BOUNCERT_LIVE_ALERTS=1 runs them");
+        return;
+    }
     nobody_can_sign_and_then_somebody_can(&local, &prometheus).await;
 
     assert_eq!(local.made_by_people().await, 0, "nobody asked for anything");
