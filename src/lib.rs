@@ -5,6 +5,7 @@
 //! and resumable after a crash at any instant. `ARCHITECTURE.md` has the map.
 
 // Layer 0
+pub mod causes;
 pub mod cel;
 pub mod clock;
 pub mod duration;

@@ -1,6 +1,5 @@
 //! One look at a pod: a handshake, bounded.
 
-use std::error::Error;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -8,6 +7,7 @@ use rustls_pki_types::CertificateDer;
 
 use super::facts::Leaf;
 use super::state::Seen;
+use crate::causes::chain;
 use crate::pgbouncer::probe::{self, Served};
 use crate::pki::facts::CertificateFacts;
 
@@ -26,17 +26,6 @@ pub(super) async fn look(address: SocketAddr) -> Seen {
                 |facts| Seen::Leaf(Leaf::of(&facts)),
             )
         }
-        Err(error) => Seen::Nothing(said(&error).into()),
+        Err(error) => Seen::Nothing(chain(&error).into()),
     }
-}
-
-/// An error with its causes.
-fn said(error: &dyn Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        words = format!("{words}: {error}");
-        cause = error.source();
-    }
-    words
 }

@@ -3,6 +3,7 @@
 
 use super::IssuerName;
 use super::vault::VaultError;
+use crate::causes::chain;
 use crate::cluster::ClusterError;
 use crate::names::ObjectRef;
 use crate::pki::answer::AnswerError;
@@ -222,13 +223,6 @@ impl IssuerError {
 
     /// The error and its causes, in one line for a condition or an event.
     pub fn describe(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        text
+        chain(self)
     }
 }

@@ -19,9 +19,10 @@ use super::metrics::RequestOutcome;
 use super::operator::Operator;
 use super::plan::Step;
 use super::status::{self, Told};
-use super::steps::{Bench, StepError, Tally, Waiting, chain};
+use super::steps::{Bench, StepError, Tally, Waiting};
 use super::view;
 use crate::api::PgBouncerOpsRequest;
+use crate::causes::chain;
 use crate::names::ObjectRef;
 use crate::retry::{Retry, backoff};
 

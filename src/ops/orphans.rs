@@ -17,10 +17,11 @@ use super::error::{OpsError, PlanError};
 use super::operator::Operator;
 use super::plan::Subject;
 use super::planner;
-use super::steps::{Bench, Held, Tally, Waiting, chain, held};
+use super::steps::{Bench, Held, Tally, Waiting, held};
 use crate::api::annotations::SERVING_LABEL;
 use crate::api::{PgBouncer, PgBouncerOpsRequest, RequestPhase};
 use crate::blueprint::labels;
+use crate::causes::chain;
 use crate::cluster::{EventKind, Namespaced, reference};
 use crate::names::ObjectRef;
 

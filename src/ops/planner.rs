@@ -9,13 +9,14 @@ use kube::ResourceExt;
 use super::error::PlanError;
 use super::plan::{Choice, Facts, Holding, Plan, PodFact, Reach, Subject, choose, server_tls};
 use super::request::{Change, Pools, Settings, TlsState, parse, target_state, with_state};
-use super::steps::{chain, is_ready, workload};
+use super::steps::{is_ready, workload};
 use crate::api::{PgBouncer, PgBouncerOpsRequest};
 use crate::blueprint::certificates::wanted;
 use crate::blueprint::defaults::{IssuerKind, complete};
 use crate::blueprint::{
     Inputs, InputsError, MaterialFacts, Surroundings, WorkloadKind, beyond_reload, labels, loaded,
 };
+use crate::causes::chain;
 use crate::cluster::{Cluster, reference};
 use crate::material::{MaterialError, Materials};
 use crate::names::{Alias, Fingerprint, Revision};

@@ -7,10 +7,11 @@
 use kube::ResourceExt;
 
 use super::Provisioner;
-use super::validate::{Blocked, with_causes};
+use super::validate::Blocked;
 use crate::api::PgBouncer;
 use crate::blueprint::certificates::{LoadBalancer, Wanted, wanted};
 use crate::blueprint::names;
+use crate::causes::chain;
 use crate::cluster::{ClusterError, EventKind};
 use crate::material::{IssueOutcome, MaterialError, Published, Revisioned};
 use crate::names::{Alias, Revision};
@@ -115,7 +116,7 @@ fn failed(alias: Alias, error: MaterialError) -> Blocked {
         MaterialError::Cluster(error) if is_passing(&error) => Blocked::Passing(error),
         error => Blocked::CertificateFailed {
             alias,
-            reason: with_causes(&error),
+            reason: chain(&error),
         },
     }
 }

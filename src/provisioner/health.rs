@@ -14,6 +14,7 @@ use kube::ResourceExt;
 use super::{ProvisionError, Provisioner};
 use crate::api::PgBouncer;
 use crate::blueprint::{labels, loaded, names, port, serves_tls};
+use crate::causes::chain;
 use crate::pgbouncer::probe::{self, Served};
 
 /// Longest look at one pod, whatever the object allows.
@@ -93,7 +94,7 @@ async fn look_closer(bouncer: &PgBouncer, pod: &Pod, is_current: bool) -> Result
     let bound = Duration::from_secs(u64::from(seconds)).min(LOOK_MAX);
     let served = probe::probe(SocketAddr::new(ip, port), Some(&host), bound)
         .await
-        .map_err(|error| super::validate::with_causes(&error))?;
+        .map_err(|error| chain(&error))?;
     match served {
         Served::Plaintext if is_current && serves_tls(bouncer) => {
             Err("it answers without TLS although its configuration asks for TLS".to_owned())

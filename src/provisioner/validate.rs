@@ -8,6 +8,7 @@ use crate::api::annotations::FINALIZER;
 use crate::api::pgbouncer::PgBouncerSpec;
 use crate::blueprint::certificates::WantedError;
 use crate::blueprint::{InputsError, PodTemplateError};
+use crate::causes::chain;
 use crate::cluster::ClusterError;
 use crate::names::ObjectRef;
 use crate::retry::Retry;
@@ -108,7 +109,7 @@ impl Blocked {
 
     /// A sentence for people, with all its causes.
     pub fn message(&self) -> String {
-        with_causes(self)
+        chain(self)
     }
 }
 
@@ -128,21 +129,6 @@ impl From<SurroundingsError> for Blocked {
             error => Self::Surroundings(error),
         }
     }
-}
-
-/// An error and what caused it, in one line.
-pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        if !text.ends_with(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// The merge patch that turns the specification into the completed one; `None` if it is complete.

@@ -21,6 +21,7 @@ use super::facts::{Remedy, Wish};
 use super::index::Served;
 use crate::api::annotations::{FINGERPRINT, REVISION};
 use crate::blueprint::certificates::Wanted;
+use crate::causes;
 use crate::names::{Alias, Fingerprint};
 use crate::pki::bundle::TrustBundle;
 use crate::pki::chain::{Expectation, KeyedChain};
@@ -269,8 +270,8 @@ fn proof(
     let chain = chain.ok_or("key tls.crt is missing")?;
     let key = key.ok_or("key tls.key is missing")?;
     let bundle = bundle.ok_or("key ca.crt is missing")?;
-    let keyed = KeyedChain::new(chain, key).map_err(|error| said(&error))?;
-    let bundle = TrustBundle::from_pem(bundle).map_err(|error| said(&error))?;
+    let keyed = KeyedChain::new(chain, key).map_err(|error| causes::chain(&error))?;
+    let bundle = TrustBundle::from_pem(bundle).map_err(|error| causes::chain(&error))?;
     let leaf = keyed
         .chain()
         .leaf_facts()
@@ -285,16 +286,5 @@ fn proof(
     keyed
         .verify(&bundle, &expected)
         .map(drop)
-        .map_err(|error| said(&error))
-}
-
-/// An error with its causes, in one line.
-pub fn said(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        words = format!("{words}: {cause}");
-        source = cause.source();
-    }
-    words
+        .map_err(|error| causes::chain(&error))
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 /// [`SIBLINGS`] allows.
 const LAYERS: [&[&str]; 8] = [
     &[
+        "causes",
         "cel",
         "names",
         "duration",

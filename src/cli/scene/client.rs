@@ -18,6 +18,7 @@ use tokio_postgres::config::SslMode;
 use tokio_util::sync::CancellationToken;
 
 use super::load::{Event, Ledger};
+use crate::causes::chain;
 use crate::cluster::Cluster;
 use crate::names::ObjectRef;
 use crate::pgbouncer::tls::{ClientTls, Connector, Identity};
@@ -208,7 +209,7 @@ impl Application {
     /// What the Secret says; nothing where there is none.
     async fn tls(&self) -> Result<Option<ClientTls>, String> {
         let Secrets { cluster, at } = &self.secrets;
-        let Some(secret) = cluster.get::<Secret>(at).await.map_err(|e| words(&e))? else {
+        let Some(secret) = cluster.get::<Secret>(at).await.map_err(|e| chain(&e))? else {
             return Ok(None);
         };
         let data = secret.data.unwrap_or_default();
@@ -217,10 +218,10 @@ impl Application {
             bytes.ok_or_else(|| format!("Secret {at} has no {key}"))
         };
         let identity =
-            Identity::from_pem(part("tls.crt")?, part("tls.key")?).map_err(|e| words(&e))?;
+            Identity::from_pem(part("tls.crt")?, part("tls.key")?).map_err(|e| chain(&e))?;
         ClientTls::verify_full(&self.server_name, part("ca.crt")?, Some(identity))
             .map(Some)
-            .map_err(|e| words(&e))
+            .map_err(|e| chain(&e))
     }
 
     async fn login(
@@ -228,8 +229,8 @@ impl Application {
         address: SocketAddr,
         tls: Option<ClientTls>,
     ) -> Result<Connection, String> {
-        let stream = TcpStream::connect(address).await.map_err(|e| words(&e))?;
-        stream.set_nodelay(true).map_err(|e| words(&e))?;
+        let stream = TcpStream::connect(address).await.map_err(|e| chain(&e))?;
+        stream.set_nodelay(true).map_err(|e| chain(&e))?;
         let mut config = tokio_postgres::Config::new();
         config
             .user(&self.user)
@@ -243,7 +244,7 @@ impl Application {
         let (client, connection) = config
             .connect_raw(stream, Connector(tls))
             .await
-            .map_err(|e| words(&e))?;
+            .map_err(|e| chain(&e))?;
         let mut driver = JoinSet::new();
         driver.spawn(async move {
             // How it ended is told to whoever waits for an answer.
@@ -278,7 +279,7 @@ impl Connection {
     async fn run(&self, statement: &str) -> Result<(), String> {
         match timeout(STATEMENT_TIMEOUT, self.client.simple_query(statement)).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(format!("`{statement}`: {}", words(&error))),
+            Ok(Err(error)) => Err(format!("`{statement}`: {}", chain(&error))),
             Err(_) => Err(format!("`{statement}`: no answer in {STATEMENT_TIMEOUT:?}")),
         }
     }
@@ -291,15 +292,4 @@ impl Connection {
         drop(client);
         let _in_time = timeout(RETRY_PAUSE, driver.join_next()).await;
     }
-}
-
-/// An error with its causes.
-fn words(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        words = format!("{words}: {error}");
-        cause = error.source();
-    }
-    words
 }

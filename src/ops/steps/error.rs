@@ -1,6 +1,5 @@
 //! Why a step cannot be done now, or at all.
 
-use std::error::Error;
 use std::net::SocketAddr;
 
 use crate::blueprint::certificates::WantedError;
@@ -254,20 +253,4 @@ impl StepError {
             | Self::SpecChanged(_) => Retry::Never,
         }
     }
-}
-
-/// An error with its causes, outermost first, in one line.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        // A transparent error says what its source says.
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::error::{StepError, chain};
+use super::error::StepError;
+use crate::causes::chain;
 use crate::retry::Retry;
 
 /// How often pods and endpoints are looked at: much shorter than a pooler's start.

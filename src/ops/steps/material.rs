@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::error::chain;
 use super::look::{Look, SELDOM};
 use super::{Bench, Side, StepError};
 use crate::api::PgBouncer;
+use crate::causes::chain;
 use crate::material::{IssueOutcome, MaterialError};
 use crate::names::Alias;
 use crate::ops::plan::Issuance;

@@ -20,7 +20,7 @@ mod verdict;
 
 use std::sync::{Mutex, PoisonError};
 
-pub use self::error::{Leaf, StepError, chain};
+pub use self::error::{Leaf, StepError};
 pub use self::look::Waiting;
 pub(super) use self::pause::{Held, held};
 pub(super) use self::pods::{is_ready, workload};

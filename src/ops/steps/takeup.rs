@@ -19,9 +19,10 @@ use tokio::time::{sleep, timeout};
 
 use super::pods::address;
 use super::verdict::{Expected, Seen, Verdict, judge};
-use super::{Bench, Leaf, Side, StepError, chain};
+use super::{Bench, Leaf, Side, StepError};
 use crate::api::annotations::FILES_ASKED_AT;
 use crate::api::{PgBouncer, SslMode};
+use crate::causes::chain;
 use crate::names::Alias;
 use crate::ops::journal::NoReload;
 use crate::pgbouncer::console::{Console, ConsoleError};

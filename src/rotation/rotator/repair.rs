@@ -3,11 +3,12 @@
 use std::error::Error;
 
 use super::{Rotator, Work};
+use crate::causes::chain;
 use crate::cluster::EventKind;
 use crate::material::MaterialError;
 use crate::names::{Alias, Revision};
 use crate::pki::bundle::TrustBundle;
-use crate::rotation::drift::{self, Drift};
+use crate::rotation::drift::Drift;
 use crate::rotation::index::Known;
 
 impl Rotator {
@@ -26,7 +27,7 @@ impl Rotator {
                 return;
             }
             Err(error) => {
-                let error = drift::said(&error);
+                let error = chain(&error);
                 let message = format!("The {alias} certificate cannot be put back: {error}");
                 let reason = "PutBackFailed";
                 self.event(&work.bouncer, EventKind::Warning, reason, &message)

@@ -16,6 +16,7 @@ use super::super::probe::{self, Readiness};
 use super::super::process::{Found, PoolerProcess};
 use super::super::status::CONTAINER;
 use super::Worker;
+use crate::causes::chain;
 use crate::cluster::EventKind;
 use crate::retry::BACKOFF_FIRST;
 
@@ -228,12 +229,7 @@ impl From<GatherError> for Trouble {
             }
             GatherError::Write(_) => ("CreateContainerError", "FailedMount", RETRY_MISSING),
         };
-        let mut message = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(cause) = source {
-            message = format!("{message}: {cause}");
-            source = cause.source();
-        }
+        let message = chain(&error);
         Self {
             reason,
             event,
