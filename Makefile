@@ -4,7 +4,7 @@ CARGO ?= cargo
 BOUNCERT = $(CARGO) run --quiet --bin bouncert --
 
 .DEFAULT_GOAL := help
-FUZZ_TARGETS = pem csr duration policy
+FUZZ_TARGETS = pem der csr duration policy
 FUZZ_SECONDS ?= 60
 SOAK ?= 10m
 
@@ -66,7 +66,7 @@ fuzz: ## Fuzz the parsers, FUZZ_SECONDS each (needs a nightly toolchain and carg
 	@cp Cargo.lock fuzz/Cargo.lock
 	@for target in $(FUZZ_TARGETS); do \
 	  mkdir -p fuzz/target/corpus/$$target; \
-	  $(CARGO) +nightly fuzz run $$target fuzz/target/corpus/$$target fuzz/corpus/$$target -- \
+	  $(CARGO) +nightly fuzz run --codegen-units 16 $$target fuzz/target/corpus/$$target fuzz/corpus/$$target -- \
 	    -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=512 -timeout=10 -verbosity=0 -print_final_stats=1 || exit 1; \
 	done
 

@@ -24,6 +24,24 @@ pub(crate) fn pem(text: &str) {
     }
 }
 
+/// Reads DER as whatever a PEM document may say it is: noise in PEM seldom gets as far as its DER.
+pub(crate) fn der(bytes: &[u8]) {
+    let labels = [
+        "CERTIFICATE",
+        "PRIVATE KEY",
+        "EC PRIVATE KEY",
+        "RSA PRIVATE KEY",
+        "CERTIFICATE REQUEST",
+    ];
+    let [certificate, keys @ .., requested] =
+        labels.map(|label| ::pem::encode(&::pem::Pem::new(label, bytes)));
+    pem(&certificate);
+    for key in keys {
+        let _ = PrivateKey::from_pem(&key);
+    }
+    request(&requested);
+}
+
 /// Reads a request for a certificate.
 pub(crate) fn request(text: &str) {
     let _ = csr::read(text);

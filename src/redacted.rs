@@ -44,7 +44,28 @@ impl<T: Zeroize> From<T> for Redacted<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
     use super::*;
+
+    /// Tells how often it was zeroed.
+    struct Told(Rc<Cell<u32>>);
+
+    impl Zeroize for Told {
+        fn zeroize(&mut self) {
+            self.0.set(self.0.get() + 1);
+        }
+    }
+
+    #[test]
+    fn a_secret_is_zeroed_when_it_is_dropped() {
+        let zeroed = Rc::new(Cell::new(0));
+        let secret = Redacted::new(Told(Rc::clone(&zeroed)));
+        assert_eq!(zeroed.get(), 0);
+        drop(secret);
+        assert_eq!(zeroed.get(), 1);
+    }
 
     #[test]
     fn a_secret_does_not_print() {

@@ -1,6 +1,7 @@
 //! PEM in, DER out, and back; with limits, because the input comes from Secrets that anybody who may
 //! write one can fill.
 
+use pem_rfc7468::LineEnding;
 use rustls_pki_types::CertificateDer;
 
 /// No Secret is larger than this (the API server's own limit).
@@ -82,10 +83,13 @@ pub fn write_certificates<'a>(
         .collect()
 }
 
-/// Writes one block.
+/// Writes one block, and no copy of it: it may be a private key.
+#[expect(
+    clippy::expect_used,
+    reason = "labels are constants of ours, and what is written fits into memory"
+)]
 pub(super) fn write_block(label: &str, der: &[u8]) -> String {
-    let config = ::pem::EncodeConfig::new().set_line_ending(::pem::LineEnding::LF);
-    ::pem::encode_config(&::pem::Pem::new(label, der), config)
+    pem_rfc7468::encode_string(label, LineEnding::LF, der).expect("a label as RFC 7468 has them")
 }
 
 /// Splits a document into its blocks.

@@ -15,13 +15,21 @@ use bouncert::pki::key::{KeyAlgorithm, KeyEncoding, PrivateKey};
 use bouncert::pki::profile::{CaProfile, LeafProfile, LeafUsage};
 use proptest::prelude::*;
 
-fn corpus(target: &str) -> Vec<String> {
+fn corpus(target: &str) -> Vec<Vec<u8>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
-    let mut found: Vec<String> = fs::read_dir(root.join(target))
+    let found: Vec<Vec<u8>> = fs::read_dir(root.join(target))
         .unwrap()
-        .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap())
+        .map(|entry| fs::read(entry.unwrap().path()).unwrap())
         .collect();
     assert!(!found.is_empty());
+    found
+}
+
+fn texts(target: &str) -> Vec<String> {
+    let corpus = corpus(target).into_iter();
+    let mut found: Vec<String> = corpus
+        .map(|text| String::from_utf8(text).unwrap())
+        .collect();
     if ["pem", "csr"].contains(&target) {
         found.extend(documents());
     }
@@ -43,11 +51,19 @@ fn documents() -> [String; 3] {
 
 /// Runs `entry` on the corpus of a target, and on changes of it.
 fn run(target: &str, entry: fn(&str)) {
-    let corpus = corpus(target);
-    for text in &corpus {
-        entry(text);
+    let corpus: Vec<Vec<char>> = texts(target)
+        .iter()
+        .map(|text| text.chars().collect())
+        .collect();
+    changed(&corpus, |text| entry(&text.iter().collect::<String>()));
+}
+
+/// Runs `entry` on documents, on changes of them and on their beginnings.
+fn changed<T: Arbitrary + Clone + 'static>(corpus: &[Vec<T>], entry: impl Fn(&[T])) {
+    for document in corpus {
+        entry(document);
     }
-    let changes = proptest::collection::vec((any::<prop::sample::Index>(), any::<char>()), 0..6);
+    let changes = proptest::collection::vec((any::<prop::sample::Index>(), any::<T>()), 0..6);
     let which = any::<prop::sample::Index>();
     let config = ProptestConfig {
         cases: 400,
@@ -55,21 +71,24 @@ fn run(target: &str, entry: fn(&str)) {
         ..ProptestConfig::default()
     };
     proptest!(config, |(which in which, changes in changes, cut in any::<prop::sample::Index>())| {
-        let mut text: Vec<char> = which.get(&corpus).chars().collect();
+        let mut document = which.get(corpus).clone();
         for (at, change) in changes {
-            let at = at.index(text.len());
-            text[at] = change;
+            let at = at.index(document.len());
+            document[at] = change;
         }
-        let whole: String = text.iter().collect();
-        entry(&whole);
-        let part: String = text[..cut.index(text.len())].iter().collect();
-        entry(&part);
+        entry(&document);
+        entry(&document[..cut.index(document.len())]);
     });
 }
 
 #[test]
 fn no_document_of_a_secret_makes_a_reader_panic() {
     run("pem", entries::pem);
+}
+
+#[test]
+fn no_der_makes_a_reader_panic() {
+    changed(&corpus("der"), entries::der);
 }
 
 #[test]
@@ -100,7 +119,7 @@ fn no_document_takes_a_reader_beyond_half_a_gigabyte() {
     let said = String::from_utf8_lossy(&output.stdout);
     let complaints = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}{complaints}");
-    assert!(said.contains("test result: ok. 4 passed"), "{said}");
+    assert!(said.contains("test result: ok. 5 passed"), "{said}");
 }
 
 #[test]

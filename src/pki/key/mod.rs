@@ -1,4 +1,5 @@
-//! Private keys: make, read, write, sign. They do not print and are zeroed when dropped.
+//! Private keys: make, read, write, sign. They do not print and are zeroed when dropped; the copy with
+//! which ring signs is not, because ring has no way to.
 
 mod encoding;
 mod public;
