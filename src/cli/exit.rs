@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// The exit codes, as `--help` and the README list them.
+/// The exit codes, as `--help` and `docs/cli.md` list them.
 pub const TABLE: &str = "\
 Exit codes:
   0  done

@@ -36,15 +36,15 @@ pub(crate) fn stderr(output: &Output) -> String {
 }
 
 #[test]
-fn the_exit_codes_are_in_the_help_and_in_the_readme() {
+fn the_exit_codes_are_in_the_help_and_in_the_documents() {
     let help = bouncert(&["--help"]);
     assert!(help.status.success());
-    let readme = fs::read_to_string(package().join("README.md")).unwrap();
+    let document = fs::read_to_string(package().join("docs/cli.md")).unwrap();
     for line in bouncert::cli::exit::TABLE.lines().skip(1) {
         assert!(stdout(&help).contains(line), "help lacks {line}");
         let (code, meaning) = line.trim().split_once("  ").unwrap();
         let row = format!("| {code} | {meaning} |");
-        assert!(readme.contains(&row), "README lacks `{row}`");
+        assert!(document.contains(&row), "docs/cli.md lacks `{row}`");
     }
 }
 
