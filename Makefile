@@ -28,6 +28,8 @@ compare: deps ## Compare restart, reload and undrained eviction on this machine,
 test: deps ## Run all tests
 	@sh deploy/more-pgbouncers.sh $(or $(CARGO_TARGET_DIR),target)/pgbouncers
 	$(CARGO) test --no-fail-fast
+	@echo "test: alerts of a broken issuer under Prometheus (two minutes, alone, because their bounds are seconds)"
+	BOUNCERT_LIVE_ALERTS=1 $(CARGO) test --test it -- monitoring::seen
 
 chaos: deps ## Break everything under load for ten minutes (SEED=1 is the schedule)
 	@$(CARGO) build --bin bouncert

@@ -220,7 +220,8 @@ async fn certificates_rotate_by_themselves_and_alerts_say_when_they_cannot() {
 
     generations_follow_each_other(&prometheus).await;
     assert_eq!(local.made_by_people().await, 0, "nobody asked for anything");
-    // Takes minutes, and its bounds are seconds: not beside the rest of the suite.
+    // Takes minutes, and its bounds are seconds: not beside the rest of the suite. `make test` runs it
+    // afterwards.
     if std::env::var_os("BOUNCERT_LIVE_ALERTS").is_none() {
         eprintln!("NOT RUN: alerts of a broken issuer; BOUNCERT_LIVE_ALERTS=1 runs them");
         assert!(shown(&local, &mut watch) >= 3, "one list per certificate");
