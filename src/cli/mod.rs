@@ -81,7 +81,8 @@ fn start(output: Output, cli: Cli) -> Result<(), Failure> {
             kept = Some(log);
             (LogSink::File(file), "bouncert=debug,warn")
         }
-        Verb::Local(_) | Verb::Run(_) => (LogSink::Stderr, "info"),
+        // kube's controllers put a span of their own around ours, which says the same at length.
+        Verb::Local(_) | Verb::Run(_) => (LogSink::Stderr, "info,kube_runtime=warn"),
         // What the client library complains about is in the error that the verb ends with.
         _ => (LogSink::Stderr, "warn,kube_client=off"),
     };

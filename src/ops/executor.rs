@@ -250,7 +250,7 @@ impl<'a> Execution<'a> {
         let now = self.operator.now();
         let last = view::ended(plan, journal, end, now);
         let news = view::end(plan, journal, end);
-        tracing::info!(ops.request = %self.at, ops.outcome = last.type_, message = last.message,
+        tracing::info!(ops.request = %self.at, ops.outcome = last.type_, said = last.message,
             "request ended");
         conditions.push(last);
         let outcome = match end {

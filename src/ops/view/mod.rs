@@ -134,10 +134,14 @@ fn undo_failed(plan: &Plan, journal: &Journal) -> Option<Condition> {
 pub fn ended(plan: &Plan, journal: &Journal, end: End, now: OffsetDateTime) -> Condition {
     match end {
         End::Outcome(Outcome::Successful) => {
-            let message = format!(
+            let mut message = format!(
                 "Controller has successfully completed  with {} of PgBouncerOpsRequest: {}",
                 plan.request_type, plan.request.at
             );
+            if plan.replicas == 0 {
+                message
+                    .push_str(" (no pod runs, so none was proved; those that start will have it)");
+            }
             condition("Successful", "Successful", message, now)
         }
         End::Outcome(Outcome::Failed) | End::Stuck(_) => {

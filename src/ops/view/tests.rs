@@ -139,6 +139,16 @@ fn success_and_failure_are_said_in_the_contracts_words() {
 }
 
 #[test]
+fn a_success_without_pods_says_that_none_was_proved() {
+    let plan = plan(&present(), &issuer(), 0);
+    let journal = after(&plan, plan.steps.len());
+    let end = ended(&plan, &journal, End::Outcome(Outcome::Successful), START);
+    assert!(end.is_true());
+    let none = "(no pod runs, so none was proved; those that start will have it)";
+    assert!(end.message.ends_with(none), "{}", end.message);
+}
+
+#[test]
 fn successes_are_never_warnings() {
     let plan = plan(&present(), &issuer(), 2);
     let journal = after(&plan, plan.steps.len());
