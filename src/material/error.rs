@@ -1,5 +1,7 @@
 //! What can go wrong with material.
 
+use time::OffsetDateTime;
+
 use crate::cluster::ClusterError;
 use crate::issuer::IssuerError;
 use crate::names::{Alias, ObjectRef};
@@ -49,6 +51,21 @@ pub enum MaterialError {
         /// Why.
         #[source]
         source: Box<Verdict>,
+    },
+    /// A clock is wrong: the daemon's or the issuer's.
+    #[error(
+        "the certificate of {alias} is valid from {not_before} to {not_after}, and the API server's \
+         clock says {created}: set the clock of this daemon, or of the issuer"
+    )]
+    OutOfSeason {
+        /// Whose.
+        alias: Alias,
+        /// First instant of its life.
+        not_before: OffsetDateTime,
+        /// Last instant of its life.
+        not_after: OffsetDateTime,
+        /// When it was kept, by the API server's clock.
+        created: OffsetDateTime,
     },
     /// A revision that the plan names is not there.
     #[error("revision Secret {secret} is missing: somebody deleted it; rotate to make a new one")]
@@ -101,6 +118,7 @@ impl MaterialError {
         match self {
             Self::Cluster(source) => source.retry(),
             Self::Issue { source, .. } => source.retry(),
+            Self::OutOfSeason { .. } => Retry::Backoff,
             Self::NoRevision { .. }
             | Self::ReadChain { .. }
             | Self::ReadBundle { .. }

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Resource, ResourceExt};
 
 use super::profile::leaf_profile;
+use super::season::{Season, season};
 use super::{IssueOutcome, MaterialError, Materials, Revisioned, policy_request, secret};
 use crate::api::PgBouncer;
 use crate::blueprint::certificates::Wanted;
@@ -36,7 +37,9 @@ impl Materials {
         revision: Revision,
     ) -> Result<IssueOutcome, MaterialError> {
         let alias = wanted.alias;
-        if let Some(found) = self.revision(owner, alias, revision).await? {
+        let at = secret::revision_ref(owner, alias, revision);
+        if let Some(found) = self.cluster.get::<Secret>(&at).await? {
+            let found = self.adopt(owner, (alias, revision), &found).await?;
             self.forget(owner, alias, revision).await?;
             return Ok(IssueOutcome::Issued(Box::new(found)));
         }
@@ -125,9 +128,40 @@ impl Materials {
             secret::mark_clamped(&mut made);
         }
         let kept = self.cluster.create_or_get(&made).await?;
-        let at = reference(&kept);
-        secret::check_owner(&kept, owner, &at)?;
-        secret::read_revision(&kept, alias, revision)
+        self.adopt(owner, (alias, revision), &kept).await
+    }
+
+    /// Reads a revision that is kept. It must be valid by the API server's clock too: what is not is
+    /// waited for where that is soon, and else taken away again.
+    async fn adopt(
+        &self,
+        owner: &PgBouncer,
+        (alias, revision): (Alias, Revision),
+        kept: &Secret,
+    ) -> Result<Revisioned, MaterialError> {
+        let at = reference(kept);
+        secret::check_owner(kept, owner, &at)?;
+        let read = secret::read_revision(kept, alias, revision)?;
+        let Some(created) = secret::created(kept) else {
+            return Ok(read);
+        };
+        match season(&read.facts, created) {
+            Season::In => Ok(read),
+            Season::Early(wait) => {
+                tokio::time::sleep(wait).await;
+                Ok(read)
+            }
+            Season::Out => {
+                let uid = kept.meta().uid.as_deref();
+                self.cluster.delete::<Secret>(&at, uid).await?;
+                Err(MaterialError::OutOfSeason {
+                    alias,
+                    not_before: read.facts.not_before,
+                    not_after: read.facts.not_after,
+                    created,
+                })
+            }
+        }
     }
 
     /// The key that waits for an answer, else the former revision's where it is to be certified

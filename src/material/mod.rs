@@ -15,6 +15,7 @@ mod gate;
 mod issue;
 mod metrics;
 mod profile;
+mod season;
 mod secret;
 
 use k8s_openapi::api::core::v1::Secret;

@@ -6,6 +6,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt};
+use time::OffsetDateTime;
 
 use super::{MaterialError, Published, Revisioned};
 use crate::api::PgBouncer;
@@ -249,6 +250,12 @@ pub(super) fn keep_identity(present: &Secret, mut next: Secret) -> Secret {
             .or_insert_with(|| value.clone());
     }
     next
+}
+
+/// When the API server has made it, by its own clock.
+pub(super) fn created(secret: &Secret) -> Option<OffsetDateTime> {
+    let created = secret.creation_timestamp()?;
+    OffsetDateTime::from_unix_timestamp(created.0.as_second()).ok()
 }
 
 // === whose it is ===

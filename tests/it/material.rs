@@ -371,3 +371,29 @@ async fn going_back_does_not_fail_because_of_a_clock_or_an_age() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_clock_that_is_wrong_leaves_nothing_behind_that_clients_refuse() {
+    let scene = Scene::new().await;
+    let wanted = scene.wanted(Alias::Server, "first");
+    let shift = std::sync::Arc::new(std::sync::atomic::AtomicI64::new(3_600));
+    let clock = Clock::Shifted(shift.clone());
+    let fast = Materials::new(scene.cluster.clone(), clock, "cert-manager");
+    let outcome = fast.issue(&scene.owner, &wanted, Revision::FIRST).await;
+    let IssueOutcome::Failed(error) = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert!(
+        matches!(error, MaterialError::OutOfSeason { .. }),
+        "{error:?}"
+    );
+    let text = error.to_string();
+    assert!(text.contains("set the clock"), "says what to do: {text}");
+    assert!(scene.secret("billing-server-cert-r1").await.is_none());
+    shift.store(0, std::sync::atomic::Ordering::Relaxed);
+    let mended = fast.issue(&scene.owner, &wanted, Revision::FIRST).await;
+    let IssueOutcome::Issued(made) = mended else {
+        panic!("{mended:?}")
+    };
+    assert!(made.facts.not_before <= Clock::System.now());
+}

@@ -46,10 +46,9 @@ pub(super) fn judge<'a>(cuts: &'a [Cut], windows: &[Window]) -> (Vec<&'a Cut>, V
     })
 }
 
-/// Whether a client did not trust what it met. A certificate that was made by a clock that was fast is
-/// not valid yet by the client's; nothing else is excused.
-pub(super) fn is_distrust(why: &str, clock_jump: Option<&Window>) -> bool {
-    why.contains("certificate") && !(clock_jump.is_some() && why.contains("not valid yet"))
+/// Whether a client did not trust what it met.
+pub(super) fn is_distrust(why: &str) -> bool {
+    why.contains("certificate")
 }
 
 /// The faults during which somebody waited, until that instant and for so long.
@@ -66,19 +65,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_certificate_that_is_not_valid_yet_is_excused_by_a_clock_that_jumped() {
-        let early =
-            "invalid peer certificate: certificate not valid yet: verification time 40 (UNIX)";
-        let jump = Window {
-            fault: Fault::ClockJump,
-            from: Instant::now(),
-            until: None,
-        };
-        assert!(is_distrust(early, None));
-        assert!(!is_distrust(early, Some(&jump)));
-        let unknown = "invalid peer certificate: UnknownIssuer";
-        assert!(is_distrust(unknown, Some(&jump)));
-        assert!(!is_distrust("connection refused", None));
+    fn distrust_is_what_a_client_says_of_a_certificate() {
+        assert!(is_distrust("invalid peer certificate: UnknownIssuer"));
+        assert!(!is_distrust("connection refused"));
     }
 
     #[test]

@@ -131,7 +131,7 @@ async fn play(props: &Props<'_>, args: &ChaosArgs) -> anyhow::Result<Report> {
     keep_secrets(&cluster, props.daemon, &invariants).await?;
     let rows = scene::rows(props.stage.postgres()).await?;
     let tally = ledger.tallies().pop().unwrap_or_default();
-    trust(&tally, &striker, &invariants);
+    trust(&tally, &invariants);
     Ok(Report::new(Evidence {
         seed: args.seed,
         lasted,
@@ -254,15 +254,10 @@ async fn keep_secrets(
     Ok(())
 }
 
-/// I1, I6: clients trust what they meet, except where somebody has set the clock by which it was
-/// made.
-fn trust(tally: &Tally, striker: &Striker<'_>, invariants: &Invariants) {
-    let windows = striker.windows();
-    let clock_jump = windows
-        .iter()
-        .find(|window| window.fault == script::Fault::ClockJump);
+/// I1, I6: clients trust what they meet.
+fn trust(tally: &Tally, invariants: &Invariants) {
     for (why, times) in &tally.troubles {
-        invariants.check("I6", !judge::is_distrust(why, clock_jump), || {
+        invariants.check("I6", !judge::is_distrust(why), || {
             format!("clients do not trust what they meet ({times} times): {why}")
         });
     }
