@@ -12,6 +12,7 @@ use super::bundle::TrustBundle;
 use super::facts::CertificateFacts;
 use super::key::{KeyEncoding, KeyError, PrivateKey};
 use super::pem::{self, PemError};
+use super::profile::LeafUsage;
 pub use super::verdict::{Expectation, Verdict};
 use crate::redacted::Redacted;
 
@@ -160,6 +161,17 @@ impl CertificateChain {
         expectation: &Expectation,
     ) -> Result<CertificateFacts, Verdict> {
         super::verdict::verify(self, bundle, expectation)
+    }
+
+    /// Proves that the bundle leads to the leaf for one use: for [`LeafUsage::ServerAndClient`] the
+    /// server's. What else a profile of ours wants is not asked: for certificates of somebody else.
+    pub fn verify_path(
+        &self,
+        bundle: &TrustBundle,
+        usage: LeafUsage,
+        now: OffsetDateTime,
+    ) -> Result<CertificateFacts, Verdict> {
+        super::verdict::verify_path(self, bundle, usage, now)
     }
 
     /// Whether the leaf is trusted at `at`, whatever it is for.

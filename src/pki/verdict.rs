@@ -141,18 +141,30 @@ pub(super) fn verify(
     bundle: &TrustBundle,
     wanted: &Expectation,
 ) -> Result<CertificateFacts, Verdict> {
+    let leaf = verify_path(chain, bundle, wanted.usage, wanted.now)?;
+    check_fields(&leaf, wanted)?;
+    check_served_names(chain, &leaf, wanted)?;
+    Ok(leaf)
+}
+
+/// The part of [`verify`] that holds for everybody's certificates: a path to an anchor that is valid
+/// at `now`, for one use: of [`LeafUsage::ServerAndClient`] the server's.
+pub(super) fn verify_path(
+    chain: &CertificateChain,
+    bundle: &TrustBundle,
+    wanted: LeafUsage,
+    now: OffsetDateTime,
+) -> Result<CertificateFacts, Verdict> {
     let leaf = chain.leaf_facts().ok_or(Verdict::Unreadable)?;
-    let (anchors, path_lengths) = usable_anchors(bundle, wanted.now);
-    let usage = match wanted.usage {
+    let (anchors, path_lengths) = usable_anchors(bundle, now);
+    let usage = match wanted {
         LeafUsage::ServerAndClient => KeyUsage::server_auth(),
         LeafUsage::Client => KeyUsage::client_auth(),
     };
-    match find_path(chain, &anchors, wanted.now, usage) {
+    match find_path(chain, &anchors, now, usage) {
         Ok(path) => check_anchor(&path, &path_lengths, &leaf)?,
-        Err(error) => return Err(explain(&error, chain, bundle, &leaf, wanted)),
+        Err(error) => return Err(explain(&error, chain, bundle, &leaf, (wanted, now))),
     }
-    check_fields(&leaf, wanted)?;
-    check_served_names(chain, &leaf, wanted)?;
     Ok(leaf)
 }
 
@@ -327,9 +339,8 @@ fn explain(
     chain: &CertificateChain,
     bundle: &TrustBundle,
     leaf: &CertificateFacts,
-    wanted: &Expectation,
+    (wanted, now): (LeafUsage, OffsetDateTime),
 ) -> Verdict {
-    let now = wanted.now;
     let everybody = || chain.facts().into_iter().chain(bundle.facts());
     match error {
         // A signature that does not fit is that of another CA of the same name.
@@ -363,7 +374,7 @@ fn explain(
         }
         Error::RequiredEkuNotFoundContext(_) => Verdict::WrongUsage {
             leaf: leaf.subject.clone(),
-            wanted: match wanted.usage {
+            wanted: match wanted {
                 LeafUsage::ServerAndClient => "TLS server authentication",
                 LeafUsage::Client => "TLS client authentication",
             },

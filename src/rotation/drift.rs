@@ -9,7 +9,7 @@
 //! | the issuer's CA is another than the one that is trusted | rotated, which hands out trust in both |
 //! | a pod serves something else than the Secret holds | restarted |
 //!
-//! *Sound* is: the key fits, and the chain leads to the bundle beside it, now.
+//! *Sound* is: the key fits, and the chain leads to the bundle beside it, now, for what the alias is used for.
 
 use std::collections::BTreeSet;
 
@@ -24,7 +24,7 @@ use crate::blueprint::certificates::Wanted;
 use crate::causes;
 use crate::names::{Alias, Fingerprint};
 use crate::pki::bundle::TrustBundle;
-use crate::pki::chain::{Expectation, KeyedChain};
+use crate::pki::chain::KeyedChain;
 use crate::pki::facts::{CertificateFacts, read_chain};
 use crate::pki::profile::LeafUsage;
 
@@ -40,6 +40,10 @@ pub struct SecretFacts {
     pub leaf: Option<Fingerprint>,
     /// Names in its leaf.
     pub dns_names: BTreeSet<String>,
+    /// Whether a TLS server may show its leaf.
+    pub server_auth: bool,
+    /// Whether a TLS client may show its leaf.
+    pub client_auth: bool,
     /// All certificates of its chain and its bundle.
     pub all: BTreeSet<Fingerprint>,
     /// The revision that it says it holds.
@@ -207,6 +211,13 @@ fn unfitness(wanted: &Wanted, secret: &SecretFacts, now: OffsetDateTime) -> Opti
     if now < not_before || now >= not_after {
         return Some(format!("it is valid from {not_before} to {not_after}"));
     }
+    let (may, who) = match wanted.alias {
+        Alias::Client => (secret.client_auth, "client"),
+        Alias::Server | Alias::MetricsExporter => (secret.server_auth, "server"),
+    };
+    if !may {
+        return Some(format!("its extended key usage does not allow a TLS {who}"));
+    }
     let names = wanted.profile.dns_names.iter();
     let missing: Vec<&str> = names
         .filter(|name| !secret.dns_names.contains(*name))
@@ -249,6 +260,8 @@ pub fn read(secret: &Secret, now: OffsetDateTime) -> Option<SecretFacts> {
             .iter()
             .flat_map(|leaf| leaf.dns_names.clone())
             .collect(),
+        server_auth: leaf.as_ref().is_some_and(|leaf| leaf.server_auth),
+        client_auth: leaf.as_ref().is_some_and(|leaf| leaf.client_auth),
         all: certificates
             .flatten()
             .map(|facts: &CertificateFacts| facts.fingerprint)
@@ -276,15 +289,16 @@ fn proof(
         .chain()
         .leaf_facts()
         .ok_or("its leaf cannot be read")?;
-    let expected = Expectation {
-        usage: LeafUsage::Client,
-        common_name: None,
-        dns_names: Vec::new(),
-        ip_addresses: Vec::new(),
-        now: now.clamp(leaf.not_before, leaf.not_after - time::Duration::SECOND),
+    // What it is used for is compared with what is wanted, where that is known.
+    let usage = if leaf.client_auth {
+        LeafUsage::Client
+    } else {
+        LeafUsage::ServerAndClient
     };
+    let at = now.clamp(leaf.not_before, leaf.not_after - time::Duration::SECOND);
     keyed
-        .verify(&bundle, &expected)
+        .chain()
+        .verify_path(&bundle, usage, at)
         .map(drop)
         .map_err(|error| causes::chain(&error))
 }

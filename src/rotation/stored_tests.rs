@@ -48,6 +48,8 @@ fn sound() -> SecretFacts {
         life: Some((issued, issued + Duration::days(90))),
         leaf: Some(print(1)),
         published: Some(print(1)),
+        server_auth: true,
+        client_auth: true,
         all: [print(1), print(9)].into(),
         revision: Some(4),
         ..SecretFacts::default()
@@ -162,6 +164,17 @@ fn each_kind_of_drift_is_told_apart_and_only_some_ask_for_a_request() {
         facts.life = Some((NOW - Duration::days(9), NOW));
     });
     assert_eq!(reasons(&expired), ["SecretUnsound"]);
+    // Whatever else it may be used for, the server's must do for a server.
+    let alien = |server_auth, client_auth| {
+        let alien = after(&|facts| {
+            facts.leaf = Some(print(2));
+            facts.dns_names = names.iter().cloned().collect();
+            (facts.server_auth, facts.client_auth) = (server_auth, client_auth);
+        });
+        reasons(&alien)
+    };
+    assert_eq!(alien(true, false), ["SecretAdopted"]);
+    assert_eq!(alien(false, true), ["SecretUnsound"]);
     let owned = after(&|facts| facts.owner = Some("Certificate billing".to_owned()));
     assert_eq!(reasons(&owned), ["SecretOwnedByOther"]);
     assert_eq!(owned.facts.standing, Standing::RenewedByOthers);

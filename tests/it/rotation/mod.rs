@@ -1,5 +1,6 @@
 //! Rotation by itself: in virtual time, and on the local platform.
 
+mod astray;
 mod platform;
 mod simulation;
 

@@ -18,10 +18,10 @@ use crate::cli::{bouncert, stderr, stdout};
 use crate::stage::{LONG, NS, Stage};
 use crate::support::eventually;
 
-const POOLER: &str = "pb-tls";
-const SERVER: &str = "pb-tls-server-cert";
+pub(super) const POOLER: &str = "pb-tls";
+pub(super) const SERVER: &str = "pb-tls-server-cert";
 /// How soon drift has to be noticed.
-const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
 
 #[test]
 fn certificates_that_live_for_minutes_rotate_by_themselves_under_load_and_nothing_fails() {
@@ -155,7 +155,7 @@ async fn a_renewed_ca_a_freeze_and_a_word_that_nobody_understands_are_all_heeded
 
 // === hands and eyes ===
 
-async fn patch(stage: &Stage, change: &Value) {
+pub(super) async fn patch(stage: &Stage, change: &Value) {
     let secrets = stage.api::<Secret>();
     secrets
         .patch(SERVER, &PatchParams::default(), &Patch::Merge(change))
@@ -163,7 +163,7 @@ async fn patch(stage: &Stage, change: &Value) {
         .unwrap();
 }
 
-async fn annotate(stage: &Stage, key: &str, value: Option<&str>) {
+pub(super) async fn annotate(stage: &Stage, key: &str, value: Option<&str>) {
     let change = json!({ "metadata": { "annotations": { key: value } } });
     let bouncers = stage.api::<PgBouncer>();
     bouncers
@@ -173,7 +173,7 @@ async fn annotate(stage: &Stage, key: &str, value: Option<&str>) {
 }
 
 /// The leaf that is published, if it can be read.
-async fn leaf(stage: &Stage) -> Option<CertificateFacts> {
+pub(super) async fn leaf(stage: &Stage) -> Option<CertificateFacts> {
     let secret: Secret = stage.get(SERVER).await?;
     let text = String::from_utf8(secret.data?.get("tls.crt")?.0.clone()).ok()?;
     read_chain(&text).ok()?.into_iter().next()
@@ -191,14 +191,14 @@ async fn published(stage: &Stage, bound: Duration, wanted: Fingerprint) {
     .await;
 }
 
-async fn served(stage: &Stage) -> Option<Fingerprint> {
+pub(super) async fn served(stage: &Stage) -> Option<Fingerprint> {
     let served = stage.served(POOLER).await;
     assert_eq!(served.len(), 1);
     served[0].fingerprint()
 }
 
 /// The message of a condition, once it is there with that reason: within a minute.
-async fn condition(stage: &Stage, type_: &str, reason: &str) -> String {
+pub(super) async fn condition(stage: &Stage, type_: &str, reason: &str) -> String {
     eventually(MINUTE, async || {
         let status = stage.bouncer(POOLER).await.status.unwrap_or_default();
         let found = find_condition(&status.conditions, type_);
@@ -230,7 +230,7 @@ async fn has_event(stage: &Stage, reason: &str) -> bool {
 }
 
 /// The requests that rotation made.
-async fn requests(stage: &Stage) -> Vec<PgBouncerOpsRequest> {
+pub(super) async fn requests(stage: &Stage) -> Vec<PgBouncerOpsRequest> {
     let labels = format!("{CREATED_BY_LABEL}=rotation");
     let params = ListParams::default().labels(&labels);
     stage.api().list(&params).await.unwrap().items
@@ -265,8 +265,9 @@ async fn schedule(stage: &Stage) -> Value {
     tokio::task::spawn_blocking(run).await.unwrap()
 }
 
-/// A certificate with the names of `like` that somebody else signed with the same CA; and its key.
-fn foreign(stage: &Stage, like: &CertificateFacts) -> (String, String) {
+/// A certificate with the names of `like` that somebody else signed with the same CA, for servers alone;
+/// and its key.
+pub(super) fn foreign(stage: &Stage, like: &CertificateFacts) -> (String, String) {
     let path = |name: &str| stage.directory.path().join(name);
     let names: Vec<String> = like
         .dns_names
@@ -274,7 +275,7 @@ fn foreign(stage: &Stage, like: &CertificateFacts) -> (String, String) {
         .map(|name| format!("DNS:{name}"))
         .collect();
     let extensions = format!(
-        "subjectAltName={},IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n\
+        "subjectAltName={},IP:127.0.0.1\nextendedKeyUsage=serverAuth\n\
          keyUsage=digitalSignature,keyEncipherment\n",
         names.join(",")
     );

@@ -14,7 +14,7 @@ use bouncert::daemon::{self, DaemonOptions};
 use bouncert::local::apiserver::ApiServer;
 use bouncert::local::platform::{Platform, PlatformOptions};
 use bouncert::local::postgres::{PostgresOptions, ThrowAwayPostgres};
-use bouncert::local::runner::process::find_running;
+use bouncert::local::runner::process::{Found, find_running};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{DynamicObject, GroupVersionKind, PostParams};
@@ -127,12 +127,33 @@ impl Stage {
 
     /// Kills the pooler that listens at a pod's address, as the kernel would.
     pub(crate) fn kill_pooler(&self, pod: SocketAddr) {
+        bouncert::local::runner::process::kill(&self.pooler(pod)).unwrap();
+    }
+
+    /// Puts another certificate under the pooler at a pod's address and has it loaded, as somebody
+    /// with a shell in the pod could.
+    pub(crate) fn lead_astray(&self, pod: SocketAddr, (crt, key): (&str, &str)) {
+        let pooler = self.pooler(pod);
+        let ini = std::fs::read_to_string(&pooler.ini).unwrap();
+        for (setting, text) in [("client_tls_cert_file", crt), ("client_tls_key_file", key)] {
+            let value = ini.lines().find_map(|line| {
+                let (name, value) = line.split_once('=')?;
+                (name.trim() == setting).then(|| value.trim())
+            });
+            std::fs::write(value.expect(setting), text).unwrap();
+        }
+        let mut kill = std::process::Command::new("kill");
+        let kill = kill.args(["-HUP", &pooler.pid.to_string()]).status();
+        assert!(kill.unwrap().success());
+    }
+
+    fn pooler(&self, pod: SocketAddr) -> Found {
         let ip = pod.ip().to_string();
         let of_pod = find_running(&self.runtime).into_iter().find(|found| {
             let ini = std::fs::read_to_string(&found.ini).unwrap_or_default();
             ini.lines().any(|line| line.ends_with(&ip))
         });
-        bouncert::local::runner::process::kill(&of_pod.expect("a pooler of that address")).unwrap();
+        of_pod.expect("a pooler of that address")
     }
 
     /// Ends everything, and sees that nothing is left.
