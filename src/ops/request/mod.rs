@@ -349,6 +349,8 @@ fn one_operation(tls: &TlsRequest) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// The common issuer is one of cert-manager's own (S17); an entry of `certificates` may name one of
+/// another group, which signs through a `CertificateRequest`.
 fn issuers_are_usable(tls: &TlsRequest) -> Result<(), Refusal> {
     let common = tls
         .issuer_ref
@@ -357,6 +359,9 @@ fn issuers_are_usable(tls: &TlsRequest) -> Result<(), Refusal> {
     let own = tls.certificates.iter().filter_map(|certificate| {
         let issuer = certificate.issuer_ref.as_ref()?;
         Alias::parse(&certificate.alias)?;
+        if issuer.group() != CERT_MANAGER_GROUP {
+            return None;
+        }
         let field = format!("spec.tls.certificates[{}].issuerRef", certificate.alias);
         Some((field, issuer))
     });

@@ -296,7 +296,7 @@ fn s16_an_issuer_that_may_not_exist_is_accepted_here_because_it_may_come() {
 }
 
 #[test]
-fn s17_an_issuer_of_a_foreign_kind_or_group_is_refused() {
+fn s17_a_common_issuer_of_a_foreign_kind_or_group_is_refused() {
     for (kind, group) in [
         ("StepIssuer", "cert-manager.io"),
         ("Issuer", "certs.example"),
@@ -307,13 +307,26 @@ fn s17_an_issuer_of_a_foreign_kind_or_group_is_refused() {
             matches!(common, Err(Refusal::ForeignIssuer { .. })),
             "{common:?}"
         );
-        let own = json!({ "certificates": [{ "alias": "client", "issuerRef": named }] });
-        let refusal = change(&with_tls(), &own).unwrap_err().to_string();
-        assert!(
-            refusal.contains("certificates[client].issuerRef"),
-            "{refusal}"
-        );
     }
+}
+
+#[test]
+fn an_entry_may_name_an_issuer_of_another_group_but_no_kind_that_cert_manager_lacks() {
+    let entry = |kind: &str, group: &str| {
+        let named = json!({ "apiGroup": group, "kind": kind, "name": "x" });
+        json!({ "certificates": [{ "alias": "client", "issuerRef": named }] })
+    };
+    let other = change(&with_tls(), &entry("StepIssuer", "certs.example"));
+    assert!(
+        matches!(other, Ok(Change::UpdateCertificates { .. })),
+        "{other:?}"
+    );
+    let refusal = change(&with_tls(), &entry("StepIssuer", "cert-manager.io"));
+    let refusal = refusal.unwrap_err().to_string();
+    assert!(
+        refusal.contains("certificates[client].issuerRef"),
+        "{refusal}"
+    );
 }
 
 #[test]

@@ -25,17 +25,17 @@ pub enum StepError {
     /// Material cannot be made, read or published.
     #[error("the material cannot be handled")]
     Material(#[from] MaterialError),
-    /// The issuer fails for too long, measured by the life of what it is to sign.
+    /// The issuer fails, or does not answer, for too long, measured by the life of what it is to sign.
     #[error(
-        "the certificate of {alias} was not issued within {seconds} s, a twentieth of its life"
+        "the certificate of {alias} was not issued within {seconds} s, a twentieth of its life: {last}"
     )]
     NotIssued {
         /// Whose.
         alias: Alias,
         /// How long it was tried.
         seconds: u64,
-        /// What the last answer was.
-        source: Box<MaterialError>,
+        /// What the last answer was, or what was waited for.
+        last: String,
     },
     /// What is around the PgBouncer is incomplete.
     #[error("what the PgBouncer needs is not complete")]

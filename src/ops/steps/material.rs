@@ -20,8 +20,9 @@ use crate::ops::request::Change;
 use crate::pki::bundle::TrustBundle;
 use crate::retry::Retry;
 
-/// An issuer that fails is waited for no longer than this part of the life of what it is to sign:
-/// where lives are short, the step's bound would be longer than what is left of the former one.
+/// An issuer that fails or does not answer is waited for no longer than this part of the life of what
+/// it is to sign: where lives are short, the step's bound would be longer than what is left of the
+/// former one.
 const PATIENCE_DIVISOR: i32 = 20;
 
 impl Bench<'_> {
@@ -36,24 +37,27 @@ impl Bench<'_> {
         let (began, patience) = (Instant::now(), patience.unwrap_or_default());
         self.waiting
             .until(SELDOM, || async {
-                match self
-                    .materials
-                    .issue(&bouncer, wanted, planned.revision)
-                    .await
-                {
-                    IssueOutcome::Issued(_) => Ok(Look::Found(())),
-                    IssueOutcome::Pending { on } => Ok(Look::Missing(on)),
-                    IssueOutcome::Denied { reason } => Err(StepError::Denied { alias, reason }),
-                    IssueOutcome::Failed(error) => match error.retry() {
-                        Retry::Never => Err(error.into()),
-                        _ if began.elapsed() >= patience => Err(StepError::NotIssued {
-                            alias,
-                            seconds: began.elapsed().as_secs(),
-                            source: Box::new(error),
-                        }),
-                        Retry::Backoff | Retry::WhenChanged => Ok(Look::Missing(chain(&error))),
-                    },
+                let outcome = self.materials.issue(&bouncer, wanted, planned.revision);
+                let last = match outcome.await {
+                    IssueOutcome::Issued(_) => return Ok(Look::Found(())),
+                    IssueOutcome::Denied { reason } => {
+                        return Err(StepError::Denied { alias, reason });
+                    }
+                    IssueOutcome::Failed(error) if error.retry() == Retry::Never => {
+                        return Err(error.into());
+                    }
+                    IssueOutcome::Failed(error) => chain(&error),
+                    IssueOutcome::Pending { on } => on,
+                };
+                if began.elapsed() < patience {
+                    return Ok(Look::Missing(last));
                 }
+                let seconds = began.elapsed().as_secs();
+                Err(StepError::NotIssued {
+                    alias,
+                    seconds,
+                    last,
+                })
             })
             .await
     }

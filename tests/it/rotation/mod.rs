@@ -3,6 +3,7 @@
 mod astray;
 mod platform;
 mod simulation;
+mod unsigned;
 
 use std::time::Duration;
 
