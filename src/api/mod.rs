@@ -9,6 +9,7 @@ pub mod appbinding;
 pub mod certmanager;
 pub mod common;
 pub mod crds;
+pub mod holder;
 pub mod opsrequest;
 pub mod petset;
 pub mod pgbouncer;

@@ -101,7 +101,7 @@ pub enum MaterialError {
     },
     /// Somebody else's Secret is in the way.
     #[error(
-        "Secret {secret} belongs to {holder}; delete it, or name another in \
+        "Secret {secret} belongs to {holder}; delete it and what writes it, or name another in \
          spec.tls.certificates[].secretName"
     )]
     Foreign {

@@ -186,6 +186,19 @@ impl Materials {
         }
     }
 
+    /// Refuses a contract Secret that nothing could be published in, because somebody else holds it.
+    pub async fn check_writable(
+        &self,
+        owner: &PgBouncer,
+        secret_name: &str,
+    ) -> Result<(), MaterialError> {
+        let at = at(owner, secret_name);
+        match self.cluster.get::<Secret>(&at).await? {
+            Some(found) => secret::check_writable(&found, owner, &at),
+            None => Ok(()),
+        }
+    }
+
     /// The bundle to publish beside `fresh`: its anchors first, then of `former` those that a known
     /// live certificate still needs. Known are all kept revisions; a client may hold any that has
     /// not expired.

@@ -9,8 +9,8 @@ use kube::{Resource, ResourceExt};
 use time::OffsetDateTime;
 
 use super::{MaterialError, Published, Revisioned};
-use crate::api::PgBouncer;
 use crate::api::annotations::{ALIAS_LABEL, CLAMPED, FINGERPRINT, REVISION, REVISION_LABEL};
+use crate::api::{PgBouncer, holder};
 use crate::blueprint::certificates::Wanted;
 use crate::blueprint::labels;
 use crate::cluster::reference;
@@ -281,37 +281,34 @@ pub(super) fn check_owner(
     }
     Err(MaterialError::Foreign {
         secret: at.clone(),
-        holder: holder(secret),
+        holder: held_by(secret),
     })
 }
 
-/// Refuses to write over a Secret that another controller, or another PgBouncer, holds.
+/// Refuses to write over a Secret that another controller, cert-manager or another PgBouncer holds.
 pub(super) fn check_writable(
     secret: &Secret,
     owner: &PgBouncer,
     at: &ObjectRef,
 ) -> Result<(), MaterialError> {
-    let has_controller = secret
-        .owner_references()
-        .iter()
-        .any(|reference| reference.controller == Some(true));
-    let is_foreign = has_controller || labels::are_foreign(secret.labels(), &owner.name_any());
-    if is_owned_by(secret, owner) || !is_foreign {
+    // One of cert-manager's issues anew whenever it finds something else in it: neither would have
+    // the last word.
+    let is_foreign = holder::certificate(secret).is_some()
+        || !is_owned_by(secret, owner)
+            && (holder::controller(secret).is_some()
+                || labels::are_foreign(secret.labels(), &owner.name_any()));
+    if !is_foreign {
         return Ok(());
     }
     Err(MaterialError::Foreign {
         secret: at.clone(),
-        holder: holder(secret),
+        holder: held_by(secret),
     })
 }
 
-fn holder(secret: &Secret) -> String {
-    let controller = secret
-        .owner_references()
-        .iter()
-        .find(|reference| reference.controller == Some(true));
-    match controller {
-        Some(controller) => format!("{} {}", controller.kind, controller.name),
+fn held_by(secret: &Secret) -> String {
+    match holder::certificate(secret).or_else(|| holder::controller(secret)) {
+        Some(holder) => holder.to_string(),
         None => "nobody that its owner references name".to_owned(),
     }
 }

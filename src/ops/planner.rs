@@ -61,7 +61,31 @@ pub async fn plan(
         pools: pools(database, around.as_ref()),
         choice,
     };
-    Ok(Plan::new(change, settings, facts))
+    let plan = Plan::new(change, settings, facts);
+    check_writable(materials, database, &plan).await?;
+    Ok(plan)
+}
+
+/// Whether what will be issued could be published where it belongs.
+async fn check_writable(
+    materials: &Materials,
+    database: &PgBouncer,
+    plan: &Plan,
+) -> Result<(), PlanError> {
+    for issuance in &plan.issue {
+        let secret = plan
+            .target
+            .secret_name(&database.name_any(), issuance.alias);
+        let Some(secret) = secret else {
+            continue;
+        };
+        match materials.check_writable(database, &secret).await {
+            Ok(()) => {}
+            Err(MaterialError::Cluster(error)) => return Err(error.into()),
+            Err(error) => return Err(PlanError::Unworkable(chain(&error))),
+        }
+    }
+    Ok(())
 }
 
 /// A plan that changes nothing, on behalf of a request that is gone: for whoever puts back what it

@@ -20,6 +20,7 @@ use time::OffsetDateTime;
 use super::facts::{Remedy, Wish};
 use super::index::Served;
 use crate::api::annotations::{FINGERPRINT, REVISION};
+use crate::api::holder;
 use crate::blueprint::certificates::Wanted;
 use crate::causes;
 use crate::names::{Alias, Fingerprint};
@@ -50,7 +51,7 @@ pub struct SecretFacts {
     pub revision: Option<u32>,
     /// The leaf that Bouncert published in it.
     pub published: Option<Fingerprint>,
-    /// A controller that is no PgBouncer, as kind and name.
+    /// A controller that is no PgBouncer or a cert-manager `Certificate`, as kind and name.
     pub owner: Option<String>,
     /// What is wrong with it.
     pub unsound: Option<String>,
@@ -153,7 +154,10 @@ pub fn of_secret(
     if let Some(why) = secret.unsound.clone().or_else(unfit) {
         found.push(Drift::Unsound(alias, why));
     } else if !is_ours {
-        found.push(Drift::Adopted(alias));
+        // That it is not Bouncert's goes without saying where it is somebody's.
+        if secret.owner.is_none() {
+            found.push(Drift::Adopted(alias));
+        }
     } else if authority.is_some_and(|ca| ca.leaf.is_some_and(|ca| !secret.all.contains(&ca))) {
         found.push(Drift::CaRenewed(alias));
     }
@@ -240,10 +244,8 @@ pub fn read(secret: &Secret, now: OffsetDateTime) -> Option<SecretFacts> {
         return None;
     }
     let annotation = |key: &str| secret.annotations().get(key);
-    let owner = secret
-        .owner_references()
-        .iter()
-        .find(|owner| owner.controller == Some(true) && owner.kind != "PgBouncer");
+    let controller = holder::controller(secret).filter(|holder| holder.kind != "PgBouncer");
+    let owner = controller.or_else(|| holder::certificate(secret));
     let chain = text("tls.crt").map(read_chain);
     let leaf = chain
         .as_ref()
@@ -268,7 +270,7 @@ pub fn read(secret: &Secret, now: OffsetDateTime) -> Option<SecretFacts> {
             .collect(),
         revision: annotation(REVISION).and_then(|text| text.parse().ok()),
         published: annotation(FINGERPRINT).and_then(|text| Fingerprint::parse(text)),
-        owner: owner.map(|owner| format!("{} {}", owner.kind, owner.name)),
+        owner: owner.map(|owner| owner.to_string()),
         unsound: proof(text("tls.crt"), text("tls.key"), text("ca.crt"), now).err(),
     })
 }

@@ -4,6 +4,7 @@
 use time::OffsetDateTime;
 
 use super::decide::{Verdict, Waiting};
+use super::facts::Remedy;
 use super::index::Known;
 use crate::api::common::{
     Condition, ConditionStatus, find_condition, rfc3339_seconds, set_condition,
@@ -77,14 +78,19 @@ fn held(known: &Known, verdict: Option<&Verdict>) -> Option<News> {
             rfc3339_seconds(ends)
         )
     });
+    let wish = known.facts.wish.as_ref();
+    let due = match wish.map(|wish| wish.remedy) {
+        Some(Remedy::Restart) => "a restart",
+        Some(Remedy::Rotate) | None => "a rotation",
+    };
     match verdict? {
         Verdict::Hold(Waiting::Frozen) => {
-            let message = format!("a rotation is due and frozen{ends}");
+            let message = format!("{due} is due and frozen{ends}");
             Some(trouble("Frozen", message))
         }
         Verdict::At(until, Waiting::Frozen) => {
             let message = format!(
-                "a rotation is due and frozen until {}{ends}",
+                "{due} is due and frozen until {}{ends}",
                 rfc3339_seconds(*until)
             );
             Some(trouble("Frozen", message))
@@ -97,7 +103,7 @@ fn held(known: &Known, verdict: Option<&Verdict>) -> Option<News> {
             Some(trouble("BackOff", message))
         }
         Verdict::At(_, Waiting::NotReady) => {
-            let message = format!("a rotation is due, and the PgBouncer is not Ready{ends}");
+            let message = format!("{due} is due, and the PgBouncer is not Ready{ends}");
             Some(trouble("NotReady", message))
         }
         Verdict::At(..) | Verdict::Hold(_) | Verdict::Begin(_) => None,

@@ -228,6 +228,8 @@ impl StepError {
     pub fn retry(&self) -> Retry {
         match self {
             Self::Cluster(source) => source.retry(),
+            // Whoever owns it is in no hurry, and the PgBouncer is paused meanwhile.
+            Self::Material(MaterialError::Foreign { .. }) => Retry::Never,
             Self::Material(source) => source.retry(),
             Self::Surroundings(source) => source.retry(),
             Self::Probe { source, .. } => source.retry(),
