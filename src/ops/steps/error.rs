@@ -228,15 +228,9 @@ impl StepError {
     pub fn retry(&self) -> Retry {
         match self {
             Self::Cluster(source) => source.retry(),
-            // Whoever owns it is in no hurry, and the PgBouncer is paused meanwhile.
-            Self::Material(MaterialError::Foreign { .. }) => Retry::Never,
-            Self::Material(source) => source.retry(),
-            Self::Surroundings(source) => source.retry(),
-            Self::Probe { source, .. } => source.retry(),
-            Self::Login { source, .. } => source.retry(),
-            Self::Console { source, .. } => source.retry(),
-            Self::Serves { .. } | Self::NoAddress(_) | Self::NoWorkload(_) => Retry::Backoff,
-            Self::Inputs(_)
+            // Whoever holds it is in no hurry, and the PgBouncer is paused meanwhile.
+            Self::Material(MaterialError::Foreign { .. })
+            | Self::Inputs(_)
             | Self::PodTemplate(_)
             | Self::Wanted(_)
             | Self::Gone(_)
@@ -253,6 +247,12 @@ impl StepError {
             | Self::UnknownParameters { .. }
             | Self::OutOfLifetime(_)
             | Self::SpecChanged(_) => Retry::Never,
+            Self::Material(source) => source.retry(),
+            Self::Surroundings(source) => source.retry(),
+            Self::Probe { source, .. } => source.retry(),
+            Self::Login { source, .. } => source.retry(),
+            Self::Console { source, .. } => source.retry(),
+            Self::Serves { .. } | Self::NoAddress(_) | Self::NoWorkload(_) => Retry::Backoff,
         }
     }
 }
