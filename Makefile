@@ -8,7 +8,7 @@ FUZZ_TARGETS = pem der csr duration policy
 FUZZ_SECONDS ?= 60
 SOAK ?= 10m
 
-.PHONY: help deps demo compare test chaos fmt lint bans doc ci bench soak fuzz fuzzci crds
+.PHONY: help deps demo compare test chaos fmt lint bans doc ci bench fleet soak fuzz fuzzci crds
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ ci: ## Everything that has to pass before a change is accepted
 
 bench: ## Measure what is worth measuring
 	$(CARGO) bench
+
+fleet: ## Measure the daemon with 5,000 PgBouncers, whose pods are simulated
+	$(CARGO) bench --bench fleet
 
 soak: deps ## Leave it to itself under load, with certificates that are renewed every half minute
 	@$(CARGO) build --bin bouncert

@@ -13,6 +13,7 @@ mod error;
 mod events;
 mod patience;
 mod tokens;
+mod traffic;
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
@@ -32,6 +33,7 @@ use self::correlate::Correlator;
 pub use self::error::ClusterError;
 pub use self::events::{EventKind, Reporter};
 pub use self::patience::patient;
+pub use self::traffic::{ApiMetrics, counted};
 use crate::fence::{Fence, Fenced};
 use crate::names::{Area, ObjectRef};
 

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use futures::Stream;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{Pod, Secret, Service};
-use kube::Api;
+use k8s_openapi::api::core::v1::{Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::runtime::WatchStreamExt;
 use kube::runtime::controller::{Action, Controller};
-use kube::runtime::reflector::ObjectRef;
-use kube::runtime::watcher;
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::watcher::{self, watcher};
+use kube::{Api, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
 use super::Scope;
@@ -16,9 +19,9 @@ use super::metrics::ReconcileMetrics;
 use super::related;
 use crate::api::{AppBinding, ClusterIssuer, Issuer, PetSet, PgBouncer, PgBouncerVersion};
 use crate::blueprint::WorkloadKind;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Namespaced};
 use crate::names;
-use crate::provisioner::{Next, ProvisionError, Provisioner};
+use crate::provisioner::{Copies, Next, ProvisionError, Provisioner};
 use crate::retry::Retry;
 
 impl Trouble for ProvisionError {
@@ -35,10 +38,14 @@ pub async fn run(
     metrics: ReconcileMetrics,
     cancel: CancellationToken,
 ) {
-    let controller = controller(&cluster, &provisioner, kind, &scope);
+    let (controller, copies) = controller(&cluster, &provisioner, kind, &scope);
     engine::run("pgbouncers", controller, metrics, cancel, move |at| {
-        let provisioner = Arc::clone(&provisioner);
-        async move { Box::pin(provisioner.reconcile(&at)).await.map(action) }
+        let (provisioner, copies) = (Arc::clone(&provisioner), copies.clone());
+        async move {
+            Box::pin(provisioner.reconcile(&at, &copies))
+                .await
+                .map(action)
+        }
     })
     .await;
 }
@@ -48,15 +55,19 @@ fn controller(
     provisioner: &Arc<Provisioner>,
     kind: WorkloadKind,
     scope: &Scope,
-) -> Controller<PgBouncer> {
+) -> (Controller<PgBouncer>, Copies) {
     let client = cluster.client();
     let every = watcher::Config::default;
     let ours = || every().labels(related::OURS);
-    let controller = Controller::new(scope.own::<PgBouncer>(client), every());
+    let (bouncers, store) = copied(scope.own::<PgBouncer>(client), every(), slim);
+    let controller = Controller::for_stream(bouncers, store);
+    let (pods, known_pods) = copied(scope.own::<Pod>(client), ours(), slim_pod);
+    let copies = Copies::new(controller.store(), known_pods);
     let known = || controller.store();
     let (of_version, of_issuer, of_cluster_issuer) = (known(), known(), known());
     let referred = controller.store();
-    let [tell_0, tell_1, tell_2, tell_3, tell_4] = [(); 5].map(|()| teller(provisioner));
+    let [tell_0, tell_1, tell_2, tell_3, tell_4, tell_5, tell_6] =
+        [(); 7].map(|()| teller(provisioner));
     let controller = match kind {
         WorkloadKind::PetSet => {
             controller.watches(scope.own::<PetSet>(client), ours(), move |set| {
@@ -71,9 +82,17 @@ fn controller(
     };
     let controller = controller
         // Pods are looked at in any case.
-        .watches(scope.own::<Pod>(client), ours(), |pod| {
-            related::by_label(&pod)
-        })
+        .watches_stream(pods, |pod| related::by_label(&pod))
+        .watches(
+            scope.own::<ServiceAccount>(client),
+            ours(),
+            move |account| tell_5(related::by_label(&account)),
+        )
+        .watches(
+            scope.own::<PodDisruptionBudget>(client),
+            ours(),
+            move |budget| tell_6(related::by_label(&budget)),
+        )
         .watches(scope.own::<Service>(client), ours(), move |service| {
             tell_1(related::by_label(&service))
         })
@@ -99,7 +118,7 @@ fn controller(
             })
         },
     );
-    scope.watched::<AppBinding>(client).into_iter().fold(
+    let controller = scope.watched::<AppBinding>(client).into_iter().fold(
         controller,
         |controller, bindings: Api<AppBinding>| {
             let (tell, known) = (teller(provisioner), referred.clone());
@@ -107,7 +126,34 @@ fn controller(
                 tell(related::by_application(&app, &known))
             })
         },
-    )
+    );
+    (controller, copies)
+}
+
+/// A watch, and the copy of its objects that it keeps, without what `slim` takes off them.
+fn copied<K: Namespaced>(
+    api: Api<K>,
+    config: watcher::Config,
+    slim: fn(&mut K),
+) -> (
+    impl Stream<Item = Result<K, watcher::Error>> + Send + use<K>,
+    Store<K>,
+) {
+    let (store, writer) = reflector::store();
+    let events = watcher(api, config).default_backoff();
+    let events = events.modify(slim).reflect(writer).touched_objects();
+    (events, store)
+}
+
+/// Who wrote which field is of no interest, and is half of an object.
+fn slim<K: ResourceExt>(object: &mut K) {
+    object.managed_fields_mut().clear();
+}
+
+/// Of a pod it matters what it says of itself, and not what was asked of it.
+fn slim_pod(pod: &mut Pod) {
+    slim(pod);
+    pod.spec = None;
 }
 
 /// Tells the provisioner of changes around PgBouncers, and passes on whom they concern.

@@ -24,16 +24,20 @@ pub(super) fn by_label<K: Resource>(object: &K) -> Vec<ObjectRef<PgBouncer>> {
         .collect()
 }
 
-/// The PgBouncers behind which the application stands.
+/// The PgBouncers behind which the application stands, and the one that it was made for.
 pub(super) fn by_application<K: Resource>(
     object: &K,
     known: &Store<PgBouncer>,
 ) -> Vec<ObjectRef<PgBouncer>> {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-    those(known, |bouncer| {
+    let mut all = those(known, |bouncer| {
         let reference = &bouncer.spec.database.database_ref;
         reference.namespace == namespace && reference.name == name
-    })
+    });
+    if is_ours(object) {
+        all.extend(by_label(object));
+    }
+    all
 }
 
 /// The PgBouncers of a version.
@@ -75,11 +79,7 @@ pub(super) fn by_issuer<K: Resource<DynamicType = ()>>(
 /// backend in that namespace look.
 pub(super) fn by_secret(secret: &Secret, known: &Store<PgBouncer>) -> Vec<ObjectRef<PgBouncer>> {
     let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
-    if secret
-        .labels()
-        .get(NAME)
-        .is_some_and(|kind| kind == "pgbouncers.kubedb.com")
-    {
+    if is_ours(secret) {
         return by_label(secret);
     }
     those(known, |bouncer| {
@@ -96,6 +96,12 @@ pub(super) fn by_secret(secret: &Secret, known: &Store<PgBouncer>) -> Vec<Object
         let is_backend = bouncer.spec.database.database_ref.namespace == namespace;
         (is_beside && (is_custom || is_auth || waits)) || is_backend
     })
+}
+
+/// Whether it carries [`OURS`].
+fn is_ours<K: Resource>(object: &K) -> bool {
+    let kind = object.labels().get(NAME);
+    kind.is_some_and(|kind| kind == "pgbouncers.kubedb.com")
 }
 
 fn those(

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::election::Candidate;
 use crate::clock::Clock;
-use crate::cluster::{Cluster, ClusterError};
+use crate::cluster::{ApiMetrics, Cluster, ClusterError, counted};
 use crate::controllers::{self, ReconcileMetrics, SchedulerMetrics};
 use crate::inventory::{Inventory, InventoryOptions, Reach};
 use crate::material::{IssuanceMetrics, Materials};
@@ -76,6 +76,8 @@ impl Default for DaemonOptions {
 /// What the daemon counts.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
+    /// What is asked of the API server.
+    pub api: ApiMetrics,
     /// Requests and their steps.
     pub ops: OpsMetrics,
     /// Certificates asked for.
@@ -94,6 +96,7 @@ impl Metrics {
     /// Registers all of them.
     pub fn register(&self, registry: &mut Registry) {
         let Self {
+            api,
             ops,
             issuance,
             reconciles,
@@ -101,6 +104,7 @@ impl Metrics {
             rotation,
             leading,
         } = self;
+        api.register(registry);
         ops.register(registry);
         issuance.register(registry);
         reconciles.register(registry);
@@ -137,8 +141,8 @@ pub async fn run(
     options: DaemonOptions,
     cancel: CancellationToken,
 ) -> Result<(), DaemonError> {
-    let cluster = Cluster::new(client);
     let shown = Shown::new(&options);
+    let cluster = Cluster::new(counted(client, shown.metrics.api.clone()));
     let monitor = options.monitor.clone();
     // One that stands by is ready as well: to take over.
     monitor.ready();

@@ -28,6 +28,7 @@ fn all() -> String {
         reason: String::new(),
     };
     let took = std::time::Duration::ZERO;
+    metrics.api.count("GET".to_owned(), "200".to_owned());
     metrics.issuance.count("shop".to_owned(), &issuer, &denied);
     metrics
         .reconciles

@@ -11,7 +11,7 @@ use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
-use super::{ProvisionError, Provisioner};
+use super::copies::Copies;
 use crate::api::PgBouncer;
 use crate::blueprint::{labels, loaded, names, port, serves_tls};
 use crate::causes::chain;
@@ -33,57 +33,86 @@ pub(super) struct PodSeen {
     pub(super) trouble: Option<String>,
 }
 
-impl Provisioner {
-    /// Looks at the pods that the object asks for. `digest` is what pods made now would carry.
-    pub(super) async fn health(
-        &self,
-        bouncer: &PgBouncer,
-        digest: Option<&str>,
-    ) -> Result<Vec<PodSeen>, ProvisionError> {
-        let (name, namespace) = (bouncer.name_any(), bouncer.namespace().unwrap_or_default());
-        let selector = labels::to_selector_text(&labels::selector(&name));
-        let mut pods: Vec<Pod> = self.cluster.list(&namespace, &selector).await?;
-        let ours = |pod: &Pod| {
-            (0..bouncer.spec.replicas.unwrap_or(1)).any(|n| pod.name_any() == names::pod(&name, n))
-        };
-        pods.retain(|pod| ours(pod) && pod.metadata.deletion_timestamp.is_none());
-        pods.sort_by_key(ResourceExt::name_any);
-        Ok(join_all(pods.iter().map(|pod| look(bouncer, pod, digest))).await)
+/// What is known of a pod without looking at it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct PodState {
+    pub(super) name: String,
+    pub(super) uid: Option<String>,
+    pub(super) ip: Option<String>,
+    /// Whether the kubelet calls it ready.
+    pub(super) is_ready: bool,
+    /// Whether it has loaded an earlier configuration or material.
+    pub(super) is_stale: bool,
+}
+
+impl PodState {
+    fn of(pod: &Pod, digest: Option<&str>) -> Self {
+        let status = pod.status.as_ref();
+        Self {
+            name: pod.name_any(),
+            uid: pod.uid(),
+            ip: status.and_then(|status| status.pod_ip.clone()),
+            is_ready: is_ready(pod),
+            is_stale: digest.is_some() && loaded::digest_of(pod) != digest,
+        }
     }
 }
 
-async fn look(bouncer: &PgBouncer, pod: &Pod, digest: Option<&str>) -> PodSeen {
-    let (name, is_ready) = (pod.name_any(), is_ready(pod));
+/// The pods that the object asks for, as far as they are there. `digest` is what pods made now would
+/// carry.
+pub(super) fn pods(bouncer: &PgBouncer, digest: Option<&str>, copies: &Copies) -> Vec<PodState> {
+    let (name, namespace) = (bouncer.name_any(), bouncer.namespace().unwrap_or_default());
+    let labels = labels::selector(&name);
+    (0..bouncer.spec.replicas.unwrap_or(1))
+        .filter_map(|n| copies.pod(&namespace, &names::pod(&name, n)))
+        .filter(|pod| {
+            let is_ours = labels
+                .iter()
+                .all(|(key, value)| pod.labels().get(key) == Some(value));
+            is_ours && pod.metadata.deletion_timestamp.is_none()
+        })
+        .map(|pod| PodState::of(&pod, digest))
+        .collect()
+}
+
+/// Looks at pods. `digest` is what pods made now would carry.
+pub(super) async fn look_at(
+    bouncer: &PgBouncer,
+    pods: &[PodState],
+    digest: Option<&str>,
+) -> Vec<PodSeen> {
+    let looks = pods.iter().map(|pod| look(bouncer, pod, digest.is_some()));
+    join_all(looks).await
+}
+
+async fn look(bouncer: &PgBouncer, pod: &PodState, is_known: bool) -> PodSeen {
     // A pod with an earlier configuration answers by that configuration.
-    let is_stale = digest.is_some() && loaded::digest_of(pod) != digest;
-    let trouble = if is_ready {
-        let is_current = digest.is_some() && !is_stale;
+    let is_current = is_known && !pod.is_stale;
+    let trouble = if pod.is_ready {
         look_closer(bouncer, pod, is_current).await.err()
     } else {
         None
     };
     PodSeen {
-        name,
-        is_ready,
-        is_stale,
+        name: pod.name.clone(),
+        is_ready: pod.is_ready,
+        is_stale: pod.is_stale,
         trouble,
     }
 }
 
 /// Connects to a ready pod; the error is a sentence for people.
-async fn look_closer(bouncer: &PgBouncer, pod: &Pod, is_current: bool) -> Result<(), String> {
-    let ip = pod
-        .status
+async fn look_closer(bouncer: &PgBouncer, pod: &PodState, is_current: bool) -> Result<(), String> {
+    let ip: IpAddr = pod
+        .ip
         .as_ref()
-        .and_then(|status| status.pod_ip.as_deref());
-    let ip: IpAddr = ip
         .and_then(|ip| ip.parse().ok())
         .ok_or_else(|| "it has no address".to_owned())?;
     let port = u16::try_from(port(bouncer)).map_err(|_| "its port is out of range".to_owned())?;
     let host = names::pod_host(
         &bouncer.name_any(),
         &bouncer.namespace().unwrap_or_default(),
-        &pod.name_any(),
+        &pod.name,
     );
     let seconds = bouncer
         .spec

@@ -2,21 +2,27 @@
 //! saves requests, nothing is decided by it alone.
 //!
 //! An object is *settled* when a look has brought all its objects to what they are to be. As long as
-//! the object itself has not changed, and nobody has told of a change around it, the next looks only
-//! ask for its pods. A settled object is looked at in full again after [`TRUSTED`] at the latest,
-//! whatever was told or not.
+//! what it asks for has not changed, and nobody has told of a change around it, the next looks only
+//! see whether its pods are well, and ask the API server for nothing. A settled object is looked at
+//! in full again after [`TRUSTED`], whatever was told or not.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use kube::ResourceExt;
 use tokio::time::Instant;
 
+use super::health::PodState;
+use crate::api::PgBouncer;
 use crate::names::ObjectRef;
 
-/// How long an object counts as settled; also the longest time until users are synced
-/// (CONTRACT 2.6), and until an object that somebody deleted is back if its event was lost.
-const TRUSTED: Duration = Duration::from_secs(20);
+/// How long an object counts as settled at least. Watches tell of every change, and list everything
+/// again when they have missed one, so this is a net under mistakes of ours.
+const TRUSTED: Duration = Duration::from_secs(10 * 3_600);
+/// By how much objects differ in that, so that not all of a fleet are looked at together.
+const SPREAD: Duration = Duration::from_secs(3_600);
 
 /// What is remembered, by the objects' names.
 #[derive(Debug, Default)]
@@ -34,11 +40,44 @@ struct Remembered {
 
 #[derive(Debug)]
 struct Settled {
-    /// The object's `resourceVersion`.
-    version: Option<String>,
+    ask: Ask,
     changes: u64,
-    at: Instant,
+    until: Instant,
     digest: String,
+    /// The last look at its pods, if they were well.
+    well: Option<Well>,
+}
+
+#[derive(Debug)]
+struct Well {
+    pods: Vec<PodState>,
+    until: Instant,
+}
+
+/// What an object asks for, as far as the API server's numbers tell: its status is not part of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Ask {
+    uid: Option<String>,
+    generation: Option<i64>,
+    /// Of labels, annotations and finalizers, which have no generation.
+    rest: u64,
+}
+
+impl Ask {
+    pub(super) fn of(bouncer: &PgBouncer) -> Self {
+        let mut hasher = DefaultHasher::new();
+        let rest = (
+            bouncer.labels(),
+            bouncer.annotations(),
+            bouncer.finalizers(),
+        );
+        rest.hash(&mut hasher);
+        Self {
+            uid: bouncer.uid(),
+            generation: bouncer.metadata.generation,
+            rest: hasher.finish(),
+        }
+    }
 }
 
 // === impl Memory ===
@@ -58,36 +97,43 @@ impl Memory {
     }
 
     /// Remembers that a full look, begun after so many `changes`, settled the object.
-    pub(super) fn settle(
-        &self,
-        at: &ObjectRef,
-        version: Option<String>,
-        changes: u64,
-        digest: String,
-    ) {
+    pub(super) fn settle(&self, at: &ObjectRef, ask: Ask, changes: u64, digest: String) {
         let settled = Settled {
-            version,
+            ask,
             changes,
-            at: Instant::now(),
+            until: Instant::now() + trusted(at),
             digest,
+            well: None,
         };
         self.lock().entry(at.clone()).or_default().settled = Some(settled);
     }
 
     /// The digest of a settled object's pods; `None` if it has to be looked at in full.
-    pub(super) fn settled(
-        &self,
-        at: &ObjectRef,
-        version: Option<&str>,
-        now: Instant,
-    ) -> Option<String> {
+    pub(super) fn settled(&self, at: &ObjectRef, ask: &Ask, now: Instant) -> Option<String> {
         let objects = self.lock();
         let known = objects.get(at)?;
         let settled = known.settled.as_ref()?;
-        let holds = settled.version.as_deref() == version
-            && settled.changes == known.changes
-            && now.duration_since(settled.at) < TRUSTED;
+        let holds = settled.ask == *ask && settled.changes == known.changes && now < settled.until;
         holds.then(|| settled.digest.clone())
+    }
+
+    /// Remembers that the pods of a settled object were well, which is believed until then.
+    pub(super) fn well(&self, at: &ObjectRef, pods: Vec<PodState>, until: Instant) {
+        if let Some(settled) = self.lock().entry(at.clone()).or_default().settled.as_mut() {
+            settled.well = Some(Well { pods, until });
+        }
+    }
+
+    /// Until when the pods of a settled object are believed to be well, if they are still these.
+    pub(super) fn is_well(
+        &self,
+        at: &ObjectRef,
+        pods: &[PodState],
+        now: Instant,
+    ) -> Option<Instant> {
+        let objects = self.lock();
+        let well = objects.get(at)?.settled.as_ref()?.well.as_ref()?;
+        (well.pods == pods && now < well.until).then_some(well.until)
     }
 
     /// Counts looks in a row that found an object unhealthy.
@@ -112,34 +158,94 @@ impl Memory {
     }
 }
 
+/// How long that object counts as settled.
+fn trusted(at: &ObjectRef) -> Duration {
+    let mut hasher = DefaultHasher::new();
+    (&at.namespace, &at.name).hash(&mut hasher);
+    TRUSTED + Duration::from_secs(hasher.finish() % SPREAD.as_secs())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::blueprint::testing;
+
+    fn at() -> ObjectRef {
+        ObjectRef::new("shop", "billing")
+    }
+
+    fn pods(is_ready: bool) -> Vec<PodState> {
+        vec![PodState {
+            name: "billing-0".to_owned(),
+            is_ready,
+            ..PodState::default()
+        }]
+    }
 
     #[test]
     fn an_object_stays_settled_until_it_or_something_around_it_changes_or_time_passes() {
-        let (memory, at) = (Memory::default(), ObjectRef::new("shop", "billing"));
+        let (memory, at) = (Memory::default(), at());
         let now = Instant::now();
+        let mut bouncer = testing::bouncer("billing");
+        let ask = Ask::of(&bouncer);
         let settle = || {
             let changes = memory.changes(&at);
-            memory.settle(&at, Some("7".into()), changes, "d1".into());
+            memory.settle(&at, ask.clone(), changes, "d1".into());
         };
-        assert_eq!(memory.settled(&at, Some("7"), now), None);
+        assert_eq!(memory.settled(&at, &ask, now), None);
         settle();
-        assert_eq!(memory.settled(&at, Some("7"), now).as_deref(), Some("d1"));
-        assert_eq!(memory.settled(&at, Some("8"), now), None);
+        assert_eq!(memory.settled(&at, &ask, now).as_deref(), Some("d1"));
+        // What it says of itself asks for nothing.
+        bouncer.metadata.resource_version = Some("8".to_owned());
+        bouncer.status = Some(crate::api::pgbouncer::PgBouncerStatus::default());
+        assert!(memory.settled(&at, &Ask::of(&bouncer), now).is_some());
+        bouncer.metadata.generation = Some(2);
+        assert_eq!(memory.settled(&at, &Ask::of(&bouncer), now), None);
+        bouncer.metadata.generation = None;
+        bouncer.annotations_mut().insert("a".into(), "b".into());
+        assert_eq!(memory.settled(&at, &Ask::of(&bouncer), now), None);
         memory.changed(&at);
-        assert_eq!(memory.settled(&at, Some("7"), now), None);
+        assert_eq!(memory.settled(&at, &ask, now), None);
         settle();
-        assert_eq!(memory.settled(&at, Some("7"), now + 2 * TRUSTED), None);
+        assert_eq!(memory.settled(&at, &ask, now + TRUSTED + SPREAD), None);
     }
 
     #[test]
     fn a_change_during_a_look_is_not_lost() {
-        let (memory, at) = (Memory::default(), ObjectRef::new("shop", "billing"));
+        let (memory, at) = (Memory::default(), at());
+        let ask = Ask::of(&testing::bouncer("billing"));
         let changes = memory.changes(&at);
         memory.changed(&at);
-        memory.settle(&at, None, changes, "d1".into());
-        assert_eq!(memory.settled(&at, None, Instant::now()), None);
+        memory.settle(&at, ask.clone(), changes, "d1".into());
+        assert_eq!(memory.settled(&at, &ask, Instant::now()), None);
+    }
+
+    #[test]
+    fn pods_are_believed_to_be_well_for_a_while_and_only_these() {
+        let (memory, at, now) = (Memory::default(), at(), Instant::now());
+        let until = now + Duration::from_secs(10);
+        memory.well(&at, pods(true), until);
+        assert_eq!(
+            memory.is_well(&at, &pods(true), now),
+            None,
+            "it is not settled"
+        );
+        memory.settle(&at, Ask::of(&testing::bouncer("billing")), 0, "d1".into());
+        memory.well(&at, pods(true), until);
+        assert_eq!(memory.is_well(&at, &pods(true), now), Some(until));
+        assert_eq!(memory.is_well(&at, &pods(true), until), None);
+        assert_eq!(memory.is_well(&at, &pods(false), now), None);
+    }
+
+    #[test]
+    fn a_fleet_is_not_looked_at_together() {
+        let all: std::collections::BTreeSet<Duration> = (0..1_000)
+            .map(|n| trusted(&ObjectRef::new("shop", format!("billing-{n}"))))
+            .collect();
+        assert!(all.len() > 800, "{}", all.len());
+        assert!(
+            all.iter()
+                .all(|one| (TRUSTED..TRUSTED + SPREAD).contains(one))
+        );
     }
 }

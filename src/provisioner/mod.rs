@@ -18,6 +18,7 @@ mod apply;
 mod auth;
 mod certificates;
 mod conditions;
+mod copies;
 mod finalize;
 mod health;
 mod memory;
@@ -36,14 +37,16 @@ use crate::api::annotations::class_of;
 use crate::api::common::find_condition;
 use crate::blueprint::{self, Inputs, WorkloadKind};
 use crate::clock::Clock;
-use crate::cluster::{Cluster, ClusterError, EventKind, Reporter};
+use crate::cluster::{Cluster, ClusterError, EventKind, Reporter, reference};
 use crate::material::Materials;
 use crate::names::ObjectRef;
 use crate::retry::Retry;
 use crate::surroundings;
 
 use self::conditions::Seen;
-use self::memory::Memory;
+pub use self::copies::Copies;
+use self::health::PodState;
+use self::memory::{Ask, Memory};
 use self::validate::Blocked;
 
 /// Source of the provisioner's events (CONTRACT 4.6).
@@ -54,8 +57,8 @@ pub const PAUSED: &str = "Paused";
 const UNREADY_PERIOD: Duration = Duration::from_secs(2);
 /// How soon an object is read afresh that changed while its objects were made.
 const TAKEN_OVER_PAUSE: Duration = Duration::from_millis(100);
-/// Longest time until users are synced (CONTRACT 2.6).
-const SYNC_PERIOD: Duration = Duration::from_secs(20);
+/// Longest time between two looks at pods that are well.
+const HEALTH_PERIOD_MAX: Duration = Duration::from_secs(20);
 
 /// When to look at an object again, if nothing wakes us sooner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,7 +131,16 @@ impl Provisioner {
     }
 
     /// Brings the cluster one look closer to what the object at `at` says.
-    pub async fn reconcile(&self, at: &ObjectRef) -> Result<Next, ProvisionError> {
+    pub async fn reconcile(&self, at: &ObjectRef, copies: &Copies) -> Result<Next, ProvisionError> {
+        if !copies.are_listed().await {
+            return Ok(Next::Again(UNREADY_PERIOD));
+        }
+        if let Some(bouncer) = copies.bouncer(at)
+            && self.is_ours_to_change(&bouncer)
+            && let Some(digest) = self.memory.settled(at, &Ask::of(&bouncer), Instant::now())
+        {
+            return self.look_again(&bouncer, &digest, copies).await;
+        }
         let Some(bouncer) = self.cluster.get::<PgBouncer>(at).await? else {
             self.memory.forget(at);
             return Ok(Next::Wait);
@@ -145,10 +157,6 @@ impl Provisioner {
             self.memory.forget(at);
             return Ok(Next::Wait);
         }
-        let version = bouncer.resource_version();
-        if let Some(digest) = self.memory.settled(at, version.as_deref(), Instant::now()) {
-            return self.look(&bouncer, Some(&digest), None).await;
-        }
         let changes = self.memory.changes(at);
         let mut bouncer = self.begin(bouncer).await?;
         let (digest, blocked) = match Box::pin(self.converge(&mut bouncer)).await {
@@ -158,10 +166,33 @@ impl Provisioner {
             Err(blocked) => (None, Some(blocked)),
         };
         if let Some(digest) = &digest {
-            let version = bouncer.resource_version();
-            self.memory.settle(at, version, changes, digest.clone());
+            let ask = Ask::of(&bouncer);
+            self.memory.settle(at, ask, changes, digest.clone());
         }
-        self.look(&bouncer, digest.as_deref(), blocked).await
+        let pods = health::pods(&bouncer, digest.as_deref(), copies);
+        self.look(&bouncer, digest.as_deref(), (pods, blocked))
+            .await
+    }
+
+    /// Whether the object, as a watch has told of it, may be looked after now.
+    fn is_ours_to_change(&self, bouncer: &PgBouncer) -> bool {
+        let is_going = bouncer.metadata.deletion_timestamp.is_some();
+        class_of(bouncer) == self.class && !is_going && !is_paused(bouncer)
+    }
+
+    /// Looks at the pods of a settled object, unless they were well a moment ago.
+    async fn look_again(
+        &self,
+        bouncer: &PgBouncer,
+        digest: &str,
+        copies: &Copies,
+    ) -> Result<Next, ProvisionError> {
+        let pods = health::pods(bouncer, Some(digest), copies);
+        let now = Instant::now();
+        if let Some(until) = self.memory.is_well(&reference(bouncer), &pods, now) {
+            return Ok(Next::Again(until - now));
+        }
+        self.look(bouncer, Some(digest), (pods, None)).await
     }
 
     /// Looks at the pods and reports.
@@ -169,17 +200,19 @@ impl Provisioner {
         &self,
         bouncer: &PgBouncer,
         digest: Option<&str>,
-        blocked: Option<Blocked>,
+        (pods, blocked): (Vec<PodState>, Option<Blocked>),
     ) -> Result<Next, ProvisionError> {
-        let pods = self.health(bouncer, digest).await?;
-        let is_ready = self.report(bouncer, &Seen { pods, blocked }).await?;
-        let seconds = bouncer.spec.health_checker.period_seconds.max(1);
-        let health = Duration::from_secs(u64::from(seconds.unsigned_abs()));
-        let period = if is_ready {
-            health.min(SYNC_PERIOD)
-        } else {
-            UNREADY_PERIOD
+        let seen = Seen {
+            pods: health::look_at(bouncer, &pods, digest).await,
+            blocked,
         };
+        if !self.report(bouncer, &seen).await? {
+            return Ok(Next::Again(UNREADY_PERIOD));
+        }
+        let seconds = bouncer.spec.health_checker.period_seconds.max(1);
+        let period = Duration::from_secs(u64::from(seconds.unsigned_abs())).min(HEALTH_PERIOD_MAX);
+        let until = Instant::now() + period;
+        self.memory.well(&reference(bouncer), pods, until);
         Ok(Next::Again(period))
     }
 

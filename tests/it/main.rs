@@ -15,6 +15,7 @@ mod cli;
 mod daemons;
 mod e2e;
 mod faults;
+mod fleet;
 mod install;
 mod issuing;
 mod issuing_choices;

@@ -1,9 +1,11 @@
 //! A PgBouncer object becomes the objects it stands for: against the embedded API server alone, and
 //! with real poolers.
 
+mod mended;
 mod objects;
 mod poolers;
 
+use std::fmt::Debug;
 use std::time::Duration as Wait;
 
 use bouncert::api::{PgBouncer, crds};
@@ -12,8 +14,11 @@ use bouncert::pki::authority::{CertificateAuthority, Serial};
 use bouncert::pki::key::{KeyAlgorithm, KeyEncoding, PrivateKey};
 use bouncert::pki::profile::CaProfile;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
-use kube::Client;
-use kube::api::{Api, PostParams};
+use kube::api::{Api, ListParams, PostParams};
+use kube::runtime::reflector::{self, Store as Copy};
+use kube::runtime::watcher;
+use kube::{Client, Resource};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
@@ -182,3 +187,19 @@ fn conditions(bouncer: &PgBouncer) -> Vec<String> {
 
 /// Not the epoch, so that a date that is left out shows.
 const NOW: OffsetDateTime = time::macros::datetime!(2031-05-06 07:08 UTC);
+
+/// A copy of all objects of a kind, as a watch would have made it.
+async fn copy<K>(client: &Client) -> Copy<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + 'static,
+{
+    let (store, mut writer) = reflector::store();
+    let api = Api::<K>::all(client.clone());
+    let all = api.list(&ListParams::default()).await.unwrap().items;
+    writer.apply_watcher_event(&watcher::Event::Init);
+    for object in all {
+        writer.apply_watcher_event(&watcher::Event::InitApply(object));
+    }
+    writer.apply_watcher_event(&watcher::Event::InitDone);
+    store
+}

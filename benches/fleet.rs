@@ -1,0 +1,74 @@
+//! A fleet of 5,000 PgBouncers with 15,000 certificates: what the daemon needs for it.
+//!
+//! `BOUNCERT_FLEET` sets another number of PgBouncers.
+
+#[expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
+#[path = "../tests/it/fleet"]
+mod fleet {
+    pub(crate) mod process;
+    pub(crate) mod rig;
+}
+
+use std::time::{Duration, Instant};
+
+use fleet::rig::Rig;
+
+/// PgBouncers, unless asked otherwise.
+const SIZE: usize = 5_000;
+/// Nothing here takes as long.
+const BOUND: Duration = Duration::from_secs(1_800);
+/// How often all pods are touched.
+const ROUNDS: usize = 3;
+
+#[expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
+#[tokio::main]
+async fn main() {
+    let size = std::env::var("BOUNCERT_FLEET").ok();
+    let size = size.and_then(|size| size.parse().ok()).unwrap_or(SIZE);
+    let begun = Instant::now();
+    let rig = Rig::start(size).await;
+    println!("{size} PgBouncers created in {:.1?}", begun.elapsed());
+    let first = rig.daemon().await;
+    rig.all_ready(BOUND).await;
+    println!(
+        "all ready {:.1?} after the start of a first daemon",
+        first.age()
+    );
+    first.kill().await;
+
+    let daemon = rig.daemon().await;
+    let took = daemon.quiet(size, BOUND).await;
+    let metrics = daemon.metrics().await;
+    let (now, most) = daemon.memory();
+    println!(
+        "cold start to quiet: {took:.1?}, {} requests, {now:.0} MiB resident (at most {most:.0})",
+        metrics.requests()
+    );
+    let before = metrics.requests();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let metrics = daemon.metrics().await;
+    let asked = metrics.requests() - before;
+    let (now, most) = daemon.memory();
+    println!("an idle minute: {asked} requests, {now:.0} MiB resident (at most {most:.0})");
+
+    let (before, begun) = (metrics.looks(), Instant::now());
+    let asked = metrics.requests();
+    for round in 0..ROUNDS {
+        let metrics = daemon.metrics().await;
+        rig.touch_pods(round).await;
+        daemon.looked(&metrics, size, BOUND).await;
+    }
+    let (took, metrics) = (begun.elapsed(), daemon.metrics().await);
+    let looks = metrics.looks() - before;
+    println!(
+        "every pod touched {ROUNDS} times in {took:.1?}: {looks} looks, {:.0} per second; {} requests",
+        looks / took.as_secs_f64(),
+        metrics.requests() - asked
+    );
+    daemon.kill().await;
+    rig.stop().await;
+}
