@@ -14,6 +14,7 @@ mod events;
 mod patience;
 mod tokens;
 mod traffic;
+mod watches;
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
@@ -34,8 +35,9 @@ pub use self::error::ClusterError;
 pub use self::events::{EventKind, Reporter};
 pub use self::patience::patient;
 pub use self::traffic::{ApiMetrics, counted};
+pub use self::watches::{certificate_secrets, within};
 use crate::fence::{Fence, Fenced};
-use crate::names::{Area, ObjectRef};
+use crate::names::ObjectRef;
 
 /// Bound of one call. An API server that is slower than this is down for our purposes.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(20);
@@ -349,14 +351,6 @@ impl Cluster {
 /// Namespace and name of an object.
 pub fn reference<K: Resource>(object: &K) -> ObjectRef {
     ObjectRef::new(object.namespace().unwrap_or_default(), object.name_any())
-}
-
-/// The objects of a kind in an area, for watches.
-pub fn within<K: Namespaced>(client: &Client, area: &Area) -> Api<K> {
-    match area {
-        Area::Everywhere => Api::all(client.clone()),
-        Area::Namespace(namespace) => Api::namespaced(client.clone(), namespace),
-    }
 }
 
 fn merge_params() -> PatchParams {

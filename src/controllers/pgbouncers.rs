@@ -2,24 +2,24 @@
 
 use std::sync::Arc;
 
-use futures::Stream;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::runtime::WatchStreamExt;
+use kube::Api;
 use kube::runtime::controller::{Action, Controller};
-use kube::runtime::reflector::{self, ObjectRef, Store};
-use kube::runtime::watcher::{self, watcher};
-use kube::{Api, ResourceExt};
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::watcher;
 use tokio_util::sync::CancellationToken;
 
 use super::Scope;
 use super::engine::{self, Trouble};
 use super::metrics::ReconcileMetrics;
 use super::related;
+use super::watched::{Meta, copied, slim};
 use crate::api::{AppBinding, ClusterIssuer, Issuer, PetSet, PgBouncer, PgBouncerVersion};
 use crate::blueprint::WorkloadKind;
-use crate::cluster::{Cluster, Namespaced};
+use crate::blueprint::labels::OURS;
+use crate::cluster::Cluster;
 use crate::names;
 use crate::provisioner::{Copies, Next, ProvisionError, Provisioner};
 use crate::retry::Retry;
@@ -58,7 +58,7 @@ fn controller(
 ) -> (Controller<PgBouncer>, Copies) {
     let client = cluster.client();
     let every = watcher::Config::default;
-    let ours = || every().labels(related::OURS);
+    let ours = || every().labels(OURS);
     let (bouncers, store) = copied(scope.own::<PgBouncer>(client), every(), slim);
     let controller = Controller::for_stream(bouncers, store);
     let (pods, known_pods) = copied(scope.own::<Pod>(client), ours(), slim_pod);
@@ -70,12 +70,12 @@ fn controller(
         [(); 7].map(|()| teller(provisioner));
     let controller = match kind {
         WorkloadKind::PetSet => {
-            controller.watches(scope.own::<PetSet>(client), ours(), move |set| {
+            controller.watches(scope.own::<Meta<PetSet>>(client), ours(), move |set| {
                 tell_0(related::by_label(&set))
             })
         }
         WorkloadKind::StatefulSet => {
-            controller.watches(scope.own::<StatefulSet>(client), ours(), move |set| {
+            controller.watches(scope.own::<Meta<StatefulSet>>(client), ours(), move |set| {
                 tell_0(related::by_label(&set))
             })
         }
@@ -84,43 +84,43 @@ fn controller(
         // Pods are looked at in any case.
         .watches_stream(pods, |pod| related::by_label(&pod))
         .watches(
-            scope.own::<ServiceAccount>(client),
+            scope.own::<Meta<ServiceAccount>>(client),
             ours(),
             move |account| tell_5(related::by_label(&account)),
         )
         .watches(
-            scope.own::<PodDisruptionBudget>(client),
+            scope.own::<Meta<PodDisruptionBudget>>(client),
             ours(),
             move |budget| tell_6(related::by_label(&budget)),
         )
-        .watches(scope.own::<Service>(client), ours(), move |service| {
+        .watches(scope.own::<Meta<Service>>(client), ours(), move |service| {
             tell_1(related::by_label(&service))
         })
         .watches(
-            Api::<PgBouncerVersion>::all(client.clone()),
+            Api::<Meta<PgBouncerVersion>>::all(client.clone()),
             every(),
             move |version| tell_2(related::by_version(&version, &of_version)),
         )
-        .watches(scope.own::<Issuer>(client), every(), move |issuer| {
+        .watches(scope.own::<Meta<Issuer>>(client), every(), move |issuer| {
             tell_3(related::by_issuer(&issuer, &of_issuer))
         })
         .watches(
-            Api::<ClusterIssuer>::all(client.clone()),
+            Api::<Meta<ClusterIssuer>>::all(client.clone()),
             every(),
             move |issuer| tell_4(related::by_issuer(&issuer, &of_cluster_issuer)),
         );
-    let controller = scope.watched::<Secret>(client).into_iter().fold(
+    let controller = scope.watched::<Meta<Secret>>(client).into_iter().fold(
         controller,
-        |controller, secrets: Api<Secret>| {
+        |controller, secrets: Api<Meta<Secret>>| {
             let (tell, known) = (teller(provisioner), referred.clone());
             controller.watches(secrets, every(), move |secret| {
                 tell(related::by_secret(&secret, &known))
             })
         },
     );
-    let controller = scope.watched::<AppBinding>(client).into_iter().fold(
+    let controller = scope.watched::<Meta<AppBinding>>(client).into_iter().fold(
         controller,
-        |controller, bindings: Api<AppBinding>| {
+        |controller, bindings: Api<Meta<AppBinding>>| {
             let (tell, known) = (teller(provisioner), referred.clone());
             controller.watches(bindings, every(), move |app| {
                 tell(related::by_application(&app, &known))
@@ -128,26 +128,6 @@ fn controller(
         },
     );
     (controller, copies)
-}
-
-/// A watch, and the copy of its objects that it keeps, without what `slim` takes off them.
-fn copied<K: Namespaced>(
-    api: Api<K>,
-    config: watcher::Config,
-    slim: fn(&mut K),
-) -> (
-    impl Stream<Item = Result<K, watcher::Error>> + Send + use<K>,
-    Store<K>,
-) {
-    let (store, writer) = reflector::store();
-    let events = watcher(api, config).default_backoff();
-    let events = events.modify(slim).reflect(writer).touched_objects();
-    (events, store)
-}
-
-/// Who wrote which field is of no interest, and is half of an object.
-fn slim<K: ResourceExt>(object: &mut K) {
-    object.managed_fields_mut().clear();
 }
 
 /// Of a pod it matters what it says of itself, and not what was asked of it.

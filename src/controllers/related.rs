@@ -2,21 +2,15 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Resource, ResourceExt};
 
 use crate::api::PgBouncer;
-use crate::blueprint::names;
-
-/// Label of all objects made for a PgBouncer (CONTRACT 2.2).
-pub(super) const OURS: &str = "app.kubernetes.io/name=pgbouncers.kubedb.com";
-const INSTANCE: &str = "app.kubernetes.io/instance";
-const NAME: &str = "app.kubernetes.io/name";
+use crate::blueprint::{labels, names};
 
 /// The PgBouncer that this was made for.
 pub(super) fn by_label<K: Resource>(object: &K) -> Vec<ObjectRef<PgBouncer>> {
-    let instance = object.labels().get(INSTANCE);
+    let instance = labels::instance(object.labels());
     instance
         .zip(object.namespace())
         .map(|(instance, namespace)| ObjectRef::new(instance).within(&namespace))
@@ -34,9 +28,7 @@ pub(super) fn by_application<K: Resource>(
         let reference = &bouncer.spec.database.database_ref;
         reference.namespace == namespace && reference.name == name
     });
-    if is_ours(object) {
-        all.extend(by_label(object));
-    }
+    all.extend(by_label(object));
     all
 }
 
@@ -77,9 +69,12 @@ pub(super) fn by_issuer<K: Resource<DynamicType = ()>>(
 /// The PgBouncers that read a Secret: their own ones, the user's configuration, the backend's
 /// superuser and users. Who uses an AppBinding's Secret is not known here, so all PgBouncers of a
 /// backend in that namespace look.
-pub(super) fn by_secret(secret: &Secret, known: &Store<PgBouncer>) -> Vec<ObjectRef<PgBouncer>> {
+pub(super) fn by_secret<K: Resource>(
+    secret: &K,
+    known: &Store<PgBouncer>,
+) -> Vec<ObjectRef<PgBouncer>> {
     let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
-    if is_ours(secret) {
+    if labels::instance(secret.labels()).is_some() {
         return by_label(secret);
     }
     those(known, |bouncer| {
@@ -96,12 +91,6 @@ pub(super) fn by_secret(secret: &Secret, known: &Store<PgBouncer>) -> Vec<Object
         let is_backend = bouncer.spec.database.database_ref.namespace == namespace;
         (is_beside && (is_custom || is_auth || waits)) || is_backend
     })
-}
-
-/// Whether it carries [`OURS`].
-fn is_ours<K: Resource>(object: &K) -> bool {
-    let kind = object.labels().get(NAME);
-    kind.is_some_and(|kind| kind == "pgbouncers.kubedb.com")
 }
 
 fn those(

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::Scope;
 use super::engine::{self, Trouble};
 use super::metrics::ReconcileMetrics;
+use super::watched::{Meta, copied, slim};
 use crate::api::{PgBouncer, PgBouncerOpsRequest};
 use crate::cluster::Cluster;
 use crate::ops::{Next, Operator, OpsError};
@@ -34,11 +35,13 @@ pub async fn run(
 ) {
     let client = cluster.client();
     let every = watcher::Config::default;
-    let controller = Controller::new(scope.own::<PgBouncerOpsRequest>(client), every());
-    let known = controller.store();
-    let controller = controller.watches(scope.own::<PgBouncer>(client), every(), move |bouncer| {
-        waiting(&bouncer, &known)
-    });
+    let (requests, store) = copied(scope.own::<PgBouncerOpsRequest>(client), every(), slim);
+    let known = store.clone();
+    let controller = Controller::for_stream(requests, store).watches(
+        scope.own::<Meta<PgBouncer>>(client),
+        every(),
+        move |bouncer| waiting(&bouncer, &known),
+    );
     engine::run("requests", controller, metrics, cancel, move |at| {
         let operator = Arc::clone(&operator);
         async move {
@@ -55,7 +58,7 @@ pub async fn run(
 
 /// The requests of a PgBouncer that have not ended.
 fn waiting(
-    bouncer: &PgBouncer,
+    bouncer: &Meta<PgBouncer>,
     known: &Store<PgBouncerOpsRequest>,
 ) -> Vec<ObjectRef<PgBouncerOpsRequest>> {
     let mut found = known.state();

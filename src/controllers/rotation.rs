@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::SchedulerMetrics;
 use crate::api::{ClusterIssuer, Issuer, PgBouncer, PgBouncerOpsRequest};
 use crate::clock::Clock;
-use crate::cluster::{Cluster, within};
+use crate::cluster::{Cluster, certificate_secrets, within};
 use crate::inventory::Inventory;
 use crate::names::{Area, ObjectRef};
 use crate::rotation::index::Kind;
@@ -125,7 +125,8 @@ fn notes(cluster: &Cluster, options: &RotationOptions) -> BoxStream<'static, Not
 
 fn secrets(client: &Client, area: &Area) -> BoxStream<'static, Note> {
     let list = Some((Kind::Secrets, area.clone()));
-    watched(within::<Secret>(client, area), list, |object| {
+    let api = within::<Secret>(client, area);
+    watched_with(certificate_secrets(), api, list, |object| {
         Object::Secret(Box::new(object))
     })
 }

@@ -13,7 +13,8 @@ use kube::runtime::watcher::{self, Event, watcher};
 use super::facts::{Names, Pooler, Replica, Request, Stored};
 use super::mirror::Change;
 use crate::api::{PgBouncer, PgBouncerOpsRequest};
-use crate::cluster::{Namespaced, reference, within};
+use crate::blueprint::labels::OURS;
+use crate::cluster::{Namespaced, certificate_secrets, reference, within};
 use crate::names::Area;
 
 /// What one of the watches tells.
@@ -31,11 +32,16 @@ pub(super) fn all(
     areas: &BTreeSet<Area>,
 ) -> impl Stream<Item = Told> + Send + use<> {
     let mut names = Names::default();
-    let here = (client, areas);
-    let poolers = changes(here, |bouncer: &PgBouncer| Some(Pooler::of(bouncer)));
-    let secrets = changes(here, move |secret: &Secret| Stored::of(secret, &mut names));
-    let replicas = changes(here, |pod: &Pod| Replica::of(pod));
-    let requests = changes(here, |request: &PgBouncerOpsRequest| {
+    let here = |config| (client, areas, config);
+    let every = watcher::Config::default;
+    let poolers = changes(here(every()), |bouncer: &PgBouncer| {
+        Some(Pooler::of(bouncer))
+    });
+    let secrets = changes(here(certificate_secrets()), move |secret: &Secret| {
+        Stored::of(secret, &mut names)
+    });
+    let replicas = changes(here(every().labels(OURS)), |pod: &Pod| Replica::of(pod));
+    let requests = changes(here(every()), |request: &PgBouncerOpsRequest| {
         Some(Request::of(request))
     });
     let told: [BoxStream<'static, Told>; 4] = [
@@ -49,15 +55,14 @@ pub(super) fn all(
 
 /// The changes of one kind; objects are dropped as soon as what matters of them is known.
 fn changes<K: Namespaced, T: Send + 'static, F>(
-    (client, areas): (&Client, &BTreeSet<Area>),
+    (client, areas, config): (&Client, &BTreeSet<Area>, watcher::Config),
     mut read: F,
 ) -> impl Stream<Item = Change<T>> + Send + use<K, T, F>
 where
     F: FnMut(&K) -> Option<T> + Send + 'static,
 {
     let watches = areas.iter().cloned().map(|area| {
-        let events = watcher(within::<K>(client, &area), watcher::Config::default());
-        let events = events.default_backoff();
+        let events = watcher(within::<K>(client, &area), config.clone()).default_backoff();
         events.map(move |event| (area.clone(), event)).boxed()
     });
     select_all(watches).filter_map(move |(area, event)| {

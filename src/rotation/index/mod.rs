@@ -78,7 +78,8 @@ pub struct Known {
 #[derive(Debug, Default)]
 pub struct Index {
     default_window: Option<Arc<Windows>>,
-    bouncers: HashMap<ObjectRef, Arc<PgBouncer>>,
+    /// In order of their namespaces, because a Secret concerns those beside it.
+    bouncers: BTreeMap<ObjectRef, Arc<PgBouncer>>,
     secrets: HashMap<ObjectRef, SecretFacts>,
     requests: HashMap<ObjectRef, RequestFacts>,
     requests_of: HashMap<ObjectRef, BTreeSet<ObjectRef>>,
@@ -102,8 +103,10 @@ impl Index {
     }
 
     /// A PgBouncer is there, or has changed.
-    pub fn set_bouncer(&mut self, bouncer: PgBouncer) -> ObjectRef {
+    pub fn set_bouncer(&mut self, mut bouncer: PgBouncer) -> ObjectRef {
         let at = reference(&bouncer);
+        // Who wrote which field is of no interest, and is half of it.
+        bouncer.metadata.managed_fields = None;
         self.bouncers.insert(at.clone(), Arc::new(bouncer));
         at
     }
@@ -396,24 +399,26 @@ impl Index {
     }
 
     fn concerned_by_secret(&self, secret: &ObjectRef) -> Vec<ObjectRef> {
-        let names = |at: &ObjectRef, bouncer: &PgBouncer| {
-            let tls = bouncer.spec.tls.as_ref();
-            let entries = tls
-                .map(|tls| tls.certificates.as_slice())
-                .unwrap_or_default();
-            at.namespace == secret.namespace
-                && entries
-                    .iter()
-                    .any(|entry| entry.secret_name.as_ref() == Some(&secret.name))
-        };
         let is_authority = self
             .authorities
             .values()
             .any(|authority| authority == secret);
-        let concerned = self.bouncers.iter().filter(|(at, bouncer)| {
-            names(at, bouncer) || (is_authority && bouncer.spec.tls.is_some())
-        });
-        concerned.map(|(at, _)| at.clone()).collect()
+        if is_authority {
+            let all = self.bouncers.iter();
+            let served = all.filter(|(_, bouncer)| bouncer.spec.tls.is_some());
+            return served.map(|(at, _)| at.clone()).collect();
+        }
+        let names = |bouncer: &PgBouncer| {
+            let tls = bouncer.spec.tls.iter();
+            let mut entries = tls.flat_map(|tls| &tls.certificates);
+            entries.any(|entry| entry.secret_name.as_ref() == Some(&secret.name))
+        };
+        let beside = self.bouncers.range(ObjectRef::new(&secret.namespace, "")..);
+        beside
+            .take_while(|(at, _)| at.namespace == secret.namespace)
+            .filter(|(_, bouncer)| names(bouncer))
+            .map(|(at, _)| at.clone())
+            .collect()
     }
 }
 

@@ -1,0 +1,34 @@
+//! How controllers watch: what is copied is copied without what nobody reads, and of what only wakes
+//! somebody nothing but the metadata is asked for.
+
+use futures::Stream;
+use kube::core::PartialObjectMeta;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::reflector::{self, Store};
+use kube::runtime::watcher::{self, watcher};
+use kube::{Api, ResourceExt};
+
+use crate::cluster::Namespaced;
+
+/// An object of which the API server sends the metadata only: no Secret's data, no workload's template.
+pub(super) type Meta<K> = PartialObjectMeta<K>;
+
+/// A watch, and the copy of its objects that it keeps, without what `slim` takes off them.
+pub(super) fn copied<K: Namespaced>(
+    api: Api<K>,
+    config: watcher::Config,
+    slim: fn(&mut K),
+) -> (
+    impl Stream<Item = Result<K, watcher::Error>> + Send + use<K>,
+    Store<K>,
+) {
+    let (store, writer) = reflector::store();
+    let events = watcher(api, config).default_backoff();
+    let events = events.modify(slim).reflect(writer).touched_objects();
+    (events, store)
+}
+
+/// Who wrote which field is of no interest, and is half of an object.
+pub(super) fn slim<K: ResourceExt>(object: &mut K) {
+    object.managed_fields_mut().clear();
+}
