@@ -38,7 +38,10 @@ async fn main() {
         "all ready {:.1?} after the start of a first daemon",
         first.age()
     );
-    first.kill().await;
+    let took = first.quiet(size, BOUND).await;
+    let requests = first.metrics().await.requests();
+    println!("and quiet {took:.1?} after it, {requests} requests");
+    first.stop().await;
 
     let daemon = rig.daemon().await;
     let took = daemon.quiet(size, BOUND).await;
@@ -69,6 +72,6 @@ async fn main() {
         looks / took.as_secs_f64(),
         metrics.requests() - asked
     );
-    daemon.kill().await;
+    daemon.stop().await;
     rig.stop().await;
 }

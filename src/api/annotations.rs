@@ -16,6 +16,9 @@ pub const LOADED: &str = "bouncert.dev/loaded";
 /// On a pod: when its files were last asked for. A kubelet that sees a pod change brings its volumes
 /// into step at once, and takes a minute otherwise.
 pub const FILES_ASKED_AT: &str = "bouncert.dev/files-asked-at";
+/// On a PgBouncer: a number for all that it is made from and into, as the daemon that last found it settled
+/// left it for the next one. Taking it off costs one look.
+pub const SETTLED: &str = "bouncert.dev/settled";
 /// On a PgBouncer: which daemon looks after it and its requests (`--class`); without it the daemon
 /// that has no class does.
 pub const CLASS: &str = "bouncert.dev/class";

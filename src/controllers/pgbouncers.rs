@@ -5,23 +5,23 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::Api;
 use kube::runtime::controller::{Action, Controller};
-use kube::runtime::reflector::ObjectRef;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
+use kube::{Api, Client};
 use tokio_util::sync::CancellationToken;
 
 use super::Scope;
 use super::engine::{self, Trouble};
 use super::metrics::ReconcileMetrics;
 use super::related;
-use super::watched::{Meta, copied, slim};
+use super::watched::{Meta, Watched, copied, heard, slim};
 use crate::api::{AppBinding, ClusterIssuer, Issuer, PetSet, PgBouncer, PgBouncerVersion};
 use crate::blueprint::WorkloadKind;
 use crate::blueprint::labels::OURS;
-use crate::cluster::Cluster;
-use crate::names;
-use crate::provisioner::{Copies, Next, ProvisionError, Provisioner};
+use crate::cluster::{Cluster, Namespaced, every, secrets, within};
+use crate::names::{self, Area};
+use crate::provisioner::{Copies, Kind, Next, ProvisionError, Provisioner};
 use crate::retry::Retry;
 
 impl Trouble for ProvisionError {
@@ -53,100 +53,111 @@ pub async fn run(
 fn controller(
     cluster: &Cluster,
     provisioner: &Arc<Provisioner>,
-    kind: WorkloadKind,
+    workload: WorkloadKind,
     scope: &Scope,
 ) -> (Controller<PgBouncer>, Copies) {
-    let client = cluster.client();
-    let every = watcher::Config::default;
-    let ours = || every().labels(OURS);
-    let (bouncers, store) = copied(scope.own::<PgBouncer>(client), every(), slim);
-    let controller = Controller::for_stream(bouncers, store);
-    let (pods, known_pods) = copied(scope.own::<Pod>(client), ours(), slim_pod);
-    let copies = Copies::new(controller.store(), known_pods);
-    let known = || controller.store();
-    let (of_version, of_issuer, of_cluster_issuer) = (known(), known(), known());
-    let referred = controller.store();
-    let [tell_0, tell_1, tell_2, tell_3, tell_4, tell_5, tell_6] =
-        [(); 7].map(|()| teller(provisioner));
-    let controller = match kind {
-        WorkloadKind::PetSet => {
-            controller.watches(scope.own::<Meta<PetSet>>(client), ours(), move |set| {
-                tell_0(related::by_label(&set))
-            })
-        }
-        WorkloadKind::StatefulSet => {
-            controller.watches(scope.own::<Meta<StatefulSet>>(client), ours(), move |set| {
-                tell_0(related::by_label(&set))
-            })
-        }
+    let (client, own) = (cluster.client(), scope.own());
+    let (bouncers, store) = copied(within::<PgBouncer>(client, own), every(), slim);
+    let copies = Copies::new(store.clone(), own);
+    let pods = heard(within::<Pod>(client, own), ours(), copies.pods(own));
+    // Pods are looked at in any case.
+    let controller =
+        Controller::for_stream(bouncers, store).watches_stream(pods, |pod| related::by_label(&pod));
+    let watching = Watching {
+        controller,
+        copies,
+        provisioner,
     };
-    let controller = controller
-        // Pods are looked at in any case.
-        .watches_stream(pods, |pod| related::by_label(&pod))
-        .watches(
-            scope.own::<Meta<ServiceAccount>>(client),
-            ours(),
-            move |account| tell_5(related::by_label(&account)),
-        )
-        .watches(
-            scope.own::<Meta<PodDisruptionBudget>>(client),
-            ours(),
-            move |budget| tell_6(related::by_label(&budget)),
-        )
-        .watches(scope.own::<Meta<Service>>(client), ours(), move |service| {
-            tell_1(related::by_label(&service))
-        })
-        .watches(
-            Api::<Meta<PgBouncerVersion>>::all(client.clone()),
-            every(),
-            move |version| tell_2(related::by_version(&version, &of_version)),
-        )
-        .watches(scope.own::<Meta<Issuer>>(client), every(), move |issuer| {
-            tell_3(related::by_issuer(&issuer, &of_issuer))
-        })
-        .watches(
-            Api::<Meta<ClusterIssuer>>::all(client.clone()),
-            every(),
-            move |issuer| tell_4(related::by_issuer(&issuer, &of_cluster_issuer)),
-        );
-    let controller = scope.watched::<Meta<Secret>>(client).into_iter().fold(
-        controller,
-        |controller, secrets: Api<Meta<Secret>>| {
-            let (tell, known) = (teller(provisioner), referred.clone());
-            controller.watches(secrets, every(), move |secret| {
-                tell(related::by_secret(&secret, &known))
-            })
-        },
-    );
-    let controller = scope.watched::<Meta<AppBinding>>(client).into_iter().fold(
-        controller,
-        |controller, bindings: Api<Meta<AppBinding>>| {
-            let (tell, known) = (teller(provisioner), referred.clone());
-            controller.watches(bindings, every(), move |app| {
-                tell(related::by_application(&app, &known))
-            })
-        },
-    );
-    (controller, copies)
+    let made = |kind| (kind, own, ours());
+    let watching = match workload {
+        WorkloadKind::PetSet => watching.made::<PetSet>(client, made(Kind::Workload)),
+        WorkloadKind::StatefulSet => watching.made::<StatefulSet>(client, made(Kind::Workload)),
+    };
+    let watching = watching
+        .made::<ServiceAccount>(client, made(Kind::ServiceAccount))
+        .made::<PodDisruptionBudget>(client, made(Kind::DisruptionBudget))
+        .made::<Service>(client, made(Kind::Service));
+    let versions = Api::<Meta<PgBouncerVersion>>::all(client.clone());
+    let everywhere = (Kind::Version, &Area::Everywhere, every());
+    let watching = watching.used(versions, everywhere, related::by_version);
+    let watching = scope.watched().iter().fold(watching, |watching, area| {
+        let (all, applications) = (within(client, area), within(client, area));
+        watching
+            .used::<Secret>(all, (Kind::Secret, area, secrets()), related::by_secret)
+            .used::<AppBinding>(
+                applications,
+                (Kind::AppBinding, area, every()),
+                related::by_application,
+            )
+    });
+    watching
+        .signing::<Issuer>(within(client, own))
+        .signing::<ClusterIssuer>(Api::all(client.clone()))
+        .end()
 }
 
-/// Of a pod it matters what it says of itself, and not what was asked of it.
-fn slim_pod(pod: &mut Pod) {
-    slim(pod);
-    pod.spec = None;
+/// What was made for PgBouncers.
+fn ours() -> watcher::Config {
+    every().labels(OURS)
 }
 
-/// Tells the provisioner of changes around PgBouncers, and passes on whom they concern.
-fn teller(
-    provisioner: &Arc<Provisioner>,
-) -> impl Fn(Vec<ObjectRef<PgBouncer>>) -> Vec<ObjectRef<PgBouncer>> + Send + Sync + use<> {
-    let provisioner = Arc::clone(provisioner);
-    move |concerned| {
-        for bouncer in &concerned {
-            let namespace = bouncer.namespace.clone().unwrap_or_default();
-            provisioner.changed(&names::ObjectRef::new(namespace, &bouncer.name));
+/// A controller, as far as it watches.
+struct Watching<'a> {
+    controller: Controller<PgBouncer>,
+    copies: Copies,
+    provisioner: &'a Arc<Provisioner>,
+}
+
+/// Where objects are, and what of them.
+type Which<'a> = (Kind, &'a Area, watcher::Config);
+/// Whom an object concerns.
+type Concerned<K> = fn(&Meta<K>, &Store<PgBouncer>) -> Vec<ObjectRef<PgBouncer>>;
+
+impl Watching<'_> {
+    /// What is made for PgBouncers.
+    fn made<K: Namespaced>(self, client: &Client, which: Which<'_>) -> Self {
+        let api = within::<Meta<K>>(client, which.1);
+        self.used(api, which, |object, _| related::by_label(object))
+    }
+
+    /// What PgBouncers are made from.
+    fn used<K: Watched>(
+        self,
+        api: Api<Meta<K>>,
+        (kind, area, config): Which<'_>,
+        concerned: Concerned<K>,
+    ) -> Self {
+        let events = heard(api, config, self.copies.around(kind, area));
+        let tell = self.teller(concerned);
+        let controller = self.controller.watches_stream(events, tell);
+        Self { controller, ..self }
+    }
+
+    /// Who signs their certificates: of no interest to who has them.
+    fn signing<K: Watched>(self, api: Api<Meta<K>>) -> Self {
+        let tell = self.teller(related::by_issuer::<Meta<K>>);
+        let controller = self.controller.watches(api, every(), tell);
+        Self { controller, ..self }
+    }
+
+    /// Tells the provisioner of a change around PgBouncers, and passes on whom it concerns.
+    fn teller<K: Watched>(
+        &self,
+        concerned: Concerned<K>,
+    ) -> impl Fn(Meta<K>) -> Vec<ObjectRef<PgBouncer>> + Send + Sync + 'static + use<K> {
+        let (provisioner, known) = (Arc::clone(self.provisioner), self.controller.store());
+        move |object| {
+            let concerned = concerned(&object, &known);
+            for bouncer in &concerned {
+                let namespace = bouncer.namespace.clone().unwrap_or_default();
+                provisioner.changed(&names::ObjectRef::new(namespace, &bouncer.name));
+            }
+            concerned
         }
-        concerned
+    }
+
+    fn end(self) -> (Controller<PgBouncer>, Copies) {
+        (self.controller, self.copies)
     }
 }
 

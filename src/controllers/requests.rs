@@ -7,7 +7,6 @@ use std::sync::Arc;
 use kube::ResourceExt;
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::watcher;
 use tokio_util::sync::CancellationToken;
 
 use super::Scope;
@@ -15,7 +14,7 @@ use super::engine::{self, Trouble};
 use super::metrics::ReconcileMetrics;
 use super::watched::{Meta, copied, slim};
 use crate::api::{PgBouncer, PgBouncerOpsRequest};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, every, within};
 use crate::ops::{Next, Operator, OpsError};
 use crate::retry::Retry;
 
@@ -34,11 +33,14 @@ pub async fn run(
     cancel: CancellationToken,
 ) {
     let client = cluster.client();
-    let every = watcher::Config::default;
-    let (requests, store) = copied(scope.own::<PgBouncerOpsRequest>(client), every(), slim);
+    let (requests, store) = copied(
+        within::<PgBouncerOpsRequest>(client, scope.own()),
+        every(),
+        slim,
+    );
     let known = store.clone();
     let controller = Controller::for_stream(requests, store).watches(
-        scope.own::<Meta<PgBouncer>>(client),
+        within::<Meta<PgBouncer>>(client, scope.own()),
         every(),
         move |bouncer| waiting(&bouncer, &known),
     );

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::SchedulerMetrics;
 use crate::api::{ClusterIssuer, Issuer, PgBouncer, PgBouncerOpsRequest};
 use crate::clock::Clock;
-use crate::cluster::{Cluster, certificate_secrets, within};
+use crate::cluster::{Cluster, every, within};
 use crate::inventory::Inventory;
 use crate::names::{Area, ObjectRef};
 use crate::rotation::index::Kind;
@@ -126,7 +126,7 @@ fn notes(cluster: &Cluster, options: &RotationOptions) -> BoxStream<'static, Not
 fn secrets(client: &Client, area: &Area) -> BoxStream<'static, Note> {
     let list = Some((Kind::Secrets, area.clone()));
     let api = within::<Secret>(client, area);
-    watched_with(certificate_secrets(), api, list, |object| {
+    watched_with(crate::cluster::secrets(), api, list, |object| {
         Object::Secret(Box::new(object))
     })
 }
@@ -134,10 +134,8 @@ fn secrets(client: &Client, area: &Area) -> BoxStream<'static, Note> {
 /// The Namespaces of an area: all, or the one by its name, which takes a right to that one only.
 fn namespaces(client: &Client, area: &Area) -> BoxStream<'static, Note> {
     let config = match area {
-        Area::Everywhere => watcher::Config::default(),
-        Area::Namespace(name) => {
-            watcher::Config::default().fields(&format!("metadata.name={name}"))
-        }
+        Area::Everywhere => every(),
+        Area::Namespace(name) => every().fields(&format!("metadata.name={name}")),
     };
     let api = Api::<Namespace>::all(client.clone());
     let list = Some((Kind::Namespaces, area.clone()));
@@ -155,7 +153,7 @@ fn watched<K>(
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    watched_with(watcher::Config::default(), api, list, object)
+    watched_with(every(), api, list, object)
 }
 
 /// One kind; after each fresh list it is told what there is of it.

@@ -6,9 +6,6 @@
 
 use std::collections::BTreeSet;
 
-use kube::{Api, Client};
-
-use crate::cluster::{Namespaced, within};
 use crate::names::Area;
 
 /// Where one controller looks.
@@ -31,15 +28,14 @@ impl Scope {
         watched.iter().map(scope).collect()
     }
 
-    /// The controller's own objects and what is made for them.
-    pub(super) fn own<K: Namespaced>(&self, client: &Client) -> Api<K> {
-        within(client, &self.own)
+    /// Where the controller's own objects are, and what is made for them.
+    pub(super) const fn own(&self) -> &Area {
+        &self.own
     }
 
-    /// What its objects may refer to.
-    pub(super) fn watched<K: Namespaced>(&self, client: &Client) -> Vec<Api<K>> {
-        let areas = self.watched.iter();
-        areas.map(|area| within(client, area)).collect()
+    /// Where the objects may be that its own refer to.
+    pub(super) const fn watched(&self) -> &BTreeSet<Area> {
+        &self.watched
     }
 }
 

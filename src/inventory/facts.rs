@@ -30,7 +30,8 @@ pub(super) struct Pooler {
     pub(super) serves_tls: bool,
     pub(super) is_ready: bool,
     pub(super) paused_since: Option<OffsetDateTime>,
-    pub(super) asked: Vec<Asked>,
+    /// Not longer than what it holds: there are many.
+    pub(super) asked: Box<[Asked]>,
 }
 
 /// A certificate that a PgBouncer asks for.

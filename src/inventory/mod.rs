@@ -17,7 +17,6 @@ mod certmanager;
 mod facts;
 mod look;
 mod metrics;
-mod mirror;
 mod once;
 mod round;
 mod state;
@@ -38,12 +37,11 @@ use tokio_util::sync::CancellationToken;
 
 use self::facts::Replica;
 use self::metrics::{FleetCollector, LookMetrics};
-use self::mirror::Change;
 use self::round::Round;
 use self::state::{Seen, Sighting, State};
 use self::watch::Told;
 use crate::clock::Clock;
-use crate::cluster::Cluster;
+use crate::cluster::{Change, Cluster};
 use crate::names::{Area, ObjectRef};
 
 pub use self::facts::Link;

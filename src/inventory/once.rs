@@ -7,11 +7,10 @@ use k8s_openapi::api::core::v1::{Pod, Secret};
 
 use super::facts::{Names, Pooler, Replica, Request, Stored};
 use super::look::look;
-use super::mirror::Mirror;
 use super::state::{Certificate, Sighting, State};
 use crate::api::{PgBouncer, PgBouncerOpsRequest};
 use crate::clock::Clock;
-use crate::cluster::{Cluster, ClusterError, Namespaced, reference};
+use crate::cluster::{Cluster, ClusterError, Mirror, Namespaced, reference};
 use crate::names::ObjectRef;
 
 /// Handshakes at the same time.

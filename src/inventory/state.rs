@@ -7,8 +7,8 @@ use time::OffsetDateTime;
 
 use super::Reach;
 use super::facts::{Asked, Leaf, Link, Pooler, Replica, Request, Stored};
-use super::mirror::Mirror;
 use crate::api::RequestPhase;
+use crate::cluster::Mirror;
 use crate::names::{Alias, Fingerprint, ObjectRef};
 use crate::pki::renewal::{certificate_seed, renew_at};
 

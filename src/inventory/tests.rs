@@ -6,11 +6,11 @@ use prometheus_client::encoding::text::encode;
 use serde_json::{Value, json};
 
 use super::facts::{Names, Pooler, Replica, Request, Stored};
-use super::mirror::Mirror;
 use super::state::Seen;
 use super::*;
 use crate::api::{PgBouncer, PgBouncerOpsRequest};
 use crate::blueprint::testing::tls_bouncer;
+use crate::cluster::Mirror;
 use crate::names::Alias;
 use crate::pki::authority::CertificateAuthority;
 use crate::pki::testing::{NOW, key, root, serial, server};

@@ -8,13 +8,12 @@ use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::Client;
 use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, watcher};
 
 use super::facts::{Names, Pooler, Replica, Request, Stored};
-use super::mirror::Change;
 use crate::api::{PgBouncer, PgBouncerOpsRequest};
 use crate::blueprint::labels::OURS;
-use crate::cluster::{Namespaced, certificate_secrets, reference, within};
+use crate::cluster::{Change, Namespaced, change, every, secrets, within};
 use crate::names::Area;
 
 /// What one of the watches tells.
@@ -33,11 +32,10 @@ pub(super) fn all(
 ) -> impl Stream<Item = Told> + Send + use<> {
     let mut names = Names::default();
     let here = |config| (client, areas, config);
-    let every = watcher::Config::default;
     let poolers = changes(here(every()), |bouncer: &PgBouncer| {
         Some(Pooler::of(bouncer))
     });
-    let secrets = changes(here(certificate_secrets()), move |secret: &Secret| {
+    let secrets = changes(here(secrets()), move |secret: &Secret| {
         Stored::of(secret, &mut names)
     });
     let replicas = changes(here(every().labels(OURS)), |pod: &Pod| Replica::of(pod));
@@ -67,12 +65,7 @@ where
     });
     select_all(watches).filter_map(move |(area, event)| {
         let change = match event {
-            Ok(Event::Init) => Some(Change::ListBegins(area)),
-            Ok(Event::InitDone) => Some(Change::ListEnds(area)),
-            Ok(Event::InitApply(object) | Event::Apply(object)) => {
-                Some(Change::Is(reference(&object), read(&object)))
-            }
-            Ok(Event::Delete(object)) => Some(Change::Gone(reference(&object))),
+            Ok(event) => Some(change(&event, &area, &mut read)),
             Err(error) => {
                 let error = &error as &dyn Error;
                 tracing::debug!(kind = %K::kind(&()), error, "watch broke; beginning anew");

@@ -45,15 +45,44 @@ pub(super) struct PodState {
     pub(super) is_stale: bool,
 }
 
-impl PodState {
-    fn of(pod: &Pod, digest: Option<&str>) -> Self {
+/// What is kept of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PodKnown {
+    uid: Option<String>,
+    ip: Option<String>,
+    is_ready: bool,
+    digest: Option<String>,
+    /// The PgBouncer that it says it is of.
+    instance: String,
+}
+
+impl PodKnown {
+    /// `None` for a pod that is none of ours, and for one that is on its way out.
+    pub(super) fn of(pod: &Pod) -> Option<Self> {
+        let instance = labels::instance(pod.labels())?;
+        let is_ours = labels::selector(instance)
+            .iter()
+            .all(|(key, value)| pod.labels().get(key) == Some(value));
+        if !is_ours || pod.metadata.deletion_timestamp.is_some() {
+            return None;
+        }
         let status = pod.status.as_ref();
-        Self {
-            name: pod.name_any(),
+        Some(Self {
             uid: pod.uid(),
             ip: status.and_then(|status| status.pod_ip.clone()),
             is_ready: is_ready(pod),
-            is_stale: digest.is_some() && loaded::digest_of(pod) != digest,
+            digest: loaded::digest_of(pod).map(ToOwned::to_owned),
+            instance: instance.to_owned(),
+        })
+    }
+
+    fn state(self, name: String, digest: Option<&str>) -> PodState {
+        PodState {
+            name,
+            is_stale: digest.is_some() && self.digest.as_deref() != digest,
+            uid: self.uid,
+            ip: self.ip,
+            is_ready: self.is_ready,
         }
     }
 }
@@ -62,16 +91,12 @@ impl PodState {
 /// carry.
 pub(super) fn pods(bouncer: &PgBouncer, digest: Option<&str>, copies: &Copies) -> Vec<PodState> {
     let (name, namespace) = (bouncer.name_any(), bouncer.namespace().unwrap_or_default());
-    let labels = labels::selector(&name);
     (0..bouncer.spec.replicas.unwrap_or(1))
-        .filter_map(|n| copies.pod(&namespace, &names::pod(&name, n)))
-        .filter(|pod| {
-            let is_ours = labels
-                .iter()
-                .all(|(key, value)| pod.labels().get(key) == Some(value));
-            is_ours && pod.metadata.deletion_timestamp.is_none()
+        .map(|n| names::pod(&name, n))
+        .filter_map(|pod| {
+            let known = copies.pod(&namespace, &pod)?;
+            (known.instance == name).then(|| known.state(pod, digest))
         })
-        .map(|pod| PodState::of(&pod, digest))
         .collect()
 }
 

@@ -7,15 +7,16 @@
 //! in full again after [`TRUSTED`], whatever was told or not.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kube::ResourceExt;
 use tokio::time::Instant;
 
+use super::around::number;
 use super::health::PodState;
 use crate::api::PgBouncer;
+use crate::api::annotations::SETTLED;
 use crate::names::ObjectRef;
 
 /// How long an object counts as settled at least. Watches tell of every change, and list everything
@@ -55,7 +56,7 @@ struct Well {
 }
 
 /// What an object asks for, as far as the API server's numbers tell: its status is not part of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Ask {
     uid: Option<String>,
     generation: Option<i64>,
@@ -65,17 +66,13 @@ pub(super) struct Ask {
 
 impl Ask {
     pub(super) fn of(bouncer: &PgBouncer) -> Self {
-        let mut hasher = DefaultHasher::new();
-        let rest = (
-            bouncer.labels(),
-            bouncer.annotations(),
-            bouncer.finalizers(),
-        );
-        rest.hash(&mut hasher);
+        let annotations = bouncer.annotations().iter();
+        let annotations: Vec<_> = annotations.filter(|(key, _)| *key != SETTLED).collect();
+        let rest = (bouncer.labels(), annotations, bouncer.finalizers());
         Self {
             uid: bouncer.uid(),
             generation: bouncer.metadata.generation,
-            rest: hasher.finish(),
+            rest: number(&rest),
         }
     }
 }
@@ -83,6 +80,12 @@ impl Ask {
 // === impl Memory ===
 
 impl Memory {
+    /// Whether nothing was ever settled about it.
+    pub(super) fn is_new(&self, at: &ObjectRef) -> bool {
+        let objects = self.lock();
+        objects.get(at).is_none_or(|known| known.settled.is_none())
+    }
+
     /// How many changes were told of; to be asked before a full look begins.
     pub(super) fn changes(&self, at: &ObjectRef) -> u64 {
         self.lock().entry(at.clone()).or_default().changes
@@ -160,9 +163,7 @@ impl Memory {
 
 /// How long that object counts as settled.
 fn trusted(at: &ObjectRef) -> Duration {
-    let mut hasher = DefaultHasher::new();
-    (&at.namespace, &at.name).hash(&mut hasher);
-    TRUSTED + Duration::from_secs(hasher.finish() % SPREAD.as_secs())
+    TRUSTED + Duration::from_secs(number(at) % SPREAD.as_secs())
 }
 
 #[cfg(test)]

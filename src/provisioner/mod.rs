@@ -15,6 +15,7 @@
 //! afterwards is what is there already.
 
 mod apply;
+mod around;
 mod auth;
 mod certificates;
 mod conditions;
@@ -24,6 +25,7 @@ mod health;
 mod memory;
 mod observe;
 mod report;
+mod settled;
 pub mod validate;
 
 use std::time::Duration;
@@ -43,6 +45,7 @@ use crate::names::ObjectRef;
 use crate::retry::Retry;
 use crate::surroundings;
 
+pub use self::around::Kind;
 use self::conditions::Seen;
 pub use self::copies::Copies;
 use self::health::PodState;
@@ -137,9 +140,13 @@ impl Provisioner {
         }
         if let Some(bouncer) = copies.bouncer(at)
             && self.is_ours_to_change(&bouncer)
-            && let Some(digest) = self.memory.settled(at, &Ask::of(&bouncer), Instant::now())
         {
-            return self.look_again(&bouncer, &digest, copies).await;
+            let ask = Ask::of(&bouncer);
+            let settled = self.memory.settled(at, &ask, Instant::now());
+            let settled = settled.or_else(|| self.was_settled(&bouncer, &ask, copies));
+            if let Some(digest) = settled {
+                return self.look_again(&bouncer, &digest, copies).await;
+            }
         }
         let Some(bouncer) = self.cluster.get::<PgBouncer>(at).await? else {
             self.memory.forget(at);
@@ -157,7 +164,7 @@ impl Provisioner {
             self.memory.forget(at);
             return Ok(Next::Wait);
         }
-        let changes = self.memory.changes(at);
+        let (changes, around) = (self.memory.changes(at), copies.mark(&bouncer));
         let mut bouncer = self.begin(bouncer).await?;
         let (digest, blocked) = match Box::pin(self.converge(&mut bouncer)).await {
             Ok(digest) => (Some(digest), None),
@@ -170,8 +177,13 @@ impl Provisioner {
             self.memory.settle(at, ask, changes, digest.clone());
         }
         let pods = health::pods(&bouncer, digest.as_deref(), copies);
-        self.look(&bouncer, digest.as_deref(), (pods, blocked))
-            .await
+        let next = self
+            .look(&bouncer, digest.as_deref(), (pods, blocked))
+            .await?;
+        if let Some(digest) = &digest {
+            self.leave_word(&bouncer, digest, (around, copies)).await;
+        }
+        Ok(next)
     }
 
     /// Whether the object, as a watch has told of it, may be looked after now.

@@ -11,8 +11,6 @@
 //!
 //! *Sound* is: the key fits, and the chain leads to the bundle beside it, now, for what the alias is used for.
 
-use std::collections::BTreeSet;
-
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use time::OffsetDateTime;
@@ -40,13 +38,13 @@ pub struct SecretFacts {
     /// Its leaf.
     pub leaf: Option<Fingerprint>,
     /// Names in its leaf.
-    pub dns_names: BTreeSet<String>,
+    pub dns_names: Vec<String>,
     /// Whether a TLS server may show its leaf.
     pub server_auth: bool,
     /// Whether a TLS client may show its leaf.
     pub client_auth: bool,
     /// All certificates of its chain and its bundle.
-    pub all: BTreeSet<Fingerprint>,
+    pub all: Vec<Fingerprint>,
     /// The revision that it says it holds.
     pub revision: Option<u32>,
     /// The leaf that Bouncert published in it.

@@ -57,11 +57,11 @@ const OPERATOR: [&str; 10] = [
 ];
 
 /// The core: pure, synchronous, without a clock. Paths below `src`, without `.rs`.
-const CORE: [&str; 27] = [
+const CORE: [&str; 28] = [
     "lease",
     "cluster/correlate",
+    "cluster/mirror",
     "inventory/facts",
-    "inventory/mirror",
     "inventory/round",
     "inventory/state",
     "api",
@@ -69,6 +69,7 @@ const CORE: [&str; 27] = [
     "policy",
     "blueprint",
     "retry",
+    "provisioner/around",
     "provisioner/validate",
     "ops/journal",
     "ops/plan",

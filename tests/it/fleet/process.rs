@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
@@ -121,9 +122,12 @@ impl Daemon {
         (kib("VmRSS:") / 1024.0, kib("VmHWM:") / 1024.0)
     }
 
-    /// Ends it as a crash would.
-    pub(crate) async fn kill(mut self) {
-        self.child.kill().await.unwrap();
+    /// Ends it as a rolling update does: it gives its Lease back.
+    pub(crate) async fn stop(mut self) {
+        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok());
+        let pid = pid.and_then(Pid::from_raw).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+        assert!(self.child.wait().await.unwrap().success());
     }
 }
 

@@ -215,7 +215,8 @@ impl Rig {
         create(&Api::<Namespace>::all(self.client.clone()), namespace).await;
     }
 
-    fn api<K>(&self, namespace: &str) -> Api<K>
+    /// The objects of a kind in a namespace.
+    pub(crate) fn api<K>(&self, namespace: &str) -> Api<K>
     where
         K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
     {

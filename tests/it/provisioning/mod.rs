@@ -10,13 +10,14 @@ use std::time::Duration as Wait;
 
 use bouncert::api::{PgBouncer, crds};
 use bouncert::cluster::Cluster;
+use bouncert::names::Area;
 use bouncert::pki::authority::{CertificateAuthority, Serial};
 use bouncert::pki::key::{KeyAlgorithm, KeyEncoding, PrivateKey};
 use bouncert::pki::profile::CaProfile;
+use bouncert::provisioner::Copies;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::api::{Api, ListParams, PostParams};
-use kube::runtime::reflector::{self, Store as Copy};
-use kube::runtime::watcher;
+use kube::runtime::{reflector, watcher};
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -188,18 +189,30 @@ fn conditions(bouncer: &PgBouncer) -> Vec<String> {
 /// Not the epoch, so that a date that is left out shows.
 const NOW: OffsetDateTime = time::macros::datetime!(2031-05-06 07:08 UTC);
 
-/// A copy of all objects of a kind, as a watch would have made it.
-async fn copy<K>(client: &Client) -> Copy<K>
+/// What watches would have told of PgBouncers and pods.
+async fn copies(client: &Client) -> Copies {
+    let (store, mut writer) = reflector::store();
+    for event in listed(client).await {
+        writer.apply_watcher_event(&event);
+    }
+    let copies = Copies::new(store, &Area::Everywhere);
+    let mut hear = copies.pods(&Area::Everywhere);
+    for event in listed(client).await {
+        hear(&event);
+    }
+    copies
+}
+
+/// What a watch tells of all objects of a kind, first.
+async fn listed<K>(client: &Client) -> Vec<watcher::Event<K>>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + 'static,
 {
-    let (store, mut writer) = reflector::store();
     let api = Api::<K>::all(client.clone());
     let all = api.list(&ListParams::default()).await.unwrap().items;
-    writer.apply_watcher_event(&watcher::Event::Init);
-    for object in all {
-        writer.apply_watcher_event(&watcher::Event::InitApply(object));
-    }
-    writer.apply_watcher_event(&watcher::Event::InitDone);
-    store
+    [watcher::Event::Init]
+        .into_iter()
+        .chain(all.into_iter().map(watcher::Event::InitApply))
+        .chain([watcher::Event::InitDone])
+        .collect()
 }

@@ -10,7 +10,7 @@ use bouncert::local::apiserver::{ApiServer, Options};
 use bouncert::local::store::Store;
 use bouncert::material::Materials;
 use bouncert::names::ObjectRef;
-use bouncert::provisioner::{Copies, Next, Provisioner};
+use bouncert::provisioner::{Next, Provisioner};
 use k8s_openapi::api::core::v1::{Event, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt;
@@ -54,16 +54,11 @@ impl Scene {
     }
 
     async fn reconcile(&self, name: &str) -> Next {
-        let copies = self.copies().await;
+        let copies = copies(&self.client).await;
         self.provisioner
             .reconcile(&ObjectRef::new(NAMESPACE, name), &copies)
             .await
             .unwrap()
-    }
-
-    /// What watches would have told.
-    async fn copies(&self) -> Copies {
-        Copies::new(copy(&self.client).await, copy(&self.client).await)
     }
 
     async fn bouncer(&self, name: &str) -> PgBouncer {

@@ -10,7 +10,7 @@ use crate::names::{Area, ObjectRef};
 
 /// What a watch tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Change<T> {
+pub enum Change<T> {
     /// A list begins.
     ListBegins(Area),
     /// The list is complete.
@@ -23,7 +23,7 @@ pub(super) enum Change<T> {
 
 /// What matters of the objects of one kind.
 #[derive(Clone, Debug)]
-pub(super) struct Mirror<T> {
+pub struct Mirror<T> {
     known: BTreeMap<ObjectRef, T>,
     /// Names on the lists that are being told.
     listed: HashMap<Area, HashSet<ObjectRef>>,
@@ -39,16 +39,21 @@ impl<T> Default for Mirror<T> {
 
 impl<T> Mirror<T> {
     /// An empty copy of what there is in `namespaces`; everywhere if there are none.
-    pub(super) fn over(namespaces: &[String]) -> Self {
+    pub fn over(namespaces: &[String]) -> Self {
+        Self::within(Area::covering(namespaces))
+    }
+
+    /// An empty copy of what there is in these areas, of which each has a watch of its own.
+    pub fn within(areas: BTreeSet<Area>) -> Self {
         Self {
             known: BTreeMap::new(),
             listed: HashMap::new(),
-            unlisted: Area::covering(namespaces),
+            unlisted: areas,
         }
     }
 
     /// A copy of a list.
-    pub(super) fn of(listed: impl IntoIterator<Item = (ObjectRef, T)>) -> Self {
+    pub fn of(listed: impl IntoIterator<Item = (ObjectRef, T)>) -> Self {
         Self {
             known: listed.into_iter().collect(),
             listed: HashMap::new(),
@@ -57,21 +62,22 @@ impl<T> Mirror<T> {
     }
 
     /// Whether everything has been listed once.
-    pub(super) fn is_complete(&self) -> bool {
+    pub fn is_complete(&self) -> bool {
         self.unlisted.is_empty()
     }
 
-    pub(super) fn get(&self, at: &ObjectRef) -> Option<&T> {
+    /// What is known of an object.
+    pub fn get(&self, at: &ObjectRef) -> Option<&T> {
         self.known.get(at)
     }
 
     /// In the order of namespaces and names.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&ObjectRef, &T)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&ObjectRef, &T)> {
         self.known.iter()
     }
 
     /// Follows the watch.
-    pub(super) fn follow(&mut self, change: Change<T>) {
+    pub fn follow(&mut self, change: Change<T>) {
         match change {
             Change::ListBegins(area) => {
                 self.listed.insert(area, HashSet::new());

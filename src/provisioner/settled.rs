@@ -1,0 +1,133 @@
+//! What one daemon leaves for the next: that a PgBouncer was settled, in an annotation of the object.
+//!
+//! It is believed by the same build only, as long as what it says it saw is what is there.
+
+use std::time::UNIX_EPOCH;
+
+use kube::ResourceExt;
+use serde_json::json;
+
+use super::Provisioner;
+use super::around::number;
+use super::copies::Copies;
+use super::memory::Ask;
+use crate::api::PgBouncer;
+use crate::api::annotations::SETTLED;
+use crate::cluster::reference;
+
+/// What a daemon has found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Note {
+    /// What was asked, what was around it, and who looked.
+    mark: u64,
+    /// What the pods are to carry.
+    digest: String,
+}
+
+impl Note {
+    fn new(ask: &Ask, around: u64, digest: &str) -> Self {
+        Self {
+            mark: number(&(ask, around, build())),
+            digest: digest.to_owned(),
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (mark, digest) = text.split_once('/')?;
+        Some(Self {
+            mark: u64::from_str_radix(mark, 16).ok()?,
+            digest: digest.to_owned(),
+        })
+    }
+
+    fn text(&self) -> String {
+        format!("{:016x}/{}", self.mark, self.digest)
+    }
+}
+
+impl Provisioner {
+    /// Whether a daemon before this one has found the object settled, and nothing has changed since:
+    /// then the digest that its pods are to carry.
+    pub(super) fn was_settled(
+        &self,
+        bouncer: &PgBouncer,
+        ask: &Ask,
+        copies: &Copies,
+    ) -> Option<String> {
+        let at = reference(bouncer);
+        if !self.memory.is_new(&at) {
+            return None;
+        }
+        let found = Note::parse(bouncer.annotations().get(SETTLED)?)?;
+        let changes = self.memory.changes(&at);
+        let expected = Note::new(ask, copies.mark(bouncer)?, &found.digest);
+        if expected != found {
+            return None;
+        }
+        let digest = found.digest.clone();
+        self.memory.settle(&at, ask.clone(), changes, found.digest);
+        Some(digest)
+    }
+
+    /// Writes down that a full look, before which `around` was the mark, has left the object settled.
+    /// Nothing depends on it.
+    pub(super) async fn leave_word(
+        &self,
+        bouncer: &PgBouncer,
+        digest: &str,
+        (around, copies): (Option<u64>, &Copies),
+    ) {
+        // What has moved meanwhile is looked at again, and then does not.
+        let Some(around) = around.filter(|_| around == copies.mark(bouncer)) else {
+            return;
+        };
+        let text = Note::new(&Ask::of(bouncer), around, digest).text();
+        if bouncer.annotations().get(SETTLED) == Some(&text) {
+            return;
+        }
+        let patch = json!({ "metadata": { "annotations": { SETTLED: text } } });
+        let at = reference(bouncer);
+        if let Err(error) = self.cluster.patch::<PgBouncer>(&at, &patch).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::debug!(pgbouncer = %at, error, "not written down that it is settled");
+        }
+    }
+}
+
+/// Who looks: another build may make something else of the same specification.
+fn build() -> u64 {
+    static BUILD: std::sync::LazyLock<u64> = std::sync::LazyLock::new(|| {
+        let file = std::env::current_exe().and_then(std::fs::metadata).ok();
+        let file = file.map(|file| {
+            let written = file.modified().ok();
+            let written = written.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+            (file.len(), written)
+        });
+        number(&(env!("CARGO_PKG_VERSION"), file))
+    });
+    *BUILD
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::blueprint::testing;
+
+    #[test]
+    fn a_note_is_read_as_it_was_written_and_says_who_asked_for_what() {
+        let mut bouncer = testing::bouncer("billing");
+        let note = Note::new(&Ask::of(&bouncer), 7, "d1");
+        assert_eq!(Note::parse(&note.text()), Some(note.clone()));
+        assert_ne!(Note::new(&Ask::of(&bouncer), 8, "d1"), note);
+        // The note itself is nothing that is asked for.
+        bouncer
+            .annotations_mut()
+            .insert(SETTLED.to_owned(), note.text());
+        assert_eq!(Note::new(&Ask::of(&bouncer), 7, "d1"), note);
+        bouncer.labels_mut().insert("team".into(), "books".into());
+        assert_ne!(Note::new(&Ask::of(&bouncer), 7, "d1"), note);
+        for strange in ["", "7", "seven/d1"] {
+            assert_eq!(Note::parse(strange), None);
+        }
+    }
+}
