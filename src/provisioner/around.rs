@@ -21,17 +21,17 @@ use crate::names::{Alias, Area, ObjectRef};
 pub enum Kind {
     /// AppBindings: of backends, and our own.
     AppBinding,
-    /// PodDisruptionBudgets.
+    /// `PodDisruptionBudget`s.
     DisruptionBudget,
     /// Secrets: our own, users', and the superuser's.
     Secret,
     /// Services.
     Service,
-    /// ServiceAccounts.
+    /// `ServiceAccount`s.
     ServiceAccount,
     /// `PgBouncerVersion`s.
     Version,
-    /// PetSets or StatefulSets.
+    /// `PetSet`s or `StatefulSet`s.
     Workload,
 }
 
@@ -245,7 +245,7 @@ mod tests {
     use super::*;
     use crate::blueprint::testing;
 
-    fn secret(namespace: &str, name: &str, version: &str, labels: Value) -> Secret {
+    fn secret(namespace: &str, name: &str, version: &str, labels: &Value) -> Secret {
         serde_json::from_value(json!({ "metadata": {
             "namespace": namespace, "name": name, "uid": name, "resourceVersion": version,
             "labels": labels,
@@ -296,7 +296,7 @@ mod tests {
     #[test]
     fn the_mark_is_the_same_however_the_same_was_told_and_another_for_every_change() {
         let bouncer = testing::bouncer("billing");
-        let auth = |version| secret("shop", "billing-auth", version, ours());
+        let auth = |version| secret("shop", "billing-auth", version, &ours());
         let mark = |secrets: &[Secret]| listed(secrets).mark(&bouncer);
         let before = mark(&[auth("7")]);
         assert_ne!(mark(&[auth("8")]), before, "it was written");
@@ -311,14 +311,14 @@ mod tests {
             "gone while nobody watched"
         );
         // Whatever becomes of another one's is of no interest.
-        let other = secret("shop", "orders-auth", "9", ours());
+        let other = secret("shop", "orders-auth", "9", &ours());
         assert_eq!(mark(&[auth("7"), other]), before);
     }
 
     #[test]
     fn any_secret_of_a_person_counts_beside_the_backend_and_none_elsewhere() {
         let bouncer = testing::bouncer("billing");
-        let of = |namespace, version| secret(namespace, "superuser", version, json!({}));
+        let of = |namespace, version| secret(namespace, "superuser", version, &json!({}));
         let mark = |secrets: &[Secret]| listed(secrets).mark(&bouncer);
         assert_ne!(mark(&[of("vault", "1")]), mark(&[of("vault", "2")]));
         assert_eq!(mark(&[of("attic", "1")]), mark(&[of("attic", "2")]));

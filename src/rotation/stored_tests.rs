@@ -152,7 +152,7 @@ fn each_kind_of_drift_is_told_apart_and_only_some_ask_for_a_request() {
     let names = known(&mut index()).wanted[0].profile.dns_names.clone();
     let adopted = after(&|facts| {
         facts.leaf = Some(print(2));
-        facts.dns_names = names.iter().cloned().collect();
+        facts.dns_names = names.clone();
     });
     assert_eq!(
         (reasons(&adopted), adopted.facts.wish),
@@ -160,7 +160,7 @@ fn each_kind_of_drift_is_told_apart_and_only_some_ask_for_a_request() {
     );
     let expired = after(&|facts| {
         facts.leaf = Some(print(2));
-        facts.dns_names = names.iter().cloned().collect();
+        facts.dns_names = names.clone();
         facts.life = Some((NOW - Duration::days(9), NOW));
     });
     assert_eq!(reasons(&expired), ["SecretUnsound"]);
@@ -168,7 +168,7 @@ fn each_kind_of_drift_is_told_apart_and_only_some_ask_for_a_request() {
     let alien = |server_auth, client_auth| {
         let alien = after(&|facts| {
             facts.leaf = Some(print(2));
-            facts.dns_names = names.iter().cloned().collect();
+            facts.dns_names = names.clone();
             (facts.server_auth, facts.client_auth) = (server_auth, client_auth);
         });
         reasons(&alien)

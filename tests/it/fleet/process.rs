@@ -122,12 +122,20 @@ impl Daemon {
         (kib("VmRSS:") / 1024.0, kib("VmHWM:") / 1024.0)
     }
 
+    /// Holds it up, or lets it go on.
+    pub(crate) fn hold_up(&self, held: bool) {
+        self.signal(if held { Signal::STOP } else { Signal::CONT });
+    }
+
     /// Ends it as a rolling update does: it gives its Lease back.
     pub(crate) async fn stop(mut self) {
-        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok());
-        let pid = pid.and_then(Pid::from_raw).unwrap();
-        kill_process(pid, Signal::TERM).unwrap();
+        self.signal(Signal::TERM);
         assert!(self.child.wait().await.unwrap().success());
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok());
+        kill_process(pid.and_then(Pid::from_raw).unwrap(), signal).unwrap();
     }
 }
 
