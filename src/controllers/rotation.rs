@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{BoxStream, StreamExt, select_all};
-use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::SchedulerMetrics;
 use crate::api::{ClusterIssuer, Issuer, PgBouncer, PgBouncerOpsRequest};
+use crate::blueprint::labels::OURS;
 use crate::clock::Clock;
 use crate::cluster::{Cluster, every, within};
 use crate::inventory::Inventory;
@@ -107,6 +108,7 @@ fn notes(cluster: &Cluster, options: &RotationOptions) -> BoxStream<'static, Not
                 Object::Request(Box::new(object))
             }),
             secrets(client, &area),
+            services(client, &area),
             namespaces(client, &area),
             watched(issuers, None, |object| Object::Issuer(Box::new(object))),
         ]);
@@ -128,6 +130,15 @@ fn secrets(client: &Client, area: &Area) -> BoxStream<'static, Note> {
     let api = within::<Secret>(client, area);
     watched_with(crate::cluster::secrets(), api, list, |object| {
         Object::Secret(Box::new(object))
+    })
+}
+
+/// The Services of PgBouncers that a load balancer may give addresses to.
+fn services(client: &Client, area: &Area) -> BoxStream<'static, Note> {
+    let config = every().labels(OURS).fields("spec.type=LoadBalancer");
+    let api = within::<Service>(client, area);
+    watched_with(config, api, None, |object| {
+        Object::Service(Box::new(object))
     })
 }
 

@@ -7,9 +7,12 @@
 //! | something in it that is not sound | published again from its revision; never over another owner |
 //! | another owner (a cert-manager `Certificate`) | that owner renews; pods follow it |
 //! | the issuer's CA is another than the one that is trusted | rotated, which hands out trust in both |
+//! | a load balancer has given the Service an address that its own certificate lacks | rotated |
 //! | a pod serves something else than the Secret holds | restarted |
 //!
 //! *Sound* is: the key fits, and the chain leads to the bundle beside it, now, for what the alias is used for.
+
+use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
@@ -19,7 +22,7 @@ use super::facts::{Remedy, Wish};
 use super::index::Served;
 use crate::api::annotations::{FINGERPRINT, REVISION};
 use crate::api::holder;
-use crate::blueprint::certificates::Wanted;
+use crate::blueprint::certificates::{LoadBalancer, Wanted};
 use crate::causes;
 use crate::names::{Alias, Fingerprint};
 use crate::pki::bundle::TrustBundle;
@@ -39,6 +42,8 @@ pub struct SecretFacts {
     pub leaf: Option<Fingerprint>,
     /// Names in its leaf.
     pub dns_names: Vec<String>,
+    /// IP addresses in its leaf.
+    pub ip_addresses: Vec<IpAddr>,
     /// Whether a TLS server may show its leaf.
     pub server_auth: bool,
     /// Whether a TLS client may show its leaf.
@@ -68,6 +73,8 @@ pub enum Drift {
     Owned(Alias, String),
     /// Its issuer has another CA by now.
     CaRenewed(Alias),
+    /// Clients that use these addresses of a load balancer refuse it.
+    Unaddressed(Alias, Vec<String>),
     /// These pods serve something else than the Secret holds; since when, and from when on that is
     /// urgent.
     Astray {
@@ -87,6 +94,7 @@ impl Drift {
             Self::Unsound(..) => "SecretUnsound",
             Self::Owned(..) => "SecretOwnedByOther",
             Self::CaRenewed(_) => "CaRenewed",
+            Self::Unaddressed(..) => "AddressMissing",
             Self::Astray { .. } => "PodServesOther",
         }
     }
@@ -121,6 +129,11 @@ impl Drift {
                 "the issuer of the {alias} certificate has another CA than the one that is trusted; \
                  the certificates are rotated"
             ),
+            Self::Unaddressed(alias, addresses) => format!(
+                "the {alias} certificate lacks {}, which a load balancer has given to the Service; the \
+                 certificates are rotated",
+                addresses.join(", ")
+            ),
             Self::Astray { pods, .. } => {
                 format!(
                     "{} serve another certificate than the Secret holds",
@@ -135,7 +148,7 @@ impl Drift {
 pub fn of_secret(
     wanted: &Wanted,
     secret: Option<&SecretFacts>,
-    authority: Option<&SecretFacts>,
+    (authority, outside): (Option<&SecretFacts>, Option<&LoadBalancer>),
     now: OffsetDateTime,
 ) -> Vec<Drift> {
     let alias = wanted.alias;
@@ -158,8 +171,24 @@ pub fn of_secret(
         }
     } else if authority.is_some_and(|ca| ca.leaf.is_some_and(|ca| !secret.all.contains(&ca))) {
         found.push(Drift::CaRenewed(alias));
+    } else if alias == Alias::Server
+        && let Some(outside) = outside
+    {
+        let lacking = unaddressed(secret, outside);
+        found.extend((!lacking.is_empty()).then_some(Drift::Unaddressed(alias, lacking)));
     }
     found
+}
+
+/// The addresses of a load balancer that a certificate lacks.
+fn unaddressed(secret: &SecretFacts, outside: &LoadBalancer) -> Vec<String> {
+    let names = outside.hostnames.iter();
+    let names = names
+        .filter(|name| !secret.dns_names.contains(name))
+        .cloned();
+    let ips = outside.ips.iter();
+    let ips = ips.filter(|ip| !secret.ip_addresses.contains(ip));
+    names.chain(ips.map(ToString::to_string)).collect()
 }
 
 /// Whether pods serve something else than `secret` holds.
@@ -193,7 +222,7 @@ pub fn wish(drift: &[Drift], since: OffsetDateTime) -> Option<Wish> {
     });
     let renewed = drift
         .iter()
-        .find(|found| matches!(found, Drift::CaRenewed(_)));
+        .find(|found| matches!(found, Drift::CaRenewed(_) | Drift::Unaddressed(..)));
     let is_owned = is_renewed_by_others(drift);
     astray.or_else(|| {
         renewed
@@ -259,6 +288,10 @@ pub fn read(secret: &Secret, now: OffsetDateTime) -> Option<SecretFacts> {
         dns_names: leaf
             .iter()
             .flat_map(|leaf| leaf.dns_names.clone())
+            .collect(),
+        ip_addresses: leaf
+            .iter()
+            .flat_map(|leaf| leaf.ip_addresses.clone())
             .collect(),
         server_auth: leaf.as_ref().is_some_and(|leaf| leaf.server_auth),
         client_auth: leaf.as_ref().is_some_and(|leaf| leaf.client_auth),

@@ -13,6 +13,7 @@ use super::limits::Limits;
 use super::tell;
 use crate::api::annotations::{FREEZE_ROTATION, MAINTENANCE_WINDOW};
 use crate::api::{PgBouncer, PgBouncerOpsRequest};
+use crate::blueprint::certificates::LoadBalancer;
 use crate::blueprint::defaults::{IssuerKind, complete};
 use crate::blueprint::testing::tls_bouncer;
 use crate::names::{Alias, Area, Fingerprint, ObjectRef};
@@ -81,6 +82,10 @@ fn index() -> Index {
     index
 }
 
+fn reasons(known: &Known) -> Vec<&'static str> {
+    known.drift.iter().map(Drift::reason).collect()
+}
+
 fn known(index: &mut Index) -> Known {
     index.known(&at(), NOW).unwrap()
 }
@@ -137,7 +142,6 @@ fn each_kind_of_drift_is_told_apart_and_only_some_ask_for_a_request() {
         index.set_secret(&secret("server"), Some(facts));
         known(&mut index)
     };
-    let reasons = |known: &Known| -> Vec<_> { known.drift.iter().map(Drift::reason).collect() };
 
     let broken = after(&|facts| facts.unsound = Some("the key does not fit".to_owned()));
     assert_eq!(
@@ -316,4 +320,41 @@ fn a_pgbouncer_that_switched_automatic_operations_off_is_frozen_and_told_so_when
         "{}",
         news[0].message
     );
+}
+
+#[test]
+fn an_address_that_a_load_balancer_has_given_comes_into_our_own_certificate() {
+    let mut index = index();
+    let given = LoadBalancer {
+        hostnames: vec!["pool.example.org".to_owned()],
+        ips: vec![[203, 0, 113, 7].into()],
+    };
+    assert_eq!(index.set_outside(&at(), given.clone()), [at()]);
+    assert!(index.set_outside(&at(), given).is_empty(), "no news");
+    let found = known(&mut index);
+    assert_eq!(reasons(&found), ["AddressMissing"]);
+    let wish = found.facts.wish.unwrap();
+    assert_eq!(wish.remedy, Remedy::Rotate);
+    assert!(
+        wish.why.contains("pool.example.org, 203.0.113.7"),
+        "{}",
+        wish.why
+    );
+
+    let mut covered = sound();
+    covered.dns_names.push("pool.example.org".to_owned());
+    covered.ip_addresses.push([203, 0, 113, 7].into());
+    index.set_secret(&secret("server"), Some(covered));
+    assert_eq!(reasons(&known(&mut index)), <[&str; 0]>::default());
+
+    // Whoever has given a certificate has chosen its names.
+    let mut theirs = sound();
+    theirs.leaf = Some(print(2));
+    theirs.dns_names = known(&mut index).wanted[0].profile.dns_names.clone();
+    index.set_secret(&secret("server"), Some(theirs));
+    assert_eq!(reasons(&known(&mut index)), ["SecretAdopted"]);
+    // And what is taken away again is nothing to do anything about.
+    index.set_secret(&secret("server"), Some(sound()));
+    assert_eq!(index.set_outside(&at(), LoadBalancer::default()), [at()]);
+    assert_eq!(reasons(&known(&mut index)), <[&str; 0]>::default());
 }

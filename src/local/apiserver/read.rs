@@ -36,44 +36,37 @@ impl ApiServer {
     pub(super) fn list(&self, call: &Call, form: Form) -> Result<Value, ApiError> {
         let query = &call.query;
         let selector = call.selector()?;
-        let listing = self.inner.store.list(&call.collection());
-        let asked = query.revision()?.unwrap_or(0);
-        if asked > listing.revision {
-            return Err(ApiError::FutureRevision {
-                asked,
-                current: listing.revision,
-            });
-        }
         let start = query
             .continue_token
             .as_deref()
             .filter(|token| !token.is_empty());
         let start = start.map(continued).transpose()?;
-        let revision = start.as_ref().map_or(listing.revision, |start| start.rv);
-        let mut matching = listing
-            .objects
-            .into_iter()
-            .filter(|(key, _)| {
-                start.as_ref().is_none_or(|start| {
-                    (&key.namespace, &key.name) > (&start.after.0, &start.after.1)
-                })
-            })
-            .filter(|(_, object)| selector.matches(object));
+        let after = start.as_ref().map(|start| &start.after);
+        let after = after.map(|(namespace, name)| (namespace.as_str(), name.as_str()));
         let limit = query.limit.filter(|limit| *limit > 0).unwrap_or(usize::MAX);
-        let page: Vec<_> = matching.by_ref().take(limit).collect();
-        let left = matching.count();
+        let (collection, store) = (call.collection(), &self.inner.store);
+        let (page, is_more) =
+            store.page(&collection, after, limit, |object| selector.matches(object));
+        let asked = query.revision()?.unwrap_or(0);
+        if asked > page.revision {
+            return Err(ApiError::FutureRevision {
+                asked,
+                current: page.revision,
+            });
+        }
+        let revision = start.as_ref().map_or(page.revision, |start| start.rv);
         let mut metadata = json!({ "resourceVersion": revision.to_string() });
-        if let (true, Some((key, _))) = (left > 0, page.last()) {
+        if let (true, Some((last, _))) = (is_more, page.objects.last()) {
             let next = Continue {
                 rv: revision,
-                after: (key.namespace.clone(), key.name.clone()),
+                after: (last.namespace.clone(), last.name.clone()),
             };
             metadata["continue"] = json!(token(&next));
             if selector.is_empty() {
-                metadata["remainingItemCount"] = json!(left);
+                metadata["remainingItemCount"] = json!(store.count_after(&collection, last));
             }
         }
-        let objects: Vec<Arc<Value>> = page.into_iter().map(|(_, object)| object).collect();
+        let objects: Vec<Arc<Value>> = page.objects.into_iter().map(|(_, object)| object).collect();
         Ok(form.list(
             &call.resource,
             &objects,

@@ -26,6 +26,7 @@ mod room;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
@@ -175,6 +176,50 @@ impl Store {
             objects,
             revision: shown.revision,
         }
+    }
+
+    /// At most `limit` objects of a list that `matches` lets through, after that namespace and name; and
+    /// whether there are more.
+    pub fn page(
+        &self,
+        scope: &Scope,
+        after: Option<(&str, &str)>,
+        limit: usize,
+        matches: impl Fn(&Value) -> bool,
+    ) -> (Listing, bool) {
+        let shown = self.read();
+        let (namespace, name) =
+            after.unwrap_or((scope.namespace.as_deref().unwrap_or_default(), ""));
+        let first = Key {
+            group: scope.group.clone(),
+            resource: scope.resource.clone(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        let mut matching = shown
+            .objects
+            .range((Bound::Excluded(first), Bound::Unbounded))
+            .take_while(|(key, _)| scope.holds(key))
+            .filter(|(_, object)| matches(object));
+        let objects = matching
+            .by_ref()
+            .take(limit)
+            .map(|(key, object)| (key.clone(), Arc::clone(object)))
+            .collect();
+        let listing = Listing {
+            objects,
+            revision: shown.revision,
+        };
+        (listing, matching.next().is_some())
+    }
+
+    /// How many objects of a list come after that namespace and name.
+    pub fn count_after(&self, scope: &Scope, after: &Key) -> usize {
+        let shown = self.read();
+        let after = shown
+            .objects
+            .range::<Key, _>((Bound::Excluded(after), Bound::Unbounded));
+        after.take_while(|(key, _)| scope.holds(key)).count()
     }
 
     /// Every object there is, for the garbage collector.

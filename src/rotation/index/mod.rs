@@ -3,6 +3,7 @@
 //!
 //! No key is kept: of a Secret remains what its certificates say and whether its key fits.
 
+mod kept;
 mod request;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use kube::ResourceExt;
 use time::OffsetDateTime;
 
+use self::kept::Kept;
 use self::request::RequestFacts;
 use super::drift::{self, Drift, SecretFacts};
 use super::facts::{Facts, Freeze, Held, Standing, Window};
@@ -79,7 +81,7 @@ pub struct Known {
 pub struct Index {
     default_window: Option<Arc<Windows>>,
     /// In order of their namespaces, because a Secret concerns those beside it.
-    bouncers: BTreeMap<ObjectRef, Arc<PgBouncer>>,
+    bouncers: BTreeMap<ObjectRef, Kept>,
     secrets: HashMap<ObjectRef, SecretFacts>,
     requests: HashMap<ObjectRef, RequestFacts>,
     requests_of: HashMap<ObjectRef, BTreeSet<ObjectRef>>,
@@ -87,6 +89,8 @@ pub struct Index {
     /// Secrets of CA issuers, by kind, namespace (empty for a ClusterIssuer) and name.
     authorities: HashMap<(String, ObjectRef), ObjectRef>,
     served: HashMap<ObjectRef, Served>,
+    /// What load balancers have given to Services of PgBouncers.
+    outside: HashMap<ObjectRef, LoadBalancer>,
     /// When something was first seen to be amiss.
     noticed: HashMap<ObjectRef, OffsetDateTime>,
 }
@@ -103,11 +107,12 @@ impl Index {
     }
 
     /// A PgBouncer is there, or has changed.
-    pub fn set_bouncer(&mut self, mut bouncer: PgBouncer) -> ObjectRef {
+    pub fn set_bouncer(&mut self, bouncer: PgBouncer) -> ObjectRef {
         let at = reference(&bouncer);
-        // Who wrote which field is of no interest, and is half of it.
-        bouncer.metadata.managed_fields = None;
-        self.bouncers.insert(at.clone(), Arc::new(bouncer));
+        match Kept::new(bouncer) {
+            Some(kept) => drop(self.bouncers.insert(at.clone(), kept)),
+            None => self.remove_bouncer(&at),
+        }
         at
     }
 
@@ -191,14 +196,26 @@ impl Index {
         self.bouncers.keys().cloned().collect()
     }
 
+    /// A load balancer has given these addresses to the Service of a PgBouncer; whom it concerns, if it
+    /// is news.
+    pub fn set_outside(&mut self, at: &ObjectRef, given: LoadBalancer) -> Vec<ObjectRef> {
+        let former = if given == LoadBalancer::default() {
+            self.outside.remove(at)
+        } else {
+            self.outside.insert(at.clone(), given)
+        };
+        let is_news = former.as_ref() != self.outside.get(at);
+        Vec::from_iter(is_news.then(|| at.clone()))
+    }
+
     /// What the pods of a PgBouncer were seen to serve.
     pub fn set_served(&mut self, at: &ObjectRef, pods: Served) {
         self.served.insert(at.clone(), pods);
     }
 
     /// The PgBouncer itself.
-    pub fn bouncer(&self, at: &ObjectRef) -> Option<&Arc<PgBouncer>> {
-        self.bouncers.get(at)
+    pub fn bouncer(&self, at: &ObjectRef) -> Option<PgBouncer> {
+        self.bouncers.get(at)?.open()
     }
 
     /// What is published in a Secret.
@@ -263,7 +280,7 @@ impl Index {
 
     /// Everything that is known about a PgBouncer; `None` without one.
     pub fn known(&mut self, at: &ObjectRef, now: OffsetDateTime) -> Option<Known> {
-        let bouncer = Arc::clone(self.bouncers.get(at)?);
+        let bouncer = self.bouncer(at)?;
         if self.live(at).is_some() {
             // What was seen of its pods is not true any more when it has ended.
             self.served.remove(at);
@@ -314,8 +331,8 @@ impl Index {
         let mut found = Vec::new();
         for wanted in wanted {
             let secret = self.secrets.get(&beside(at, &wanted.secret_name));
-            let authority = self.authority(at, &wanted.issuer);
-            found.extend(drift::of_secret(wanted, secret, authority, now));
+            let others = (self.authority(at, &wanted.issuer), self.outside.get(at));
+            found.extend(drift::of_secret(wanted, secret, others, now));
         }
         let server = wanted
             .iter()
@@ -405,13 +422,12 @@ impl Index {
             .any(|authority| authority == secret);
         if is_authority {
             let all = self.bouncers.iter();
-            let served = all.filter(|(_, bouncer)| bouncer.spec.tls.is_some());
+            let served = all.filter(|(_, bouncer)| bouncer.secrets.is_some());
             return served.map(|(at, _)| at.clone()).collect();
         }
-        let names = |bouncer: &PgBouncer| {
-            let tls = bouncer.spec.tls.iter();
-            let mut entries = tls.flat_map(|tls| &tls.certificates);
-            entries.any(|entry| entry.secret_name.as_ref() == Some(&secret.name))
+        let names = |bouncer: &Kept| {
+            let mut secrets = bouncer.secrets.iter().flatten();
+            secrets.any(|name| **name == *secret.name)
         };
         let beside = self.bouncers.range(ObjectRef::new(&secret.namespace, "")..);
         beside

@@ -3,6 +3,7 @@
 //! Nothing is read here to decide: the index is fed by watches. What is read are pods, and only those
 //! of PgBouncers of which there is reason to believe that they serve something else than is stored.
 
+mod notes;
 mod repair;
 mod suspects;
 
@@ -10,23 +11,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::ResourceExt;
 use serde_json::json;
 use time::OffsetDateTime;
 
+pub use self::notes::{Note, Object};
 use super::decide::Verdict;
-use super::drift::{self, Drift};
+use super::drift::Drift;
 use super::facts::Standing;
 use super::fleet::{Fleet, Start};
 use super::index::{Index, Kind, Known};
 use super::limits::{FAILED_KEPT_DEFAULT, Limits, SUCCESSFUL_KEPT_DEFAULT};
 use super::window::Windows;
 use super::{request, tell};
-use crate::api::annotations::class_of;
-use crate::api::{ClusterIssuer, Issuer, PgBouncer, PgBouncerOpsRequest};
+use crate::api::{PgBouncer, PgBouncerOpsRequest};
 use crate::clock::Clock;
-use crate::cluster::{Cluster, EventKind, Reporter, reference};
+use crate::cluster::{Cluster, EventKind, Reporter};
 use crate::material::Materials;
 use crate::names::{Area, ObjectRef};
 
@@ -63,36 +63,6 @@ impl Default for RotationOptions {
             namespaces: Vec::new(),
         }
     }
-}
-
-/// An object that rotation takes notice of.
-#[derive(Debug)]
-pub enum Object {
-    /// What is rotated.
-    Bouncer(Box<PgBouncer>),
-    /// What is created.
-    Request(Box<PgBouncerOpsRequest>),
-    /// What is stored.
-    Secret(Box<Secret>),
-    /// Where annotations may stand.
-    Namespace(Box<Namespace>),
-    /// Who signs.
-    Issuer(Box<Issuer>),
-    /// Who signs for all namespaces.
-    ClusterIssuer(Box<ClusterIssuer>),
-}
-
-/// Something to take notice of.
-#[derive(Debug)]
-pub enum Note {
-    /// It is there, or has changed.
-    Set(Object),
-    /// It has gone.
-    Gone(Object),
-    /// These are all there are in an area.
-    Listed(Kind, Area, BTreeSet<ObjectRef>),
-    /// We have no right to list them there: nobody shall wait for it.
-    Barred(Kind, Area),
 }
 
 /// What has happened since the daemon started: for counters.
@@ -151,7 +121,7 @@ struct Work {
     at: ObjectRef,
     known: Known,
     verdict: Option<Verdict>,
-    bouncer: std::sync::Arc<PgBouncer>,
+    bouncer: PgBouncer,
     finished: Vec<ObjectRef>,
 }
 
@@ -198,8 +168,8 @@ impl Rotator {
         let now = self.clock.now();
         let mut state = self.lock();
         let concerned = match note {
-            Note::Set(object) => self.set(&mut state.index, object, now),
-            Note::Gone(object) => gone(&mut state.index, &object),
+            Note::Set(object) => notes::set(&mut state.index, &self.options, object, now),
+            Note::Gone(object) => notes::gone(&mut state.index, &object),
             Note::Listed(kind, area, seen) => {
                 let gone = state.index.retain(kind, &area, &seen);
                 state.unlisted.remove(&(kind, area));
@@ -252,38 +222,6 @@ impl Rotator {
         }
     }
 
-    fn set(&self, index: &mut Index, object: Object, now: OffsetDateTime) -> Vec<ObjectRef> {
-        match object {
-            Object::Bouncer(bouncer) if class_of(bouncer.as_ref()) != self.options.class => {
-                gone(index, &Object::Bouncer(bouncer))
-            }
-            Object::Bouncer(bouncer) => vec![index.set_bouncer(*bouncer)],
-            Object::Request(request) => vec![index.set_request(&request)],
-            Object::Secret(secret) => {
-                index.set_secret(&reference(secret.as_ref()), drift::read(&secret, now))
-            }
-            Object::Namespace(namespace) => {
-                index.set_namespace(&namespace.name_any(), namespace.annotations())
-            }
-            Object::Issuer(issuer) => {
-                let namespace = issuer.namespace().unwrap_or_default();
-                let ca = issuer.spec.ca.as_ref();
-                let secret = ca.map(|ca| ObjectRef::new(&namespace, &ca.secret_name));
-                index.set_issuer("Issuer", &reference(issuer.as_ref()), secret)
-            }
-            Object::ClusterIssuer(issuer) => {
-                let namespace = &self.options.cluster_resource_namespace;
-                let ca = issuer.spec.issuer.ca.as_ref();
-                let secret = ca.map(|ca| ObjectRef::new(namespace, &ca.secret_name));
-                index.set_issuer(
-                    "ClusterIssuer",
-                    &ObjectRef::new("", issuer.name_any()),
-                    secret,
-                )
-            }
-        }
-    }
-
     /// The pure part, under the lock.
     fn decide(&self, now: OffsetDateTime) -> (Vec<Work>, Vec<Start>, Option<OffsetDateTime>) {
         let mut state = self.lock();
@@ -306,7 +244,7 @@ impl Rotator {
 
     /// Creates a request. One of that name is this very one: somebody has decided the same before.
     async fn start(&self, start: &Start) {
-        let Some(bouncer) = self.lock().index.bouncer(&start.at).cloned() else {
+        let Some(bouncer) = self.lock().index.bouncer(&start.at) else {
             return;
         };
         let made = request::request(&bouncer, start);
@@ -430,7 +368,7 @@ impl State {
             self.drifting.remove(&at);
             return None;
         };
-        let bouncer = self.index.bouncer(&at)?.clone();
+        let bouncer = self.index.bouncer(&at)?;
         let reasons: BTreeSet<_> = known.drift.iter().map(Drift::reason).collect();
         let former = self
             .drifting
@@ -456,31 +394,5 @@ impl State {
             bouncer,
             finished,
         })
-    }
-}
-
-// === helpers ===
-
-fn gone(index: &mut Index, object: &Object) -> Vec<ObjectRef> {
-    match object {
-        Object::Bouncer(bouncer) => {
-            let at = reference(bouncer.as_ref());
-            index.remove_bouncer(&at);
-            vec![at]
-        }
-        Object::Request(request) => index
-            .remove_request(&reference(request.as_ref()))
-            .into_iter()
-            .collect(),
-        Object::Secret(secret) => index.set_secret(&reference(secret.as_ref()), None),
-        Object::Namespace(namespace) => {
-            index.set_namespace(&namespace.name_any(), &BTreeMap::new())
-        }
-        Object::Issuer(issuer) => index.set_issuer("Issuer", &reference(issuer.as_ref()), None),
-        Object::ClusterIssuer(issuer) => index.set_issuer(
-            "ClusterIssuer",
-            &ObjectRef::new("", issuer.name_any()),
-            None,
-        ),
     }
 }

@@ -45,7 +45,7 @@ impl Rotator {
         work: &Work,
         alias: Alias,
     ) -> Result<Option<Revision>, MaterialError> {
-        let bouncer = work.bouncer.as_ref();
+        let bouncer = &work.bouncer;
         let Some(wanted) = work
             .known
             .wanted

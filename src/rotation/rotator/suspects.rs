@@ -47,7 +47,7 @@ impl Rotator {
             }
             let known = due
                 .iter()
-                .filter_map(|at| Some((at.clone(), state.index.bouncer(at)?.clone())));
+                .filter_map(|at| Some((at.clone(), state.index.bouncer(at)?)));
             known.collect()
         };
         let looks = due
@@ -85,7 +85,7 @@ impl Rotator {
         now: OffsetDateTime,
     ) {
         let mut state = self.lock();
-        let Some(bouncer) = state.index.bouncer(at).cloned() else {
+        let Some(bouncer) = state.index.bouncer(at) else {
             return;
         };
         let secret = names::certificate_secret(&bouncer, Alias::Server);

@@ -67,7 +67,9 @@ async fn a_fleet_to_which_nothing_happens_asks_the_api_server_for_nothing() {
     assert!(probes >= count(SIZE), "pods are looked at: {probes}");
 
     // A kubelet writes what is of no consequence.
+    daemon.hold_up(true);
     rig.touch_pods(1).await;
+    daemon.hold_up(false);
     daemon.looked(&after, SIZE, BOUND).await;
     let touched = daemon.metrics().await;
     assert!(
