@@ -14,6 +14,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -23,7 +24,8 @@ use tokio::net::TcpListener;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
-use super::classic::classic;
+use super::chunks::Chunks;
+use super::classic::Classic;
 use super::monitor::Monitor;
 
 const OPENMETRICS: &str = "application/openmetrics-text";
@@ -90,8 +92,13 @@ async fn metrics(State(monitor): State<Monitor>, headers: HeaderMap) -> Response
     let is_open = accepted.is_some_and(|accepted| accepted.contains(OPENMETRICS));
     // A fleet's metrics are megabytes; whoever waits for a certificate does not wait for them.
     let written = spawn_blocking(move || {
-        let text = monitor.metrics().ok()?;
-        Some(if is_open { text } else { classic(&text) })
+        let mut text = Chunks::default();
+        let written = if is_open {
+            monitor.write_metrics(&mut text)
+        } else {
+            monitor.write_metrics(&mut Classic::new(&mut text))
+        };
+        written.ok().map(|()| Body::from(text))
     });
     match written.await {
         Ok(Some(text)) => {

@@ -2,6 +2,7 @@
 //! metrics, and the admin server that shows these.
 
 pub mod admin;
+mod chunks;
 mod classic;
 mod monitor;
 

@@ -70,14 +70,19 @@ impl Monitor {
 
     /// All metrics, as OpenMetrics text.
     pub fn metrics(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        self.write_metrics(&mut text)?;
+        Ok(text)
+    }
+
+    /// Writes all metrics, as OpenMetrics text. Nobody else registers or reads any meanwhile.
+    pub fn write_metrics(&self, out: &mut impl fmt::Write) -> fmt::Result {
         let registry = self
             .0
             .registry
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let mut text = String::new();
-        text::encode(&mut text, &registry)?;
-        Ok(text)
+        text::encode(out, &registry)
     }
 
     /// What the daemon believes; `None` before it believes anything.

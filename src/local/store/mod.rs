@@ -188,8 +188,8 @@ impl Store {
         matches: impl Fn(&Value) -> bool,
     ) -> (Listing, bool) {
         let shown = self.read();
-        let (namespace, name) =
-            after.unwrap_or((scope.namespace.as_deref().unwrap_or_default(), ""));
+        let home = scope.namespace.as_deref().unwrap_or_default();
+        let (namespace, name) = after.unwrap_or((home, ""));
         let first = Key {
             group: scope.group.clone(),
             resource: scope.resource.clone(),
