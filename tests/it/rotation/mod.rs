@@ -1,6 +1,7 @@
 //! Rotation by itself: in virtual time, and on the local platform.
 
 mod astray;
+mod balanced;
 mod certificate;
 mod platform;
 mod simulation;
