@@ -14,6 +14,8 @@ ARG SOURCE_DATE_EPOCH=0
 # glibc is linked statically; since 2.34 its resolver is part of it, so that names are resolved too.
 ENV RUSTFLAGS="-C target-feature=+crt-static -C strip=symbols --remap-path-prefix=/src=bouncert" \
     CARGO_INCREMENTAL=0 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH}
+# For jemalloc, which comes as C and a Makefile.
+RUN apt-get update && apt-get install --yes --no-install-recommends make && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY src src
