@@ -18,7 +18,7 @@ mod traffic;
 mod watches;
 
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -37,7 +37,7 @@ pub use self::events::{EventKind, Reporter};
 pub use self::mirror::{Change, Mirror};
 pub use self::patience::patient;
 pub use self::traffic::{ApiMetrics, counted};
-pub use self::watches::{change, every, secrets, within};
+pub use self::watches::{change, within};
 use crate::fence::{Fence, Fenced};
 use crate::names::ObjectRef;
 
@@ -94,6 +94,8 @@ pub struct Cluster {
     /// What events were written of late; all clones share it.
     told: Arc<Mutex<Correlator>>,
     fence: Fence,
+    /// Whether the API server sends lists as streams, once that is known; all clones share it.
+    streams_lists: Arc<OnceLock<bool>>,
 }
 
 impl Cluster {
@@ -103,6 +105,7 @@ impl Cluster {
             client,
             told: Arc::default(),
             fence: Fence::default(),
+            streams_lists: Arc::default(),
         }
     }
 

@@ -19,7 +19,7 @@ use super::watched::{Meta, Watched, copied, heard, slim};
 use crate::api::{AppBinding, ClusterIssuer, Issuer, PetSet, PgBouncer, PgBouncerVersion};
 use crate::blueprint::WorkloadKind;
 use crate::blueprint::labels::OURS;
-use crate::cluster::{Cluster, Namespaced, every, secrets, within};
+use crate::cluster::{Cluster, Namespaced, within};
 use crate::names::{self, Area};
 use crate::provisioner::{Copies, Kind, Next, ProvisionError, Provisioner};
 use crate::retry::Retry;
@@ -57,9 +57,11 @@ fn controller(
     scope: &Scope,
 ) -> (Controller<PgBouncer>, Copies) {
     let (client, own) = (cluster.client(), scope.own());
-    let (bouncers, store) = copied(within::<PgBouncer>(client, own), every(), slim);
+    // What was made for PgBouncers.
+    let ours = cluster.every().labels(OURS);
+    let (bouncers, store) = copied(within::<PgBouncer>(client, own), cluster.every(), slim);
     let copies = Copies::new(store.clone(), own);
-    let pods = heard(within::<Pod>(client, own), ours(), copies.pods(own));
+    let pods = heard(within::<Pod>(client, own), ours.clone(), copies.pods(own));
     // Pods are looked at in any case.
     let controller =
         Controller::for_stream(bouncers, store).watches_stream(pods, |pod| related::by_label(&pod));
@@ -68,7 +70,7 @@ fn controller(
         copies,
         provisioner,
     };
-    let made = |kind| (kind, own, ours());
+    let made = |kind| (kind, own, ours.clone());
     let watching = match workload {
         WorkloadKind::PetSet => watching.made::<PetSet>(client, made(Kind::Workload)),
         WorkloadKind::StatefulSet => watching.made::<StatefulSet>(client, made(Kind::Workload)),
@@ -78,27 +80,22 @@ fn controller(
         .made::<PodDisruptionBudget>(client, made(Kind::DisruptionBudget))
         .made::<Service>(client, made(Kind::Service));
     let versions = Api::<Meta<PgBouncerVersion>>::all(client.clone());
-    let everywhere = (Kind::Version, &Area::Everywhere, every());
+    let everywhere = (Kind::Version, &Area::Everywhere, cluster.every());
     let watching = watching.used(versions, everywhere, related::by_version);
     let watching = scope.watched().iter().fold(watching, |watching, area| {
         let (all, applications) = (within(client, area), within(client, area));
         watching
-            .used::<Secret>(all, (Kind::Secret, area, secrets()), related::by_secret)
+            .used::<Secret>(all, (Kind::Secret, area, cluster.secrets()), related::by_secret)
             .used::<AppBinding>(
                 applications,
-                (Kind::AppBinding, area, every()),
+                (Kind::AppBinding, area, cluster.every()),
                 related::by_application,
             )
     });
     watching
-        .signing::<Issuer>(within(client, own))
-        .signing::<ClusterIssuer>(Api::all(client.clone()))
+        .signing::<Issuer>(within(client, own), cluster.every())
+        .signing::<ClusterIssuer>(Api::all(client.clone()), cluster.every())
         .end()
-}
-
-/// What was made for PgBouncers.
-fn ours() -> watcher::Config {
-    every().labels(OURS)
 }
 
 /// A controller, as far as it watches.
@@ -134,9 +131,9 @@ impl Watching<'_> {
     }
 
     /// Who signs their certificates: of no interest to who has them.
-    fn signing<K: Watched>(self, api: Api<Meta<K>>) -> Self {
+    fn signing<K: Watched>(self, api: Api<Meta<K>>, config: watcher::Config) -> Self {
         let tell = self.teller(related::by_issuer::<Meta<K>>);
-        let controller = self.controller.watches(api, every(), tell);
+        let controller = self.controller.watches(api, config, tell);
         Self { controller, ..self }
     }
 

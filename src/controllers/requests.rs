@@ -14,7 +14,7 @@ use super::engine::{self, Trouble};
 use super::metrics::ReconcileMetrics;
 use super::watched::{Meta, copied, slim};
 use crate::api::{PgBouncer, PgBouncerOpsRequest};
-use crate::cluster::{Cluster, every, within};
+use crate::cluster::{Cluster, within};
 use crate::ops::{Next, Operator, OpsError};
 use crate::retry::Retry;
 
@@ -35,13 +35,13 @@ pub async fn run(
     let client = cluster.client();
     let (requests, store) = copied(
         within::<PgBouncerOpsRequest>(client, scope.own()),
-        every(),
+        cluster.every(),
         slim,
     );
     let known = store.clone();
     let controller = Controller::for_stream(requests, store).watches(
         within::<Meta<PgBouncer>>(client, scope.own()),
-        every(),
+        cluster.every(),
         move |bouncer| waiting(&bouncer, &known),
     );
     engine::run("requests", controller, metrics, cancel, move |at| {

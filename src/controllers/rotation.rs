@@ -12,7 +12,7 @@ use futures::stream::{BoxStream, StreamExt, select_all};
 use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -22,7 +22,7 @@ use super::SchedulerMetrics;
 use crate::api::{ClusterIssuer, Issuer, PgBouncer, PgBouncerOpsRequest};
 use crate::blueprint::labels::OURS;
 use crate::clock::Clock;
-use crate::cluster::{Cluster, every, within};
+use crate::cluster::{Cluster, within};
 use crate::inventory::Inventory;
 use crate::names::{Area, ObjectRef};
 use crate::rotation::index::Kind;
@@ -93,7 +93,7 @@ fn until(wake: OffsetDateTime, now: OffsetDateTime) -> Duration {
 
 /// Everything that is taken notice of, in each area that `options` name.
 fn notes(cluster: &Cluster, options: &RotationOptions) -> BoxStream<'static, Note> {
-    let client = cluster.client();
+    let (client, every) = (cluster.client(), || cluster.every());
     let mut all = Vec::new();
     for area in Area::covering(&options.namespaces) {
         let at = |kind| Some((kind, area.clone()));
@@ -101,74 +101,66 @@ fn notes(cluster: &Cluster, options: &RotationOptions) -> BoxStream<'static, Not
         let requests = within::<PgBouncerOpsRequest>(client, &area);
         let issuers = within::<Issuer>(client, &area);
         all.extend([
-            watched(bouncers, at(Kind::Bouncers), |object| {
+            watched(every(), bouncers, at(Kind::Bouncers), |object| {
                 Object::Bouncer(Box::new(object))
             }),
-            watched(requests, at(Kind::Requests), |object| {
+            watched(every(), requests, at(Kind::Requests), |object| {
                 Object::Request(Box::new(object))
             }),
-            secrets(client, &area),
-            services(client, &area),
-            namespaces(client, &area),
-            watched(issuers, None, |object| Object::Issuer(Box::new(object))),
+            secrets(cluster, &area),
+            services(cluster, &area),
+            namespaces(cluster, &area),
+            watched(every(), issuers, None, |object| {
+                Object::Issuer(Box::new(object))
+            }),
         ]);
     }
     // The keys of ClusterIssuers are looked at as well.
     let keys = &options.cluster_resource_namespace;
     if !options.namespaces.is_empty() && !options.namespaces.contains(keys) {
-        all.push(secrets(client, &Area::Namespace(keys.clone())));
+        all.push(secrets(cluster, &Area::Namespace(keys.clone())));
     }
     let cluster_issuers = Api::<ClusterIssuer>::all(client.clone());
-    all.push(watched(cluster_issuers, None, |object| {
+    all.push(watched(every(), cluster_issuers, None, |object| {
         Object::ClusterIssuer(Box::new(object))
     }));
     select_all(all).boxed()
 }
 
-fn secrets(client: &Client, area: &Area) -> BoxStream<'static, Note> {
+fn secrets(cluster: &Cluster, area: &Area) -> BoxStream<'static, Note> {
     let list = Some((Kind::Secrets, area.clone()));
-    let api = within::<Secret>(client, area);
-    watched_with(crate::cluster::secrets(), api, list, |object| {
+    let api = within::<Secret>(cluster.client(), area);
+    watched(cluster.secrets(), api, list, |object| {
         Object::Secret(Box::new(object))
     })
 }
 
 /// The Services of PgBouncers that a load balancer may give addresses to.
-fn services(client: &Client, area: &Area) -> BoxStream<'static, Note> {
-    let config = every().labels(OURS).fields("spec.type=LoadBalancer");
-    let api = within::<Service>(client, area);
-    watched_with(config, api, None, |object| {
+fn services(cluster: &Cluster, area: &Area) -> BoxStream<'static, Note> {
+    let config = cluster.every().labels(OURS).fields("spec.type=LoadBalancer");
+    let api = within::<Service>(cluster.client(), area);
+    watched(config, api, None, |object| {
         Object::Service(Box::new(object))
     })
 }
 
 /// The Namespaces of an area: all, or the one by its name, which takes a right to that one only.
-fn namespaces(client: &Client, area: &Area) -> BoxStream<'static, Note> {
+fn namespaces(cluster: &Cluster, area: &Area) -> BoxStream<'static, Note> {
     let config = match area {
-        Area::Everywhere => every(),
-        Area::Namespace(name) => every().fields(&format!("metadata.name={name}")),
+        Area::Everywhere => cluster.every(),
+        Area::Namespace(name) => {
+            cluster.every().fields(&format!("metadata.name={name}"))
+        }
     };
-    let api = Api::<Namespace>::all(client.clone());
+    let api = Api::<Namespace>::all(cluster.client().clone());
     let list = Some((Kind::Namespaces, area.clone()));
-    watched_with(config, api, list, |object| {
+    watched(config, api, list, |object| {
         Object::Namespace(Box::new(object))
     })
 }
 
-/// All of one kind that an API leads to.
-fn watched<K>(
-    api: Api<K>,
-    list: Option<(Kind, Area)>,
-    object: fn(K) -> Object,
-) -> BoxStream<'static, Note>
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
-{
-    watched_with(every(), api, list, object)
-}
-
 /// One kind; after each fresh list it is told what there is of it.
-fn watched_with<K>(
+fn watched<K>(
     config: watcher::Config,
     api: Api<K>,
     list: Option<(Kind, Area)>,

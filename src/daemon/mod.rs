@@ -226,6 +226,9 @@ async fn lead(
     let Some(kind) = discover(&cluster, &watch_namespaces, &cancel).await? else {
         return Ok(());
     };
+    if let Some(area) = Area::covering(&watch_namespaces).first() {
+        cluster.find_out_whether_lists_stream(area).await;
+    }
     tracing::info!(workload = %kind, "started");
     let materials = Materials::new(cluster.clone(), clock.clone(), &cluster_resource_namespace)
         .with_policies(policies)

@@ -159,7 +159,7 @@ impl Inventory {
     /// Keeps the inventory until it is told to stop.
     pub async fn run(self, cluster: Cluster, reach: Reach, cancel: CancellationToken) {
         *self.write() = State::of(&reach);
-        let mut told = watch::all(cluster.client(), &Area::covering(&reach.namespaces));
+        let mut told = watch::all(&cluster, &Area::covering(&reach.namespaces));
         let mut round = Round::new(self.options.looks_per_second);
         let mut looks: JoinSet<Looked> = JoinSet::new();
         let mut tick = interval(TICK);

@@ -6,14 +6,13 @@ use std::error::Error;
 use futures::stream::{BoxStream, select_all};
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Pod, Secret};
-use kube::Client;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 
 use super::facts::{Names, Pooler, Replica, Request, Stored};
 use crate::api::{PgBouncer, PgBouncerOpsRequest};
 use crate::blueprint::labels::OURS;
-use crate::cluster::{Change, Namespaced, change, every, secrets, within};
+use crate::cluster::{Change, Cluster, Namespaced, change, within};
 use crate::names::Area;
 
 /// What one of the watches tells.
@@ -27,15 +26,16 @@ pub(super) enum Told {
 /// All watches, one of each kind in each area; it does not end. A watch that breaks is begun anew,
 /// after a pause.
 pub(super) fn all(
-    client: &Client,
+    cluster: &Cluster,
     areas: &BTreeSet<Area>,
 ) -> impl Stream<Item = Told> + Send + use<> {
     let mut names = Names::default();
-    let here = |config| (client, areas, config);
+    let here = |config| (cluster, areas, config);
+    let every = || cluster.every();
     let poolers = changes(here(every()), |bouncer: &PgBouncer| {
         Some(Pooler::of(bouncer))
     });
-    let secrets = changes(here(secrets()), move |secret: &Secret| {
+    let secrets = changes(here(cluster.secrets()), move |secret: &Secret| {
         Stored::of(secret, &mut names)
     });
     let replicas = changes(here(every().labels(OURS)), |pod: &Pod| Replica::of(pod));
@@ -53,14 +53,14 @@ pub(super) fn all(
 
 /// The changes of one kind; objects are dropped as soon as what matters of them is known.
 fn changes<K: Namespaced, T: Send + 'static, F>(
-    (client, areas, config): (&Client, &BTreeSet<Area>, watcher::Config),
+    (cluster, areas, config): (&Cluster, &BTreeSet<Area>, watcher::Config),
     mut read: F,
 ) -> impl Stream<Item = Change<T>> + Send + use<K, T, F>
 where
     F: FnMut(&K) -> Option<T> + Send + 'static,
 {
     let watches = areas.iter().cloned().map(|area| {
-        let events = watcher(within::<K>(client, &area), config.clone()).default_backoff();
+        let events = watcher(within::<K>(cluster.client(), &area), config.clone()).default_backoff();
         events.map(move |event| (area.clone(), event)).boxed()
     });
     select_all(watches).filter_map(move |(area, event)| {

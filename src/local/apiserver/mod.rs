@@ -93,6 +93,8 @@ const FIRST_NAMESPACES: &[&str] = &["default", "kube-system"];
 pub struct Options {
     /// Where the time comes from.
     pub clock: Clock,
+    /// Does as a server whose feature `WatchList` is off: no list comes as a stream.
+    pub without_watch_list: bool,
 }
 
 /// The API server. Cheap to clone; all clones are one server.

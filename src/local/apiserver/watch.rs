@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
 use super::ApiServer;
+use super::admit::forbidden;
 use super::call::Call;
 use super::error::ApiError;
 use super::present::{Form, served};
@@ -45,6 +47,17 @@ impl ApiServer {
 
     fn follower(&self, call: &Call, form: Form) -> Result<Follower, ApiError> {
         let query = &call.query;
+        if self.inner.options.without_watch_list && query.initial_events().is_some() {
+            return Err(ApiError::Invalid {
+                group: "meta.k8s.io".to_owned(),
+                kind: "ListOptions".to_owned(),
+                name: String::new(),
+                errors: vec![forbidden(
+                    "sendInitialEvents",
+                    "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled",
+                )],
+            });
+        }
         let start = match (query.revision()?, query.initial_events()) {
             (_, Some(true)) | (None, None) => Start::Objects,
             (Some(revision), _) => Start::After(revision),
@@ -52,24 +65,21 @@ impl ApiServer {
         };
         let selector = call.selector()?;
         let collection = call.collection();
-        let mut ready = VecDeque::new();
+        let mut listed = VecDeque::new();
         let from = match start {
             Start::After(revision) => revision,
             Start::Objects => {
                 let listing = self.inner.store.list(&collection);
                 let objects = listing.objects.into_iter().map(|(_, object)| object);
-                ready.extend(
-                    objects
-                        .filter(|o| selector.matches(o))
-                        .map(|o| ("ADDED", o)),
-                );
+                listed.extend(objects.filter(|object| selector.matches(object)));
                 listing.revision
             }
         };
         let subscription = self.inner.store.subscribe(from)?;
         let timeout = query.timeout_seconds.filter(|seconds| *seconds > 0);
         let now = Instant::now();
-        let mut follower = Follower {
+        let marks_end = query.initial_events() == Some(true) && query.bookmarks();
+        Ok(Follower {
             server: self.clone(),
             call: call.clone(),
             form,
@@ -80,14 +90,9 @@ impl ApiServer {
             until: now + timeout.map_or(WATCH_DEFAULT, Duration::from_secs),
             bookmark_at: now + BOOKMARK_EVERY,
             ended: false,
-        };
-        for (kind, object) in ready {
-            follower.push(kind, &object);
-        }
-        if query.initial_events() == Some(true) && query.bookmarks() {
-            follower.push_bookmark(Some("k8s.io/initial-events-end"));
-        }
-        Ok(follower)
+            listed,
+            marks_end,
+        })
     }
 }
 
@@ -104,6 +109,10 @@ struct Follower {
     until: Instant,
     bookmark_at: Instant,
     ended: bool,
+    /// What was there when it began, and has not been shown yet: written out one by one.
+    listed: VecDeque<Arc<Value>>,
+    /// Whether the end of these is still to be marked.
+    marks_end: bool,
 }
 
 fn lines(follower: Follower) -> impl Stream<Item = Result<Bytes, Infallible>> {
@@ -118,6 +127,14 @@ impl Follower {
         loop {
             if let Some(line) = self.lines.pop_front() {
                 return Some(line);
+            }
+            if let Some(object) = self.listed.pop_front() {
+                self.push("ADDED", &object);
+                continue;
+            }
+            if std::mem::take(&mut self.marks_end) {
+                self.push_bookmark(Some("k8s.io/initial-events-end"));
+                continue;
             }
             if self.ended {
                 return None;

@@ -5,6 +5,7 @@ mod durability;
 mod edges;
 mod kubectl;
 mod lifecycle;
+mod lists;
 mod objects;
 mod strange;
 

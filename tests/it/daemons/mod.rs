@@ -4,6 +4,7 @@
 mod crash;
 mod leadership;
 pub(crate) mod orphans;
+mod removal;
 
 use std::fs::File;
 use std::path::PathBuf;
