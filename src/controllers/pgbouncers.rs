@@ -85,7 +85,11 @@ fn controller(
     let watching = scope.watched().iter().fold(watching, |watching, area| {
         let (all, applications) = (within(client, area), within(client, area));
         watching
-            .used::<Secret>(all, (Kind::Secret, area, cluster.secrets()), related::by_secret)
+            .used::<Secret>(
+                all,
+                (Kind::Secret, area, cluster.secrets()),
+                related::by_secret,
+            )
             .used::<AppBinding>(
                 applications,
                 (Kind::AppBinding, area, cluster.every()),

@@ -137,7 +137,10 @@ fn secrets(cluster: &Cluster, area: &Area) -> BoxStream<'static, Note> {
 
 /// The Services of PgBouncers that a load balancer may give addresses to.
 fn services(cluster: &Cluster, area: &Area) -> BoxStream<'static, Note> {
-    let config = cluster.every().labels(OURS).fields("spec.type=LoadBalancer");
+    let config = cluster
+        .every()
+        .labels(OURS)
+        .fields("spec.type=LoadBalancer");
     let api = within::<Service>(cluster.client(), area);
     watched(config, api, None, |object| {
         Object::Service(Box::new(object))
@@ -148,9 +151,7 @@ fn services(cluster: &Cluster, area: &Area) -> BoxStream<'static, Note> {
 fn namespaces(cluster: &Cluster, area: &Area) -> BoxStream<'static, Note> {
     let config = match area {
         Area::Everywhere => cluster.every(),
-        Area::Namespace(name) => {
-            cluster.every().fields(&format!("metadata.name={name}"))
-        }
+        Area::Namespace(name) => cluster.every().fields(&format!("metadata.name={name}")),
     };
     let api = Api::<Namespace>::all(cluster.client().clone());
     let list = Some((Kind::Namespaces, area.clone()));

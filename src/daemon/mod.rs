@@ -25,6 +25,7 @@ use crate::cluster::{ApiMetrics, Cluster, ClusterError, counted};
 use crate::controllers::{self, ReconcileMetrics, SchedulerMetrics};
 use crate::inventory::{Inventory, InventoryOptions, Reach};
 use crate::material::{IssuanceMetrics, Materials};
+use crate::names::Area;
 use crate::ops::{Operator, OperatorOptions, OpsMetrics};
 use crate::policy::Policies;
 use crate::provisioner::Provisioner;

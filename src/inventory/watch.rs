@@ -60,7 +60,8 @@ where
     F: FnMut(&K) -> Option<T> + Send + 'static,
 {
     let watches = areas.iter().cloned().map(|area| {
-        let events = watcher(within::<K>(cluster.client(), &area), config.clone()).default_backoff();
+        let events =
+            watcher(within::<K>(cluster.client(), &area), config.clone()).default_backoff();
         events.map(move |event| (area.clone(), event)).boxed()
     });
     select_all(watches).filter_map(move |(area, event)| {

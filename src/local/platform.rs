@@ -158,6 +158,7 @@ impl Platform {
         let store = Store::open_on(&path.join("store"), room).map_err(in_store)?;
         let options = apiserver::Options {
             clock: clock.clone(),
+            ..apiserver::Options::default()
         };
         let server = ApiServer::new(store, options).map_err(in_store)?;
         let serve = ServeOptions {
