@@ -12,7 +12,7 @@ use kube::ResourceExt;
 use serde_json::json;
 
 use super::platform::{
-    MINUTE, POOLER, annotate, condition, foreign, leaf, patch, requests, served,
+    MINUTE, POOLER, annotate, condition, foreign, leaf, open, patch, requests, served,
 };
 use crate::stage::{LONG, Stage};
 use crate::support::eventually;
@@ -25,11 +25,7 @@ async fn a_pod_astray_is_noticed_said_and_put_right_but_not_under_a_freeze() {
         monitor: monitor.clone(),
         ..DaemonOptions::default()
     });
-    let (crt, key) = stage.openssl_pair("pgbouncer-ca", "/CN=pgbouncer/O=kubedb");
-    stage.ca_secret("pgbouncer-ca", &crt, &key).await;
-    stage.example("issuer").await;
-    stage.example("pgbouncer-ssl").await;
-    stage.ready(POOLER).await;
+    open(&stage).await;
     let stored = leaf(&stage).await.unwrap();
     let (crt, key) = foreign(&stage, &stored);
     let other = read_chain(&crt).unwrap().remove(0).fingerprint;

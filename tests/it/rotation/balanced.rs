@@ -7,18 +7,13 @@ use serde_json::json;
 
 use bouncert::api::PgBouncer;
 
-use super::platform::{MINUTE, POOLER, leaf, requests, served};
-use crate::stage::{LONG, Stage};
+use super::platform::{MINUTE, POOLER, leaf, opened, requests, served};
+use crate::stage::LONG;
 use crate::support::eventually;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_certificate_gets_the_addresses_that_a_load_balancer_gives_later() {
-    let stage = Stage::start().await;
-    let (crt, key) = stage.openssl_pair("pgbouncer-ca", "/CN=pgbouncer/O=kubedb");
-    stage.ca_secret("pgbouncer-ca", &crt, &key).await;
-    stage.example("issuer").await;
-    stage.example("pgbouncer-ssl").await;
-    stage.ready(POOLER).await;
+    let stage = opened().await;
 
     let templates = json!({ "spec": { "serviceTemplates": [{
         "alias": "primary", "spec": { "type": "LoadBalancer" },

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use bouncert::pki::facts::read_chain;
 
-use super::platform::{POOLER, SERVER, condition, foreign, leaf, requests, served};
+use super::platform::{POOLER, SERVER, condition, foreign, leaf, opened, requests, served};
 use crate::stage::{LONG, Stage, request};
 use crate::support::eventually;
 
@@ -17,12 +17,7 @@ const CERTIFICATE_NAME: &str = "cert-manager.io/certificate-name";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_secret_that_cert_manager_writes_is_left_to_it_until_it_lets_go() {
-    let stage = Stage::start().await;
-    let (crt, key) = stage.openssl_pair("pgbouncer-ca", "/CN=pgbouncer/O=kubedb");
-    stage.ca_secret("pgbouncer-ca", &crt, &key).await;
-    stage.example("issuer").await;
-    stage.example("pgbouncer-ssl").await;
-    stage.ready(POOLER).await;
+    let stage = opened().await;
     let (crt, key) = foreign(&stage, &leaf(&stage).await.unwrap());
     let theirs = read_chain(&crt).unwrap().remove(0).fingerprint;
 

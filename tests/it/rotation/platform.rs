@@ -45,12 +45,7 @@ fn certificates_that_live_for_minutes_rotate_by_themselves_under_load_and_nothin
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_somebody_else_does_to_the_material_is_noticed_said_and_put_right() {
-    let stage = Stage::start().await;
-    let (crt, key) = stage.openssl_pair("pgbouncer-ca", "/CN=pgbouncer/O=kubedb");
-    stage.ca_secret("pgbouncer-ca", &crt, &key).await;
-    stage.example("issuer").await;
-    stage.example("pgbouncer-ssl").await;
-    stage.ready(POOLER).await;
+    let stage = opened().await;
     let issued = leaf(&stage).await.unwrap();
 
     // Deleted: the same revision is published again.
@@ -154,6 +149,22 @@ async fn a_renewed_ca_a_freeze_and_a_word_that_nobody_understands_are_all_heeded
 }
 
 // === hands and eyes ===
+
+/// A stage with the documentation's pooler.
+pub(super) async fn opened() -> Stage {
+    let stage = Stage::start().await;
+    open(&stage).await;
+    stage
+}
+
+/// The documentation's pooler, with its CA and issuer, until it is ready.
+pub(super) async fn open(stage: &Stage) {
+    let (crt, key) = stage.openssl_pair("pgbouncer-ca", "/CN=pgbouncer/O=kubedb");
+    stage.ca_secret("pgbouncer-ca", &crt, &key).await;
+    stage.example("issuer").await;
+    stage.example("pgbouncer-ssl").await;
+    stage.ready(POOLER).await;
+}
 
 pub(super) async fn patch(stage: &Stage, change: &Value) {
     let secrets = stage.api::<Secret>();
