@@ -17,6 +17,7 @@ ENV RUSTFLAGS="-C target-feature=+crt-static -C strip=symbols --remap-path-prefi
 # For jemalloc, which comes as C and a Makefile.
 RUN apt-get update && apt-get install --yes --no-install-recommends make && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
+COPY .cargo .cargo
 COPY Cargo.toml Cargo.lock ./
 COPY src src
 COPY benches benches
