@@ -60,6 +60,8 @@ pub struct PlatformOptions {
     pub faults: Option<Faults>,
     /// Room on the disk of the store, which tests and chaos take away.
     pub room: Room,
+    /// Whether the API does as a server whose feature `WatchList` is off.
+    pub without_watch_list: bool,
 }
 
 /// A platform cannot start.
@@ -128,6 +130,7 @@ impl PlatformOptions {
             clock: Clock::System,
             faults: None,
             room: Room::default(),
+            without_watch_list: false,
         }
     }
 }
@@ -146,6 +149,7 @@ impl Platform {
             clock,
             faults,
             room,
+            without_watch_list,
         } = options;
         let poolers = Poolers::find(&pgbouncer)?;
         raise_descriptor_limit();
@@ -158,7 +162,7 @@ impl Platform {
         let store = Store::open_on(&path.join("store"), room).map_err(in_store)?;
         let options = apiserver::Options {
             clock: clock.clone(),
-            ..apiserver::Options::default()
+            without_watch_list,
         };
         let server = ApiServer::new(store, options).map_err(in_store)?;
         let serve = ServeOptions {

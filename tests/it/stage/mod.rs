@@ -59,8 +59,18 @@ impl Stage {
 
     /// The same without the daemon.
     pub(crate) async fn without_daemon() -> Self {
+        Self::with_platform(|_| {}).await
+    }
+
+    /// The same on a server that sends no lists as streams.
+    pub(crate) async fn without_watch_list() -> Self {
+        Self::with_platform(|options| options.without_watch_list = true).await
+    }
+
+    async fn with_platform(change: fn(&mut PlatformOptions)) -> Self {
         let directory = TempDir::with_prefix("bouncert-it-").unwrap();
         let mut options = PlatformOptions::new(directory.path().join("data"));
+        change(&mut options);
         let definitions = crds::own().into_iter().chain(crds::borrowed());
         options.definitions = definitions
             .map(|crd| serde_json::to_value(crd).unwrap())
