@@ -37,7 +37,7 @@ pub use self::events::{EventKind, Reporter};
 pub use self::mirror::{Change, Mirror};
 pub use self::patience::patient;
 pub use self::traffic::{ApiMetrics, counted};
-pub use self::watches::{change, within};
+pub use self::watches::{NO_OBJECT, change, within};
 use crate::fence::{Fence, Fenced};
 use crate::names::ObjectRef;
 

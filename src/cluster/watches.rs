@@ -30,8 +30,9 @@ const PAGE: u32 = 100;
 const STREAM_TIMEOUT: Duration = Duration::from_secs(5);
 /// What a bookmark says that ends a list.
 const LIST_ENDS: &str = "k8s.io/initial-events-end";
-/// A selector that no object meets.
-const NO_OBJECT: &str = "bouncert.dev/none=none";
+/// A selector that no object meets: the list is empty where the kind is known, and an error where it is
+/// not.
+pub const NO_OBJECT: &str = "bouncert.dev/none=none";
 
 impl Cluster {
     /// All objects of a kind, for watches: first those that are there, as a stream if the API server is

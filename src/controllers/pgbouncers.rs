@@ -61,7 +61,7 @@ fn controller(
     let ours = cluster.every().labels(OURS);
     let (bouncers, store) = copied(within::<PgBouncer>(client, own), cluster.every(), slim);
     let copies = Copies::new(store.clone(), own);
-    let pods = heard(within::<Pod>(client, own), ours.clone(), copies.pods(own));
+    let pods = heard(within::<Pod>(client, own), ours.clone(), copies.pods());
     // Pods are looked at in any case.
     let controller =
         Controller::for_stream(bouncers, store).watches_stream(pods, |pod| related::by_label(&pod));

@@ -30,6 +30,8 @@ pub struct Copies {
 }
 
 struct Heard {
+    /// Where PgBouncers and their pods are.
+    area: Area,
     pods: Mutex<Mirror<PodKnown>>,
     around: Mutex<Around>,
     is_complete: watch::Sender<bool>,
@@ -41,6 +43,7 @@ impl Copies {
     /// Copies of the PgBouncers that are looked after, all in `area`, and of their pods.
     pub fn new(bouncers: Store<PgBouncer>, area: &Area) -> Self {
         let heard = Heard {
+            area: area.clone(),
             pods: Mutex::new(Mirror::within(BTreeSet::from([area.clone()]))),
             around: Mutex::default(),
             is_complete: watch::Sender::new(false),
@@ -53,10 +56,10 @@ impl Copies {
     }
 
     /// What to tell of pods.
-    pub fn pods(&self, area: &Area) -> impl FnMut(&Event<Pod>) + Send + use<> {
-        let (heard, area) = (Arc::clone(&self.heard), area.clone());
+    pub fn pods(&self) -> impl FnMut(&Event<Pod>) + Send + use<> {
+        let heard = Arc::clone(&self.heard);
         move |event| {
-            let change = change(event, &area, PodKnown::of);
+            let change = change(event, &heard.area, PodKnown::of);
             lock(&heard.pods).follow(change);
             heard.see_whether_complete(event);
         }

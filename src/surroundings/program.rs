@@ -2,7 +2,7 @@
 
 use crate::api::{PetSet, PgBouncerVersion};
 use crate::blueprint::{Program, WorkloadKind};
-use crate::cluster::{Cluster, ClusterError};
+use crate::cluster::{Cluster, ClusterError, NO_OBJECT};
 use crate::names::ObjectRef;
 use crate::pgbouncer::Version;
 
@@ -10,9 +10,6 @@ use super::SurroundingsError;
 
 /// Who the containers run as where the catalogue does not say.
 const RUN_AS_USER_DEFAULT: i64 = 70;
-/// A selector that no object meets: the list is empty where the kind is known, and an error where
-/// it is not.
-const NO_OBJECT: &str = "bouncert.dev/none=none";
 
 /// Reads the PgBouncerVersion `name`.
 pub(super) async fn read(cluster: &Cluster, name: &str) -> Result<Program, SurroundingsError> {

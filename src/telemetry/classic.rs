@@ -17,7 +17,8 @@ pub(super) struct Classic<'a, W> {
 }
 
 /// Writes `openmetrics` anew.
-pub fn classic(openmetrics: &str) -> String {
+#[cfg(test)]
+pub(crate) fn classic(openmetrics: &str) -> String {
     let mut text = String::with_capacity(openmetrics.len());
     // Writing to a String does not fail.
     let _ = Classic::new(&mut text).write_str(openmetrics);

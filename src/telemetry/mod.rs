@@ -6,7 +6,8 @@ mod chunks;
 mod classic;
 mod monitor;
 
-pub use self::classic::classic;
+#[cfg(test)]
+pub(crate) use self::classic::classic;
 pub use self::monitor::Monitor;
 
 use std::fs::File;

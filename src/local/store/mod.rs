@@ -159,23 +159,7 @@ impl Store {
 
     /// All objects of a collection.
     pub fn list(&self, scope: &Scope) -> Listing {
-        let shown = self.read();
-        let first = Key {
-            group: scope.group.clone(),
-            resource: scope.resource.clone(),
-            namespace: scope.namespace.clone().unwrap_or_default(),
-            name: String::new(),
-        };
-        let objects = shown
-            .objects
-            .range(first..)
-            .take_while(|(key, _)| scope.holds(key))
-            .map(|(key, object)| (key.clone(), Arc::clone(object)))
-            .collect();
-        Listing {
-            objects,
-            revision: shown.revision,
-        }
+        self.page(scope, None, usize::MAX, |_| true).0
     }
 
     /// At most `limit` objects of a list that `matches` lets through, after that namespace and name; and

@@ -281,18 +281,23 @@ impl Index {
     /// Everything that is known about a PgBouncer; `None` without one.
     pub fn known(&mut self, at: &ObjectRef, now: OffsetDateTime) -> Option<Known> {
         let bouncer = self.bouncer(at)?;
+        Some(self.known_of(at, &bouncer, now))
+    }
+
+    /// The same of a PgBouncer that has been asked for already.
+    pub fn known_of(&mut self, at: &ObjectRef, bouncer: &PgBouncer, now: OffsetDateTime) -> Known {
         if self.live(at).is_some() {
             // What was seen of its pods is not true any more when it has ended.
             self.served.remove(at);
         }
-        let wanted = wanted(&bouncer, &LoadBalancer::default()).unwrap_or_default();
+        let wanted = wanted(bouncer, &LoadBalancer::default()).unwrap_or_default();
         let drift = self.drift(at, &wanted, now);
         let mut malformed = Malformed::new();
         let mut facts = Facts {
             certificates: self.held(at, &wanted),
-            window: self.window(&bouncer, &mut malformed),
-            freeze: self.freeze(&bouncer, &mut malformed),
-            standing: standing(&bouncer),
+            window: self.window(bouncer, &mut malformed),
+            freeze: self.freeze(bouncer, &mut malformed),
+            standing: standing(bouncer),
             live: self.live(at),
             history: self.history(at),
             wish: None,
@@ -307,12 +312,12 @@ impl Index {
         if facts.standing == Standing::Fit && drift::is_renewed_by_others(&drift) {
             facts.standing = Standing::RenewedByOthers;
         }
-        Some(Known {
+        Known {
             facts,
             malformed,
             drift,
             wanted,
-        })
+        }
     }
 
     fn held(&self, at: &ObjectRef, wanted: &[Wanted]) -> Vec<Held> {

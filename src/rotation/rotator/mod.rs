@@ -363,12 +363,12 @@ impl State {
         now: OffsetDateTime,
         options: &RotationOptions,
     ) -> Option<Work> {
-        let Some(known) = self.index.known(&at, now) else {
+        let Some(bouncer) = self.index.bouncer(&at) else {
             self.suspects.remove(&at);
             self.drifting.remove(&at);
             return None;
         };
-        let bouncer = self.index.bouncer(&at)?;
+        let known = self.index.known_of(&at, &bouncer, now);
         let reasons: BTreeSet<_> = known.drift.iter().map(Drift::reason).collect();
         let former = self
             .drifting

@@ -196,7 +196,7 @@ async fn copies(client: &Client) -> Copies {
         writer.apply_watcher_event(&event);
     }
     let copies = Copies::new(store, &Area::Everywhere);
-    let mut hear = copies.pods(&Area::Everywhere);
+    let mut hear = copies.pods();
     for event in listed(client).await {
         hear(&event);
     }
