@@ -11,6 +11,9 @@ use super::{exporter, metadata, names};
 use crate::api::PgBouncer;
 use crate::api::pgbouncer::ServiceAlias;
 
+/// Both families where the cluster has both, else the one it has: pods listen on all addresses.
+const IP_FAMILY_POLICY: &str = "PreferDualStack";
+
 /// `spec.serviceTemplates`, by what they change.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ServiceTemplates {
@@ -85,6 +88,7 @@ pub(super) fn governing(inputs: &Inputs) -> Service {
         metadata: metadata(&inputs.bouncer, names::governing_service(&name)),
         spec: Some(ServiceSpec {
             cluster_ip: Some("None".to_owned()),
+            ip_family_policy: Some(IP_FAMILY_POLICY.to_owned()),
             publish_not_ready_addresses: Some(true),
             ports: base_ports(&Port {
                 name: names::PORT,
@@ -163,7 +167,7 @@ fn service_spec(
     let mut given = template.clone();
     let ports = merge_ports(port, given.remove("ports"));
     given.remove("selector");
-    let mut spec = json!({ "type": "ClusterIP" });
+    let mut spec = json!({ "type": "ClusterIP", "ipFamilyPolicy": IP_FAMILY_POLICY });
     overlay(&mut spec, &Value::Object(given));
     spec["selector"] = json!(selector);
     spec["ports"] = Value::Array(ports);

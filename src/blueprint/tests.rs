@@ -258,6 +258,28 @@ fn a_service_template_changes_type_and_node_port() {
 }
 
 #[test]
+fn services_take_both_families_where_there_are_both_unless_a_template_says_otherwise() {
+    let mut bouncer = testing::bouncer("billing");
+    bouncer.spec.monitor = Some(json!({ "agent": "prometheus.io/builtin" }));
+    let policies = |bouncer: &PgBouncer| {
+        let resources = build(&inputs(bouncer.clone())).unwrap();
+        [
+            resources.governing,
+            resources.primary,
+            resources.stats.unwrap(),
+        ]
+        .map(|service| service.spec.unwrap().ip_family_policy.unwrap())
+    };
+    assert_eq!(policies(&bouncer), ["PreferDualStack"; 3]);
+    bouncer.spec.service_templates = serde_json::from_value(json!([{
+        "alias": "primary", "spec": { "ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv6"] },
+    }]))
+    .unwrap();
+    let single = ["PreferDualStack", "SingleStack", "PreferDualStack"];
+    assert_eq!(policies(&bouncer), single);
+}
+
+#[test]
 fn monitoring_brings_an_exporter_and_its_service() {
     let mut bouncer = testing::tls_bouncer("billing");
     bouncer.spec.monitor = Some(json!({ "agent": "prometheus.io/builtin" }));

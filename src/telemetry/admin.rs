@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::chunks::Chunks;
 use super::classic::Classic;
+use super::listen::ListenAddress;
 use super::monitor::Monitor;
 
 const OPENMETRICS: &str = "application/openmetrics-text";
@@ -37,7 +38,7 @@ pub enum AdminError {
     #[error("the admin server cannot listen on {address}: choose another --admin-listen")]
     Listen {
         /// What was asked for.
-        address: SocketAddr,
+        address: ListenAddress,
         /// What the system said.
         #[source]
         source: io::Error,
@@ -55,10 +56,10 @@ pub struct AdminServer {
 }
 
 impl AdminServer {
-    /// Takes the address; port 0 is any free one.
-    pub async fn bind(address: SocketAddr) -> Result<Self, AdminError> {
+    /// Takes the address.
+    pub async fn bind(address: ListenAddress) -> Result<Self, AdminError> {
         let unusable = |source| AdminError::Listen { address, source };
-        let listener = TcpListener::bind(address).await.map_err(unusable)?;
+        let listener = address.bind().await.map_err(unusable)?;
         let address = listener.local_addr().map_err(unusable)?;
         Ok(Self { listener, address })
     }

@@ -4,10 +4,12 @@
 pub mod admin;
 mod chunks;
 mod classic;
+mod listen;
 mod monitor;
 
 #[cfg(test)]
 pub(crate) use self::classic::classic;
+pub use self::listen::{BadListenAddress, ListenAddress};
 pub use self::monitor::Monitor;
 
 use std::fs::File;

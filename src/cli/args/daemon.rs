@@ -11,6 +11,7 @@ use crate::inventory::{CertManagerMetrics, InventoryOptions, LOOKS_PER_SECOND_DE
 use crate::rotation::RotationOptions;
 use crate::rotation::limits::{self, Limits};
 use crate::rotation::window::Windows;
+use crate::telemetry::ListenAddress;
 
 /// How certificates are rotated by themselves.
 #[derive(Args, Clone, Debug)]
@@ -71,9 +72,9 @@ impl HistoryArgs {
 #[derive(Args, Clone, Debug)]
 pub struct AdminArgs {
     /// Where /metrics, /state.json, /livez and /readyz are served; a free port of 127.0.0.1 by
-    /// default. In a pod, `0.0.0.0:9180` lets Prometheus and the kubelet in.
+    /// default. In a pod, `:9180` (on all its addresses) lets Prometheus and the kubelet in.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
-    pub admin_listen: SocketAddr,
+    pub admin_listen: ListenAddress,
     /// Serve cert-manager's certificate metrics (`certmanager_certificate_expiration_timestamp_seconds`
     /// and its siblings) for our certificates as well.
     #[arg(long)]

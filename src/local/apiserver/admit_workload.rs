@@ -1,6 +1,6 @@
 //! Defaults and rules of pods, services and stateful sets. Pure.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::admit::{default, forbidden, invalid};
 use super::meta;
@@ -121,6 +121,7 @@ pub fn service(object: &mut Value, old: Option<&Value>, errors: &mut Vec<FieldEr
         default(spec, "internalTrafficPolicy", json!("Cluster"));
         default(spec, "ipFamilyPolicy", json!("SingleStack"));
         default(spec, "ipFamilies", json!(["IPv4"]));
+        one_family(spec, errors);
     }
     for port in spec
         .get_mut("ports")
@@ -150,6 +151,36 @@ pub fn service(object: &mut Value, old: Option<&Value>, errors: &mut Vec<FieldEr
     }
     if object["status"].is_null() {
         object["status"] = json!({ "loadBalancer": {} });
+    }
+}
+
+/// Loopback is a network of IPv4 addresses (of IPv6 it has one): like any cluster of one family,
+/// this one takes a Service that prefers two, and refuses one that insists.
+fn one_family(spec: &Map<String, Value>, errors: &mut Vec<FieldError>) {
+    let policy = &spec["ipFamilyPolicy"];
+    match policy.as_str() {
+        Some("SingleStack" | "PreferDualStack") => {}
+        Some("RequireDualStack") => errors.push(invalid(
+            "spec.ipFamilyPolicy",
+            format!("Invalid value: {policy}: this cluster is not configured for dual-stack services"),
+        )),
+        _ => errors.push(invalid(
+            "spec.ipFamilyPolicy",
+            format!(
+                "Unsupported value: {policy}: supported values: \"PreferDualStack\", \"RequireDualStack\", \"SingleStack\""
+            ),
+        )),
+    }
+    for (n, family) in spec["ipFamilies"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .enumerate()
+    {
+        if family != "IPv4" {
+            let message = format!("Invalid value: {family}: not configured on this cluster");
+            errors.push(invalid(&format!("spec.ipFamilies[{n}]"), message));
+        }
     }
 }
 

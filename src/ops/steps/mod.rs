@@ -11,6 +11,7 @@ mod material;
 mod pause;
 mod pods;
 mod prove;
+mod reach;
 mod reload;
 mod roll;
 mod subject;

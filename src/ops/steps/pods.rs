@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use std::net::{IpAddr, SocketAddr};
 
 use super::look::{Look, OFTEN};
+use super::reach::Reach;
 use super::{Bench, Side, StepError};
 use crate::api::annotations::{DIGEST, SERVING_LABEL};
 use crate::api::{PetSet, PgBouncer};
@@ -171,44 +172,36 @@ impl Bench<'_> {
         }
     }
 
-    /// Waits until the Service sends clients to a pod, or until it no longer does.
+    /// Waits until the Service sends all its clients to a pod, or until it sends none there.
     pub(super) async fn await_service(&self, pod: &Pod, serving: Serving) -> Result<(), StepError> {
         let name = pod.name_any();
         self.waiting
             .until(OFTEN, || async {
-                let reached = self.is_reached(pod).await?;
-                if reached == (serving == Serving::Yes) {
-                    return Ok(Look::Found(()));
-                }
+                let reach = self.reach(pod).await?;
+                let missing = match serving {
+                    Serving::Yes if reach.is_whole() => return Ok(Look::Found(())),
+                    Serving::No if reach.is_none() => return Ok(Look::Found(())),
+                    Serving::Yes => {
+                        let over = reach.families(false);
+                        format!("the Service to lead to pod {name}{over}")
+                    }
+                    Serving::No => {
+                        let over = reach.families(true);
+                        format!("the Service to lead to pod {name}{over} no longer")
+                    }
+                };
                 self.live().await?;
-                Ok(Look::Missing(match serving {
-                    Serving::Yes => format!("the Service to lead to pod {name}"),
-                    Serving::No => format!("the Service to lead to pod {name} no longer"),
-                }))
+                Ok(Look::Missing(missing))
             })
             .await
     }
 
-    /// Whether an EndpointSlice of the Service has the pod among those that are ready.
-    async fn is_reached(&self, pod: &Pod) -> Result<bool, StepError> {
+    /// Over which families the Service leads to the pod.
+    async fn reach(&self, pod: &Pod) -> Result<Reach, StepError> {
         let selector = format!("kubernetes.io/service-name={}", self.name());
         let namespace = &self.plan.database.at.namespace;
         let slices: Vec<EndpointSlice> = self.cluster.list(namespace, &selector).await?;
-        let uid = pod.uid();
-        Ok(slices
-            .iter()
-            .flat_map(|slice| slice.endpoints.iter().flatten())
-            .any(|endpoint| {
-                let target = endpoint
-                    .target_ref
-                    .as_ref()
-                    .and_then(|target| target.uid.clone());
-                let ready = endpoint
-                    .conditions
-                    .as_ref()
-                    .and_then(|conditions| conditions.ready);
-                target == uid && ready.unwrap_or(true)
-            }))
+        Ok(Reach::of(pod, &slices))
     }
 
     /// Waits until `pod` may go: enough others serve (I3).

@@ -6,7 +6,7 @@ use bouncert::local::apiserver::{LogError, LogRequest, LogStream, PodLogs};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use http::{Request, StatusCode};
-use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod, Service};
 use k8s_openapi::api::events::v1::Event as NewEvent;
 use kube::api::{
     Api, DeleteParams, DynamicObject, ListParams, LogParams, Patch, PatchParams, PostParams,
@@ -307,4 +307,42 @@ async fn a_built_in_object_that_no_typed_reader_could_read_is_refused() {
     let (code, stored) = raw(&client, create("", &service(json!(80)))).await;
     assert_eq!(code, StatusCode::CREATED);
     assert_eq!(stored["spec"].get("portz"), None);
+}
+
+#[tokio::test]
+async fn a_service_that_insists_on_two_families_is_refused_where_there_is_one() {
+    let client = server().client();
+    let services: Api<Service> = Api::namespaced(client, "default");
+    let create = async |name: &str, spec: Value| {
+        let service = json!({"metadata": {"name": name}, "spec": spec});
+        let service = serde_json::from_value(service).unwrap();
+        services.create(&PostParams::default(), &service).await
+    };
+    let ports = json!([{"port": 80}]);
+    let spec = json!({"ports": ports, "ipFamilyPolicy": "PreferDualStack"});
+    let spec = create("shop", spec).await.unwrap().spec.unwrap();
+    assert_eq!(spec.ip_family_policy.as_deref(), Some("PreferDualStack"));
+    assert_eq!(spec.ip_families, Some(vec!["IPv4".to_owned()]));
+    for (field, value, words) in [
+        (
+            "ipFamilyPolicy",
+            json!("RequireDualStack"),
+            "not configured for dual-stack",
+        ),
+        ("ipFamilyPolicy", json!("Both"), "supported values"),
+        (
+            "ipFamilies",
+            json!(["IPv6"]),
+            "not configured on this cluster",
+        ),
+    ] {
+        let spec = json!({"ports": ports, field: value});
+        let refusal = refused(create("other", spec).await.unwrap_err());
+        assert_eq!(refusal.reason, "Invalid");
+        let message = &refusal.message;
+        assert!(
+            message.contains(field) && message.contains(words),
+            "{message}"
+        );
+    }
 }

@@ -1,6 +1,7 @@
 //! The plain manifests and the chart that they come from.
 
 use bouncert::cli::args::{Cli, Verb};
+use bouncert::telemetry::ListenAddress;
 use clap::Parser;
 use serde_json::{Value, json};
 
@@ -92,8 +93,8 @@ fn the_daemon_understands_the_arguments_that_the_chart_gives() {
         let elects = changes["leaderElection"]["enabled"] != false;
         assert_eq!(run.daemon.leader.leader_elect, elects);
         let port = container["ports"][0]["containerPort"].as_u64().unwrap();
-        assert_eq!(u64::from(run.daemon.admin.admin_listen.port()), port);
-        assert!(run.daemon.admin.admin_listen.ip().is_unspecified());
+        let everywhere = ListenAddress::Every(u16::try_from(port).unwrap());
+        assert_eq!(run.daemon.admin.admin_listen, everywhere);
     }
 }
 

@@ -1,5 +1,7 @@
 //! A load balancer gives the Service an address, long after the certificate was made.
 
+use std::net::IpAddr;
+
 use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
@@ -34,7 +36,7 @@ async fn the_certificate_gets_the_addresses_that_a_load_balancer_gives_later() {
 
     // What a cloud's controller does.
     let given = json!({ "status": { "loadBalancer": { "ingress": [
-        { "hostname": "pool.example.org" }, { "ip": "203.0.113.7" },
+        { "hostname": "pool.example.org" }, { "ip": "203.0.113.7" }, { "ip": "2001:db8::7" },
     ]}}});
     let merge = Patch::Merge(&given);
     services
@@ -48,7 +50,10 @@ async fn the_certificate_gets_the_addresses_that_a_load_balancer_gives_later() {
     stage.successful(&request.name_any()).await;
     let leaf = leaf(&stage).await.unwrap();
     assert!(leaf.dns_names.iter().any(|name| name == "pool.example.org"));
-    assert!(leaf.ip_addresses.contains(&[203, 0, 113, 7].into()));
+    for address in ["203.0.113.7", "2001:db8::7"] {
+        let address: IpAddr = address.parse().unwrap();
+        assert!(leaf.ip_addresses.contains(&address), "{leaf:?}");
+    }
     assert_eq!(served(&stage).await, Some(leaf.fingerprint));
 
     // Once is enough.
