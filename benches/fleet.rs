@@ -33,7 +33,13 @@ async fn main() {
     let rig = Rig::start(size).await;
     println!("{size} PgBouncers created in {:.1?}", begun.elapsed());
     let first = rig.daemon().await;
-    rig.all_ready(BOUND).await;
+    // What somebody makes while there is so much else to do.
+    rig.ready(size / 20, BOUND).await;
+    let took = rig.one_more("late", BOUND).await;
+    let ready = rig.count_ready().await;
+    println!("one more, made meanwhile, ready after {took:.1?}, as number {ready}");
+    let size = size + 1;
+    rig.ready(size, BOUND).await;
     println!(
         "all ready {:.1?} after the start of a first daemon",
         first.age()

@@ -13,14 +13,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::metrics::ReconcileMetrics;
+use super::turns::Turns;
 use crate::cluster::{Namespaced, reference};
 use crate::names::ObjectRef;
 use crate::retry::{BACKOFF_MAX, Retry, backoff};
 
 /// How long events of one object are gathered before it is looked at.
 const DEBOUNCE: Duration = Duration::from_millis(20);
-/// Objects that are looked at at the same time.
-const CONCURRENCY: u16 = 32;
 
 /// Trouble that says whether trying again may help.
 pub(super) trait Trouble: Error + Send + 'static {
@@ -50,10 +49,10 @@ impl Attempts {
 }
 
 /// Runs `controller` until it is told to stop; objects that are being looked at are looked at to
-/// the end.
+/// the end. `turns` say how many these are at a time, and which of them come first.
 pub(super) async fn run<K, F, Fut, E>(
     name: &'static str,
-    controller: Controller<K>,
+    (controller, turns): (Controller<K>, Arc<Turns>),
     metrics: ReconcileMetrics,
     cancel: CancellationToken,
     reconcile: F,
@@ -75,9 +74,8 @@ pub(super) async fn run<K, F, Fut, E>(
             }
         }
     };
-    let config = Config::default()
-        .debounce(DEBOUNCE)
-        .concurrency(CONCURRENCY);
+    let config = Config::default().debounce(DEBOUNCE);
+    let stopping = cancel.clone();
     let looks = controller
         .with_config(config)
         .graceful_shutdown_on(cancel.cancelled_owned())
@@ -87,7 +85,11 @@ pub(super) async fn run<K, F, Fut, E>(
                 let span = tracing::info_span!("reconcile", controller = name, object = %at);
                 let look = reconcile(at.clone());
                 let metrics = metrics.clone();
+                let (turns, stopping) = (Arc::clone(&turns), stopping.clone());
                 async move {
+                    let Some(_turn) = turns.turn(&at, &stopping).await else {
+                        return Ok(Action::await_change());
+                    };
                     let began = Instant::now();
                     let looked = look.await;
                     metrics.count(name, &looked, began.elapsed());

@@ -12,6 +12,7 @@ mod related;
 pub mod requests;
 pub mod rotation;
 mod scope;
+mod turns;
 mod watched;
 
 pub use metrics::{ReconcileMetrics, SchedulerMetrics};

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::watcher;
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use tokio_util::sync::CancellationToken;
 
@@ -15,14 +15,20 @@ use super::Scope;
 use super::engine::{self, Trouble};
 use super::metrics::ReconcileMetrics;
 use super::related;
+use super::turns::Turns;
 use super::watched::{Meta, Watched, copied, heard, slim};
 use crate::api::{AppBinding, ClusterIssuer, Issuer, PetSet, PgBouncer, PgBouncerVersion};
 use crate::blueprint::WorkloadKind;
 use crate::blueprint::labels::OURS;
-use crate::cluster::{Cluster, Namespaced, within};
+use crate::cluster::{Cluster, Namespaced, reference, within};
 use crate::names::{self, Area};
 use crate::provisioner::{Copies, Kind, Next, ProvisionError, Provisioner};
 use crate::retry::Retry;
+
+/// Looks at the same time that nobody has asked for.
+const LOOKS: usize = 32;
+/// Looks at the same time at what somebody has just made, changed or deleted, beside these.
+const LOOKS_ASKED: usize = 16;
 
 impl Trouble for ProvisionError {
     fn retry(&self) -> Retry {
@@ -38,15 +44,22 @@ pub async fn run(
     metrics: ReconcileMetrics,
     cancel: CancellationToken,
 ) {
-    let (controller, copies) = controller(&cluster, &provisioner, kind, &scope);
-    engine::run("pgbouncers", controller, metrics, cancel, move |at| {
-        let (provisioner, copies) = (Arc::clone(&provisioner), copies.clone());
-        async move {
-            Box::pin(provisioner.reconcile(&at, &copies))
-                .await
-                .map(action)
-        }
-    })
+    let turns = Arc::new(Turns::new(LOOKS, LOOKS_ASKED));
+    let (controller, copies) = controller(&cluster, &provisioner, kind, (&scope, &turns));
+    engine::run(
+        "pgbouncers",
+        (controller, turns),
+        metrics,
+        cancel,
+        move |at| {
+            let (provisioner, copies) = (Arc::clone(&provisioner), copies.clone());
+            async move {
+                Box::pin(provisioner.reconcile(&at, &copies))
+                    .await
+                    .map(action)
+            }
+        },
+    )
     .await;
 }
 
@@ -54,12 +67,18 @@ fn controller(
     cluster: &Cluster,
     provisioner: &Arc<Provisioner>,
     workload: WorkloadKind,
-    scope: &Scope,
+    (scope, turns): (&Scope, &Arc<Turns>),
 ) -> (Controller<PgBouncer>, Copies) {
     let (client, own) = (cluster.client(), scope.own());
     // What was made for PgBouncers.
     let ours = cluster.every().labels(OURS);
-    let (bouncers, store) = copied(within::<PgBouncer>(client, own), cluster.every(), slim);
+    let called = Arc::clone(turns);
+    let hear = move |event: &Event<PgBouncer>| match event {
+        Event::Apply(bouncer) if asks(bouncer) => called.call(&reference(bouncer)),
+        _ => {}
+    };
+    let bouncers = within::<PgBouncer>(client, own);
+    let (bouncers, store) = copied(bouncers, cluster.every(), slim, hear);
     let copies = Copies::new(store.clone(), own);
     let pods = heard(within::<Pod>(client, own), ours.clone(), copies.pods());
     // Pods are looked at in any case.
@@ -100,6 +119,13 @@ fn controller(
         .signing::<Issuer>(within(client, own), cluster.every())
         .signing::<ClusterIssuer>(Api::all(client.clone()), cluster.every())
         .end()
+}
+
+/// Whether somebody has asked for something that has not been seen to.
+fn asks(bouncer: &PgBouncer) -> bool {
+    let seen = bouncer.status.as_ref();
+    let seen = seen.and_then(|status| status.observed_generation);
+    bouncer.metadata.deletion_timestamp.is_some() || bouncer.metadata.generation != seen
 }
 
 /// A controller, as far as it watches.

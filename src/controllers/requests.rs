@@ -12,11 +12,16 @@ use tokio_util::sync::CancellationToken;
 use super::Scope;
 use super::engine::{self, Trouble};
 use super::metrics::ReconcileMetrics;
+use super::turns::Turns;
 use super::watched::{Meta, copied, slim};
 use crate::api::{PgBouncer, PgBouncerOpsRequest};
 use crate::cluster::{Cluster, within};
 use crate::ops::{Next, Operator, OpsError};
 use crate::retry::Retry;
+
+/// Requests that are carried out at the same time. Most of their time they wait, for pods or for an
+/// issuer, so that many that wait in vain shall not keep others from beginning.
+const REQUESTS: usize = 256;
 
 impl Trouble for OpsError {
     fn retry(&self) -> Retry {
@@ -37,6 +42,7 @@ pub async fn run(
         within::<PgBouncerOpsRequest>(client, scope.own()),
         cluster.every(),
         slim,
+        |_| (),
     );
     let known = store.clone();
     let controller = Controller::for_stream(requests, store).watches(
@@ -44,6 +50,7 @@ pub async fn run(
         cluster.every(),
         move |bouncer| waiting(&bouncer, &known),
     );
+    let controller = (controller, Arc::new(Turns::new(REQUESTS, 0)));
     engine::run("requests", controller, metrics, cancel, move |at| {
         let operator = Arc::clone(&operator);
         async move {

@@ -27,19 +27,21 @@ impl<K> Watched for K where
 {
 }
 
-/// A watch, and the copy of its objects that it keeps, without what `slim` takes off them.
+/// A watch, and the copy of its objects that it keeps, without what `slim` takes off them; `hear` is
+/// told of its events once they are in the copy.
 pub(super) fn copied<K: Namespaced>(
     api: Api<K>,
     config: watcher::Config,
     slim: fn(&mut K),
+    hear: impl FnMut(&Event<K>) + Send + 'static,
 ) -> (
-    impl Stream<Item = Result<K, watcher::Error>> + Send + use<K>,
+    impl Stream<Item = Result<K, watcher::Error>> + Send,
     Store<K>,
 ) {
     let (store, writer) = reflector::store();
     let events = watcher(api, config).default_backoff();
-    let events = events.modify(slim).reflect(writer).touched_objects();
-    (events, store)
+    let events = events.modify(slim).reflect(writer).inspect_ok(hear);
+    (events.touched_objects(), store)
 }
 
 /// A watch that nothing is kept of but what `hear` takes of its events, before anybody is woken by them.

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bouncert::api::common::Phase;
 use bouncert::api::{AppBinding, ClusterIssuer, PgBouncer, PgBouncerVersion, crds};
 use bouncert::clock::Clock;
 use bouncert::local::apiserver::serve::ServeOptions;
@@ -144,25 +145,27 @@ impl Rig {
         }
         stream::iter(0..self.size)
             .for_each_concurrent(AT_ONCE, |n| async move {
-                let bouncer = json!({
-                    "apiVersion": "kubedb.com/v1", "kind": "PgBouncer",
-                    "metadata": { "name": format!("pooler-{n}") },
-                    "spec": {
-                        "version": "1.24.0", "replicas": 1, "sslMode": "verify-full",
-                        "database": {
-                            "databaseName": "postgres",
-                            "databaseRef": { "name": "ha-postgres", "namespace": "demo" },
-                        },
-                        "connectionPool": { "port": PORT, "poolMode": "transaction" },
-                        "tls": { "issuerRef": {
-                            "apiGroup": "cert-manager.io", "kind": "ClusterIssuer", "name": "fleet",
-                        }},
-                    },
-                });
                 let namespace = format!("team-{}", n / PER_NAMESPACE);
-                create(&self.api::<PgBouncer>(&namespace), bouncer).await;
+                let bouncers = self.api::<PgBouncer>(&namespace);
+                create(&bouncers, pooler(&format!("pooler-{n}"))).await;
             })
             .await;
+    }
+
+    /// Makes one PgBouncer more, in the first namespace; how long it takes until it is ready.
+    pub(crate) async fn one_more(&self, name: &str, bound: Duration) -> Duration {
+        let bouncers = self.api::<PgBouncer>("team-0");
+        let began = Instant::now();
+        create(&bouncers, pooler(name)).await;
+        loop {
+            let bouncer = bouncers.get(name).await.unwrap();
+            if is_ready(&bouncer) {
+                return began.elapsed();
+            }
+            let status = bouncer.status;
+            assert!(began.elapsed() < bound, "not within {bound:?}: {status:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Starts a daemon.
@@ -170,28 +173,24 @@ impl Rig {
         Daemon::start(&self.kubeconfig).await
     }
 
-    /// Waits until all PgBouncers are ready.
-    pub(crate) async fn all_ready(&self, bound: Duration) {
-        let bouncers = Api::<PgBouncer>::all(self.client.clone());
+    /// Waits until so many PgBouncers are ready.
+    pub(crate) async fn ready(&self, wanted: usize, bound: Duration) {
         let began = Instant::now();
         loop {
-            let all = bouncers.list(&ListParams::default()).await.unwrap().items;
-            let phases: BTreeMap<String, usize> =
-                all.iter().fold(BTreeMap::new(), |mut counted, bouncer| {
-                    let phase = bouncer.status.as_ref().and_then(|status| status.phase);
-                    *counted.entry(format!("{phase:?}")).or_default() += 1;
-                    counted
-                });
-            if phases.get("Some(Ready)") == Some(&self.size) {
+            let ready = self.count_ready().await;
+            if ready >= wanted {
                 return;
             }
-            assert!(
-                began.elapsed() < bound,
-                "not ready within {bound:?}: {phases:?}; {:?}",
-                all.iter().find_map(|one| one.status.as_ref())
-            );
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert!(began.elapsed() < bound, "{ready} ready within {bound:?}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
+    }
+
+    /// How many PgBouncers are ready.
+    pub(crate) async fn count_ready(&self) -> usize {
+        let bouncers = Api::<PgBouncer>::all(self.client.clone());
+        let all = bouncers.list(&ListParams::default()).await.unwrap();
+        all.iter().filter(|bouncer| is_ready(bouncer)).count()
     }
 
     /// Touches every pod, as a kubelet does that writes its status: nothing is to be done about it.
@@ -227,6 +226,29 @@ impl Rig {
     pub(crate) async fn stop(mut self) {
         self.running.shutdown().await;
     }
+}
+
+fn pooler(name: &str) -> Value {
+    json!({
+        "apiVersion": "kubedb.com/v1", "kind": "PgBouncer",
+        "metadata": { "name": name },
+        "spec": {
+            "version": "1.24.0", "replicas": 1, "sslMode": "verify-full",
+            "database": {
+                "databaseName": "postgres",
+                "databaseRef": { "name": "ha-postgres", "namespace": "demo" },
+            },
+            "connectionPool": { "port": PORT, "poolMode": "transaction" },
+            "tls": { "issuerRef": {
+                "apiGroup": "cert-manager.io", "kind": "ClusterIssuer", "name": "fleet",
+            }},
+        },
+    })
+}
+
+fn is_ready(bouncer: &PgBouncer) -> bool {
+    let status = bouncer.status.as_ref();
+    status.and_then(|status| status.phase) == Some(Phase::Ready)
 }
 
 async fn create<K>(api: &Api<K>, object: Value)
