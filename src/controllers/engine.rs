@@ -6,14 +6,16 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::future::ready;
 use futures::{FutureExt, StreamExt};
 use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::reflector;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use super::backlog::Backlog;
 use super::metrics::ReconcileMetrics;
-use super::turns::Turns;
 use crate::cluster::{Namespaced, reference};
 use crate::names::ObjectRef;
 use crate::retry::{BACKOFF_MAX, Retry, backoff};
@@ -48,11 +50,20 @@ impl Attempts {
     }
 }
 
+/// How many objects are looked at at the same time.
+#[derive(Clone, Copy)]
+pub(super) struct Looks {
+    /// Because a list has shown them.
+    pub(super) listed: u16,
+    /// For any other reason, beside these.
+    pub(super) others: u16,
+}
+
 /// Runs `controller` until it is told to stop; objects that are being looked at are looked at to
-/// the end. `turns` say how many these are at a time, and which of them come first.
+/// the end. What lists have shown is in `backlog`, and does not come by any other way.
 pub(super) async fn run<K, F, Fut, E>(
     name: &'static str,
-    (controller, turns): (Controller<K>, Arc<Turns>),
+    (controller, backlog, at_once): (Controller<K>, Arc<Backlog>, Looks),
     metrics: ReconcileMetrics,
     cancel: CancellationToken,
     reconcile: F,
@@ -74,9 +85,14 @@ pub(super) async fn run<K, F, Fut, E>(
             }
         }
     };
-    let config = Config::default().debounce(DEBOUNCE);
-    let stopping = cancel.clone();
+    let config = Config::default()
+        .debounce(DEBOUNCE)
+        .concurrency(at_once.listed + at_once.others);
+    let listed = Arc::clone(&backlog).stream();
+    let listed = listed.map(|at| reflector::ObjectRef::new(&at.name).within(&at.namespace));
+    let gone = Arc::clone(&backlog);
     let looks = controller
+        .reconcile_on(listed)
         .with_config(config)
         .graceful_shutdown_on(cancel.cancelled_owned())
         .run(
@@ -85,13 +101,12 @@ pub(super) async fn run<K, F, Fut, E>(
                 let span = tracing::info_span!("reconcile", controller = name, object = %at);
                 let look = reconcile(at.clone());
                 let metrics = metrics.clone();
-                let (turns, stopping) = (Arc::clone(&turns), stopping.clone());
+                let backlog = Arc::clone(&backlog);
                 async move {
-                    let Some(_turn) = turns.turn(&at, &stopping).await else {
-                        return Ok(Action::await_change());
-                    };
                     let began = Instant::now();
+                    backlog.begin(&at);
                     let looked = look.await;
+                    backlog.end(&at);
                     metrics.count(name, &looked, began.elapsed());
                     let action = looked?;
                     attempts.succeeded(&at);
@@ -117,10 +132,13 @@ pub(super) async fn run<K, F, Fut, E>(
             },
             attempts,
         );
-    let looking = looks.for_each(|look| async move {
+    let looking = looks.for_each(|look| {
         match look {
+            Ok(_) => {}
             // An event of a child may come after its owner has gone.
-            Ok(_) | Err(kube::runtime::controller::Error::ObjectNotFound(_)) => {}
+            Err(kube::runtime::controller::Error::ObjectNotFound(at)) => {
+                gone.end(&ObjectRef::new(at.namespace.unwrap_or_default(), at.name));
+            }
             Err(error) => {
                 tracing::debug!(
                     controller = name,
@@ -129,6 +147,7 @@ pub(super) async fn run<K, F, Fut, E>(
                 );
             }
         }
+        ready(())
     });
     tokio::select! {
         () = looking => {}

@@ -4,6 +4,7 @@
 //! A reconciler takes nothing but a name (what woke it is for the log only), so the same path runs
 //! on start, on event, on timer and after a crash.
 
+mod backlog;
 mod engine;
 mod metrics;
 pub mod orphans;
@@ -12,7 +13,6 @@ mod related;
 pub mod requests;
 pub mod rotation;
 mod scope;
-mod turns;
 mod watched;
 
 pub use metrics::{ReconcileMetrics, SchedulerMetrics};

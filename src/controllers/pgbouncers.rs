@@ -7,15 +7,15 @@ use k8s_openapi::api::core::v1::{Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::watcher::{self, Event};
+use kube::runtime::watcher;
 use kube::{Api, Client};
 use tokio_util::sync::CancellationToken;
 
 use super::Scope;
-use super::engine::{self, Trouble};
+use super::backlog::Backlog;
+use super::engine::{self, Looks, Trouble};
 use super::metrics::ReconcileMetrics;
 use super::related;
-use super::turns::Turns;
 use super::watched::{Meta, Watched, copied, heard, slim};
 use crate::api::{AppBinding, ClusterIssuer, Issuer, PetSet, PgBouncer, PgBouncerVersion};
 use crate::blueprint::WorkloadKind;
@@ -25,10 +25,11 @@ use crate::names::{self, Area};
 use crate::provisioner::{Copies, Kind, Next, ProvisionError, Provisioner};
 use crate::retry::Retry;
 
-/// Looks at the same time that nobody has asked for.
-const LOOKS: usize = 32;
-/// Looks at the same time at what somebody has just made, changed or deleted, beside these.
-const LOOKS_ASKED: usize = 16;
+/// A daemon that begins has everything to look at; what happens meanwhile does not wait for that.
+const AT_ONCE: Looks = Looks {
+    listed: 32,
+    others: 16,
+};
 
 impl Trouble for ProvisionError {
     fn retry(&self) -> Retry {
@@ -44,43 +45,38 @@ pub async fn run(
     metrics: ReconcileMetrics,
     cancel: CancellationToken,
 ) {
-    let turns = Arc::new(Turns::new(LOOKS, LOOKS_ASKED));
-    let (controller, copies) = controller(&cluster, &provisioner, kind, (&scope, &turns));
-    engine::run(
-        "pgbouncers",
-        (controller, turns),
-        metrics,
-        cancel,
-        move |at| {
-            let (provisioner, copies) = (Arc::clone(&provisioner), copies.clone());
-            async move {
-                Box::pin(provisioner.reconcile(&at, &copies))
-                    .await
-                    .map(action)
-            }
-        },
-    )
+    let backlog = Backlog::new(usize::from(AT_ONCE.listed));
+    let (controller, copies) = controller(&cluster, (&provisioner, &backlog), kind, &scope);
+    let work = (controller, backlog, AT_ONCE);
+    engine::run("pgbouncers", work, metrics, cancel, move |at| {
+        let (provisioner, copies) = (Arc::clone(&provisioner), copies.clone());
+        async move {
+            Box::pin(provisioner.reconcile(&at, &copies))
+                .await
+                .map(action)
+        }
+    })
     .await;
 }
 
 fn controller(
     cluster: &Cluster,
-    provisioner: &Arc<Provisioner>,
+    (provisioner, backlog): (&Arc<Provisioner>, &Arc<Backlog>),
     workload: WorkloadKind,
-    (scope, turns): (&Scope, &Arc<Turns>),
+    scope: &Scope,
 ) -> (Controller<PgBouncer>, Copies) {
     let (client, own) = (cluster.client(), scope.own());
     // What was made for PgBouncers.
     let ours = cluster.every().labels(OURS);
-    let called = Arc::clone(turns);
-    let hear = move |event: &Event<PgBouncer>| match event {
-        Event::Apply(bouncer) if asks(bouncer) => called.call(&reference(bouncer)),
-        _ => {}
-    };
+    let listed = Arc::clone(backlog);
     let bouncers = within::<PgBouncer>(client, own);
-    let (bouncers, store) = copied(bouncers, cluster.every(), slim, hear);
+    let (bouncers, store) = copied(bouncers, cluster.every(), slim, move |all| {
+        listed.fill(all);
+    });
     let copies = Copies::new(store.clone(), own);
-    let pods = heard(within::<Pod>(client, own), ours.clone(), copies.pods());
+    let (listed, all) = (Arc::clone(backlog), store.clone());
+    let pods = within::<Pod>(client, own);
+    let pods = heard(pods, ours.clone(), copies.pods(), move || listed.fill(&all));
     // Pods are looked at in any case.
     let controller =
         Controller::for_stream(bouncers, store).watches_stream(pods, |pod| related::by_label(&pod));
@@ -88,6 +84,7 @@ fn controller(
         controller,
         copies,
         provisioner,
+        backlog,
     };
     let made = |kind| (kind, own, ours.clone());
     let watching = match workload {
@@ -121,18 +118,12 @@ fn controller(
         .end()
 }
 
-/// Whether somebody has asked for something that has not been seen to.
-fn asks(bouncer: &PgBouncer) -> bool {
-    let seen = bouncer.status.as_ref();
-    let seen = seen.and_then(|status| status.observed_generation);
-    bouncer.metadata.deletion_timestamp.is_some() || bouncer.metadata.generation != seen
-}
-
 /// A controller, as far as it watches.
 struct Watching<'a> {
     controller: Controller<PgBouncer>,
     copies: Copies,
     provisioner: &'a Arc<Provisioner>,
+    backlog: &'a Arc<Backlog>,
 }
 
 /// Where objects are, and what of them.
@@ -154,7 +145,8 @@ impl Watching<'_> {
         (kind, area, config): Which<'_>,
         concerned: Concerned<K>,
     ) -> Self {
-        let events = heard(api, config, self.copies.around(kind, area));
+        let hear = self.copies.around(kind, area);
+        let events = heard(api, config, hear, self.everybody());
         let tell = self.teller(concerned);
         let controller = self.controller.watches_stream(events, tell);
         Self { controller, ..self }
@@ -162,8 +154,9 @@ impl Watching<'_> {
 
     /// Who signs their certificates: of no interest to who has them.
     fn signing<K: Watched>(self, api: Api<Meta<K>>, config: watcher::Config) -> Self {
+        let events = heard(api, config, |_| (), self.everybody());
         let tell = self.teller(related::by_issuer::<Meta<K>>);
-        let controller = self.controller.watches(api, config, tell);
+        let controller = self.controller.watches_stream(events, tell);
         Self { controller, ..self }
     }
 
@@ -180,6 +173,18 @@ impl Watching<'_> {
                 provisioner.changed(&names::ObjectRef::new(namespace, &bouncer.name));
             }
             concerned
+        }
+    }
+
+    /// Tells the provisioner that there may have been changes around any PgBouncer.
+    fn everybody(&self) -> impl FnMut() + Send + 'static + use<> {
+        let (provisioner, known) = (Arc::clone(self.provisioner), self.controller.store());
+        let backlog = Arc::clone(self.backlog);
+        move || {
+            for bouncer in known.state() {
+                provisioner.changed(&reference(&*bouncer));
+            }
+            backlog.fill(&known);
         }
     }
 

@@ -10,18 +10,21 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use tokio_util::sync::CancellationToken;
 
 use super::Scope;
-use super::engine::{self, Trouble};
+use super::backlog::Backlog;
+use super::engine::{self, Looks, Trouble};
 use super::metrics::ReconcileMetrics;
-use super::turns::Turns;
-use super::watched::{Meta, copied, slim};
+use super::watched::{Meta, copied, heard, slim};
 use crate::api::{PgBouncer, PgBouncerOpsRequest};
 use crate::cluster::{Cluster, within};
 use crate::ops::{Next, Operator, OpsError};
 use crate::retry::Retry;
 
-/// Requests that are carried out at the same time. Most of their time they wait, for pods or for an
-/// issuer, so that many that wait in vain shall not keep others from beginning.
-const REQUESTS: usize = 256;
+/// Most of its time a request waits, for pods or for an issuer: many that wait in vain shall not keep
+/// others from beginning.
+const AT_ONCE: Looks = Looks {
+    listed: 96,
+    others: 32,
+};
 
 impl Trouble for OpsError {
     fn retry(&self) -> Retry {
@@ -38,20 +41,20 @@ pub async fn run(
     cancel: CancellationToken,
 ) {
     let client = cluster.client();
-    let (requests, store) = copied(
-        within::<PgBouncerOpsRequest>(client, scope.own()),
-        cluster.every(),
-        slim,
-        |_| (),
-    );
+    let backlog = Backlog::new(usize::from(AT_ONCE.listed));
+    let listed = Arc::clone(&backlog);
+    let requests = within::<PgBouncerOpsRequest>(client, scope.own());
+    let (requests, store) = copied(requests, cluster.every(), slim, move |all| {
+        listed.fill(all);
+    });
+    let bouncers = within::<Meta<PgBouncer>>(client, scope.own());
+    let (listed, all) = (Arc::clone(&backlog), store.clone());
+    let bouncers = heard(bouncers, cluster.every(), |_| (), move || listed.fill(&all));
     let known = store.clone();
-    let controller = Controller::for_stream(requests, store).watches(
-        within::<Meta<PgBouncer>>(client, scope.own()),
-        cluster.every(),
-        move |bouncer| waiting(&bouncer, &known),
-    );
-    let controller = (controller, Arc::new(Turns::new(REQUESTS, 0)));
-    engine::run("requests", controller, metrics, cancel, move |at| {
+    let controller = Controller::for_stream(requests, store)
+        .watches_stream(bouncers, move |bouncer| waiting(&bouncer, &known));
+    let work = (controller, backlog, AT_ONCE);
+    engine::run("requests", work, metrics, cancel, move |at| {
         let operator = Arc::clone(&operator);
         async move {
             Box::pin(operator.reconcile(&at))

@@ -37,6 +37,7 @@ struct Remembered {
     changes: u64,
     settled: Option<Settled>,
     failed_looks: i32,
+    blocked_looks: u32,
 }
 
 #[derive(Debug)]
@@ -151,6 +152,19 @@ impl Memory {
         known.failed_looks
     }
 
+    /// How many looks in a row, before this one, found that an object's objects cannot be made.
+    pub(super) fn blocked(&self, at: &ObjectRef, is_blocked: bool) -> u32 {
+        let mut objects = self.lock();
+        let known = objects.entry(at.clone()).or_default();
+        let before = known.blocked_looks;
+        known.blocked_looks = if is_blocked {
+            before.saturating_add(1)
+        } else {
+            0
+        };
+        before
+    }
+
     /// Forgets an object.
     pub(super) fn forget(&self, at: &ObjectRef) {
         self.lock().remove(at);
@@ -236,6 +250,13 @@ mod tests {
         assert_eq!(memory.is_well(&at, &pods(true), now), Some(until));
         assert_eq!(memory.is_well(&at, &pods(true), until), None);
         assert_eq!(memory.is_well(&at, &pods(false), now), None);
+    }
+
+    #[test]
+    fn looks_that_are_blocked_are_counted_until_one_is_not() {
+        let (memory, at) = (Memory::default(), at());
+        let looks = [true, true, true, false, true].map(|blocked| memory.blocked(&at, blocked));
+        assert_eq!(looks, [0, 1, 2, 3, 0]);
     }
 
     #[test]

@@ -42,7 +42,7 @@ use crate::clock::Clock;
 use crate::cluster::{Cluster, ClusterError, EventKind, Reporter, reference};
 use crate::material::Materials;
 use crate::names::ObjectRef;
-use crate::retry::Retry;
+use crate::retry::{Retry, backoff};
 use crate::surroundings;
 
 pub use self::around::Kind;
@@ -176,6 +176,7 @@ impl Provisioner {
             let ask = Ask::of(&bouncer);
             self.memory.settle(at, ask, changes, digest.clone());
         }
+        let pause = self.pause(at, blocked.as_ref());
         let pods = health::pods(&bouncer, digest.as_deref(), copies);
         let next = self
             .look(&bouncer, digest.as_deref(), (pods, blocked))
@@ -183,7 +184,17 @@ impl Provisioner {
         if let Some(digest) = &digest {
             self.leave_word(&bouncer, digest, (around, copies)).await;
         }
-        Ok(next)
+        Ok(pause.map_or(next, Next::Again))
+    }
+
+    /// How long to wait for what blocks an object, growing from look to look: what it needs in the
+    /// cluster wakes us when it comes. An issuer does not.
+    fn pause(&self, at: &ObjectRef, blocked: Option<&Blocked>) -> Option<Duration> {
+        let looks = self.memory.blocked(at, blocked.is_some());
+        match blocked? {
+            Blocked::CertificatePending { .. } => Some(UNREADY_PERIOD),
+            _ => Some(backoff(looks)),
+        }
     }
 
     /// Whether the object, as a watch has told of it, may be looked after now.

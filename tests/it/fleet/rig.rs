@@ -228,7 +228,8 @@ impl Rig {
     }
 }
 
-fn pooler(name: &str) -> Value {
+/// One PgBouncer of the fleet.
+pub(crate) fn pooler(name: &str) -> Value {
     json!({
         "apiVersion": "kubedb.com/v1", "kind": "PgBouncer",
         "metadata": { "name": name },

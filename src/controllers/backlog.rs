@@ -1,0 +1,161 @@
+//! Objects that are to be looked at because a list has shown them, which is all of them when a daemon
+//! begins, and again when a watch has missed something. They are worked off some at a time, in order,
+//! so that what happens meanwhile does not wait for them.
+
+use std::collections::{HashSet, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::{Stream, stream};
+use kube::runtime::reflector::Store;
+use tokio::sync::Notify;
+
+use crate::cluster::{Namespaced, reference};
+use crate::names::ObjectRef;
+
+/// What has been listed and not been looked at.
+pub(super) struct Backlog {
+    /// How many are out at the same time.
+    at_once: usize,
+    state: Mutex<State>,
+    news: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// In order; what is not among those that wait has been looked at for another reason.
+    order: VecDeque<ObjectRef>,
+    waiting: HashSet<ObjectRef>,
+    /// Given out, and not looked at to the end.
+    out: HashSet<ObjectRef>,
+}
+
+// === impl Backlog ===
+
+impl Backlog {
+    /// An empty one, that gives out so many at the same time.
+    pub(super) fn new(at_once: usize) -> Arc<Self> {
+        Arc::new(Self {
+            at_once,
+            state: Mutex::default(),
+            news: Notify::new(),
+        })
+    }
+
+    /// These have been listed.
+    fn extend(&self, listed: impl IntoIterator<Item = ObjectRef>) {
+        let mut state = self.lock();
+        for at in listed {
+            if state.waiting.insert(at.clone()) {
+                state.order.push_back(at);
+            }
+        }
+        drop(state);
+        self.news.notify_one();
+    }
+
+    /// All of that copy have been listed.
+    pub(super) fn fill<K: Namespaced>(&self, copy: &Store<K>) {
+        self.extend(copy.state().iter().map(|object| reference(&**object)));
+    }
+
+    /// A look begins, for whatever reason: it sees all that was listed before.
+    pub(super) fn begin(&self, at: &ObjectRef) {
+        self.lock().waiting.remove(at);
+    }
+
+    /// A look has ended, or the object has gone.
+    pub(super) fn end(&self, at: &ObjectRef) {
+        if self.lock().out.remove(at) {
+            self.news.notify_one();
+        }
+    }
+
+    /// Gives out what waits, for ever; for one reader.
+    pub(super) fn stream(self: Arc<Self>) -> impl Stream<Item = ObjectRef> + Send + 'static {
+        stream::unfold(self, |backlog| async {
+            let next = backlog.next().await;
+            Some((next, backlog))
+        })
+    }
+
+    async fn next(&self) -> ObjectRef {
+        loop {
+            if let Some(next) = self.take() {
+                return next;
+            }
+            self.news.notified().await;
+        }
+    }
+
+    fn take(&self) -> Option<ObjectRef> {
+        let mut state = self.lock();
+        while state.out.len() < self.at_once {
+            let next = state.order.pop_front()?;
+            if state.waiting.remove(&next) {
+                state.out.insert(next.clone());
+                return Some(next);
+            }
+        }
+        None
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Backlog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Backlog")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::{FutureExt as _, StreamExt as _};
+
+    use super::*;
+
+    fn at(name: &str) -> ObjectRef {
+        ObjectRef::new("shop", name)
+    }
+
+    fn next(stream: &mut (impl Stream<Item = ObjectRef> + Unpin)) -> Option<String> {
+        stream.next().now_or_never().flatten().map(|at| at.name)
+    }
+
+    #[test]
+    fn so_many_are_out_at_a_time_in_order_and_each_once() {
+        let backlog = Backlog::new(2);
+        let mut stream = Box::pin(Arc::clone(&backlog).stream());
+        assert_eq!(next(&mut stream), None);
+        backlog.extend(["a", "b", "c", "a"].map(at));
+        assert_eq!(next(&mut stream).as_deref(), Some("a"));
+        assert_eq!(next(&mut stream).as_deref(), Some("b"));
+        assert_eq!(next(&mut stream), None);
+        // One that was not out makes no room.
+        backlog.end(&at("z"));
+        assert_eq!(next(&mut stream), None);
+        backlog.begin(&at("a"));
+        backlog.end(&at("a"));
+        assert_eq!(next(&mut stream).as_deref(), Some("c"));
+        backlog.end(&at("b"));
+        backlog.end(&at("c"));
+        assert_eq!(next(&mut stream), None);
+    }
+
+    #[test]
+    fn what_is_looked_at_anyway_is_not_given_out_and_what_is_listed_meanwhile_is() {
+        let backlog = Backlog::new(1);
+        let mut stream = Box::pin(Arc::clone(&backlog).stream());
+        backlog.extend(["a", "b"].map(at));
+        backlog.begin(&at("a"));
+        assert_eq!(next(&mut stream).as_deref(), Some("b"));
+        // Listed again while it is being looked at: that look may have read what was before.
+        backlog.extend([at("a")]);
+        backlog.end(&at("a"));
+        backlog.end(&at("b"));
+        assert_eq!(next(&mut stream).as_deref(), Some("a"));
+    }
+}
