@@ -38,19 +38,19 @@ async fn main() {
     let took = rig.one_more("late", BOUND).await;
     let ready = rig.count_ready().await;
     println!("one more, made meanwhile, ready after {took:.1?}, as number {ready}");
-    let size = size + 1;
-    rig.ready(size, BOUND).await;
+    let all = size + 1;
+    rig.ready(all, BOUND).await;
     println!(
         "all ready {:.1?} after the start of a first daemon",
         first.age()
     );
-    let took = first.quiet(size, BOUND).await;
+    let took = first.quiet(all, BOUND).await;
     let requests = first.metrics().await.requests();
     println!("and quiet {took:.1?} after it, {requests} requests");
     first.stop().await;
 
     let daemon = rig.daemon().await;
-    let took = daemon.quiet(size, BOUND).await;
+    let took = daemon.quiet(all, BOUND).await;
     let metrics = daemon.metrics().await;
     let (now, most) = daemon.memory();
     println!(
