@@ -13,10 +13,18 @@ use tokio::sync::Notify;
 use crate::cluster::{Namespaced, reference};
 use crate::names::ObjectRef;
 
+/// How many objects are looked at at the same time.
+#[derive(Clone, Copy)]
+pub(super) struct Looks {
+    /// Because a list has shown them.
+    pub(super) listed: u16,
+    /// For any other reason, beside these.
+    pub(super) others: u16,
+}
+
 /// What has been listed and not been looked at.
 pub(super) struct Backlog {
-    /// How many are out at the same time.
-    at_once: usize,
+    looks: Looks,
     state: Mutex<State>,
     news: Notify,
 }
@@ -30,16 +38,30 @@ struct State {
     out: HashSet<ObjectRef>,
 }
 
+// === impl Looks ===
+
+impl Looks {
+    /// All of them.
+    pub(super) const fn at_once(self) -> u16 {
+        self.listed + self.others
+    }
+}
+
 // === impl Backlog ===
 
 impl Backlog {
-    /// An empty one, that gives out so many at the same time.
-    pub(super) fn new(at_once: usize) -> Arc<Self> {
+    /// An empty one, that gives out so many of the listed at the same time.
+    pub(super) fn new(looks: Looks) -> Arc<Self> {
         Arc::new(Self {
-            at_once,
+            looks,
             state: Mutex::default(),
             news: Notify::new(),
         })
+    }
+
+    /// What it was made with.
+    pub(super) const fn looks(&self) -> Looks {
+        self.looks
     }
 
     /// These have been listed.
@@ -90,7 +112,7 @@ impl Backlog {
 
     fn take(&self) -> Option<ObjectRef> {
         let mut state = self.lock();
-        while state.out.len() < self.at_once {
+        while state.out.len() < usize::from(self.looks.listed) {
             let next = state.order.pop_front()?;
             if state.waiting.remove(&next) {
                 state.out.insert(next.clone());
@@ -117,6 +139,10 @@ mod tests {
 
     use super::*;
 
+    fn backlog(listed: u16) -> Arc<Backlog> {
+        Backlog::new(Looks { listed, others: 0 })
+    }
+
     fn at(name: &str) -> ObjectRef {
         ObjectRef::new("shop", name)
     }
@@ -127,7 +153,7 @@ mod tests {
 
     #[test]
     fn so_many_are_out_at_a_time_in_order_and_each_once() {
-        let backlog = Backlog::new(2);
+        let backlog = backlog(2);
         let mut stream = Box::pin(Arc::clone(&backlog).stream());
         assert_eq!(next(&mut stream), None);
         backlog.extend(["a", "b", "c", "a"].map(at));
@@ -147,7 +173,7 @@ mod tests {
 
     #[test]
     fn what_is_looked_at_anyway_is_not_given_out_and_what_is_listed_meanwhile_is() {
-        let backlog = Backlog::new(1);
+        let backlog = backlog(1);
         let mut stream = Box::pin(Arc::clone(&backlog).stream());
         backlog.extend(["a", "b"].map(at));
         backlog.begin(&at("a"));

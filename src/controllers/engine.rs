@@ -50,20 +50,11 @@ impl Attempts {
     }
 }
 
-/// How many objects are looked at at the same time.
-#[derive(Clone, Copy)]
-pub(super) struct Looks {
-    /// Because a list has shown them.
-    pub(super) listed: u16,
-    /// For any other reason, beside these.
-    pub(super) others: u16,
-}
-
 /// Runs `controller` until it is told to stop; objects that are being looked at are looked at to
 /// the end. What lists have shown is in `backlog`, and does not come by any other way.
 pub(super) async fn run<K, F, Fut, E>(
     name: &'static str,
-    (controller, backlog, at_once): (Controller<K>, Arc<Backlog>, Looks),
+    (controller, backlog): (Controller<K>, Arc<Backlog>),
     metrics: ReconcileMetrics,
     cancel: CancellationToken,
     reconcile: F,
@@ -87,7 +78,7 @@ pub(super) async fn run<K, F, Fut, E>(
     };
     let config = Config::default()
         .debounce(DEBOUNCE)
-        .concurrency(at_once.listed + at_once.others);
+        .concurrency(backlog.looks().at_once());
     let listed = Arc::clone(&backlog).stream();
     let listed = listed.map(|at| reflector::ObjectRef::new(&at.name).within(&at.namespace));
     let gone = Arc::clone(&backlog);

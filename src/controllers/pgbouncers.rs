@@ -12,8 +12,8 @@ use kube::{Api, Client};
 use tokio_util::sync::CancellationToken;
 
 use super::Scope;
-use super::backlog::Backlog;
-use super::engine::{self, Looks, Trouble};
+use super::backlog::{Backlog, Looks};
+use super::engine::{self, Trouble};
 use super::metrics::ReconcileMetrics;
 use super::related;
 use super::watched::{Meta, Watched, copied, heard, slim};
@@ -45,9 +45,9 @@ pub async fn run(
     metrics: ReconcileMetrics,
     cancel: CancellationToken,
 ) {
-    let backlog = Backlog::new(usize::from(AT_ONCE.listed));
+    let backlog = Backlog::new(AT_ONCE);
     let (controller, copies) = controller(&cluster, (&provisioner, &backlog), kind, &scope);
-    let work = (controller, backlog, AT_ONCE);
+    let work = (controller, backlog);
     engine::run("pgbouncers", work, metrics, cancel, move |at| {
         let (provisioner, copies) = (Arc::clone(&provisioner), copies.clone());
         async move {

@@ -10,8 +10,8 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use tokio_util::sync::CancellationToken;
 
 use super::Scope;
-use super::backlog::Backlog;
-use super::engine::{self, Looks, Trouble};
+use super::backlog::{Backlog, Looks};
+use super::engine::{self, Trouble};
 use super::metrics::ReconcileMetrics;
 use super::watched::{Meta, copied, heard, slim};
 use crate::api::{PgBouncer, PgBouncerOpsRequest};
@@ -41,7 +41,7 @@ pub async fn run(
     cancel: CancellationToken,
 ) {
     let client = cluster.client();
-    let backlog = Backlog::new(usize::from(AT_ONCE.listed));
+    let backlog = Backlog::new(AT_ONCE);
     let listed = Arc::clone(&backlog);
     let requests = within::<PgBouncerOpsRequest>(client, scope.own());
     let (requests, store) = copied(requests, cluster.every(), slim, move |all| {
@@ -53,7 +53,7 @@ pub async fn run(
     let known = store.clone();
     let controller = Controller::for_stream(requests, store)
         .watches_stream(bouncers, move |bouncer| waiting(&bouncer, &known));
-    let work = (controller, backlog, AT_ONCE);
+    let work = (controller, backlog);
     engine::run("requests", work, metrics, cancel, move |at| {
         let operator = Arc::clone(&operator);
         async move {

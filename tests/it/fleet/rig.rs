@@ -177,20 +177,33 @@ impl Rig {
     pub(crate) async fn ready(&self, wanted: usize, bound: Duration) {
         let began = Instant::now();
         loop {
-            let ready = self.count_ready().await;
-            if ready >= wanted {
+            let asked = Instant::now();
+            let (ready, others) = self.parted().await;
+            if ready.len() >= wanted {
                 return;
             }
-            assert!(began.elapsed() < bound, "{ready} ready within {bound:?}");
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            assert!(
+                began.elapsed() < bound,
+                "{} ready within {bound:?}: {:?}",
+                ready.len(),
+                others.iter().find_map(|one| one.status.as_ref())
+            );
+            // A list of thousands is work for the server that is measured.
+            let pause = (asked.elapsed() * 10).max(Duration::from_millis(100));
+            tokio::time::sleep(pause).await;
         }
     }
 
     /// How many PgBouncers are ready.
     pub(crate) async fn count_ready(&self) -> usize {
+        self.parted().await.0.len()
+    }
+
+    /// The PgBouncers that are ready, and those that are not.
+    async fn parted(&self) -> (Vec<PgBouncer>, Vec<PgBouncer>) {
         let bouncers = Api::<PgBouncer>::all(self.client.clone());
         let all = bouncers.list(&ListParams::default()).await.unwrap();
-        all.iter().filter(|bouncer| is_ready(bouncer)).count()
+        all.into_iter().partition(is_ready)
     }
 
     /// Touches every pod, as a kubelet does that writes its status: nothing is to be done about it.
