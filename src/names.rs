@@ -17,6 +17,22 @@ pub fn name_with_suffix(name: &str, suffix: &str) -> String {
     format!("{cut}-{suffix}").trim_matches('-').to_owned()
 }
 
+/// Whether `name` is a DNS label (RFC 1123), as names of namespaces are.
+pub fn is_label(name: &str) -> bool {
+    let is_inner = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-';
+    (1..=NAME_LABEL_MAX).contains(&name.len())
+        && name.bytes().all(|byte| is_inner(&byte))
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+}
+
+/// Whether `name` stays one segment of a URL's path. Names in specifications become parts of paths at
+/// the API server, and one with a slash would lead to another object, in another namespace too.
+pub fn is_path_segment(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:*".contains(&byte);
+    !name.is_empty() && name != "." && name != ".." && name.bytes().all(is_plain)
+}
+
 /// Namespace and name of an object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ObjectRef {
@@ -207,6 +223,18 @@ mod tests {
         let long = name_with_suffix(&"b".repeat(80), "pods");
         assert_eq!(long.len(), NAME_LABEL_MAX);
         assert!(long.ends_with("b-pods"));
+    }
+
+    #[test]
+    fn a_name_that_would_lead_to_another_path_is_not_a_segment() {
+        for name in ["till", "till-0", "a.b", "system:node", "*"] {
+            assert!(is_path_segment(name), "{name}");
+        }
+        for name in [
+            "", ".", "..", "../x", "a/b", "a%2fb", "a?b", "a#b", "a b", "a\\b", "\u{e9}",
+        ] {
+            assert!(!is_path_segment(name), "{name}");
+        }
     }
 
     #[test]

@@ -55,6 +55,9 @@ pub const MAINTENANCE_WINDOW: &str = "bouncert.dev/maintenance-window";
 /// On a PgBouncer or a Namespace: `true`, or an RFC 3339 instant: no rotation begins by itself, or
 /// none before then.
 pub const FREEZE_ROTATION: &str = "bouncert.dev/freeze-rotation";
+/// On an AppBinding, or on a Namespace for all AppBindings in it: the namespaces whose PgBouncers may
+/// refer to it, separated by commas, or `*`.
+pub const ALLOWED_NAMESPACES: &str = "bouncert.dev/allowed-namespaces";
 /// Label on requests that somebody else than a person made: who.
 pub const CREATED_BY_LABEL: &str = "bouncert.dev/created-by";
 /// Value of [`CREATED_BY_LABEL`] on requests of the scheduled rotation.

@@ -16,6 +16,7 @@ use super::output::Output;
 use super::policy;
 use crate::clock::Clock;
 use crate::daemon::{self, DaemonOptions};
+use crate::surroundings::References;
 use crate::telemetry::admin::AdminServer;
 
 /// How often the file that sets the clock is read.
@@ -64,6 +65,11 @@ pub(super) fn options(args: &DaemonArgs, namespace: &str) -> Result<DaemonOption
     Ok(DaemonOptions {
         inventory: args.admin.inventory(),
         cluster_resource_namespace: args.cluster_resource_namespace.clone(),
+        references: if args.allow_cross_namespace_databases {
+            References::Open
+        } else {
+            References::Granted
+        },
         policies: policy::in_force(args.policies.as_deref())?,
         rotation: args.history.with(&args.rotation),
         election: args.leader.options(namespace)?,

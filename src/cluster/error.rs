@@ -30,6 +30,16 @@ pub enum ClusterError {
         /// The object.
         at: ObjectRef,
     },
+    /// A name that would lead to another path at the API server; it is not asked.
+    #[error("cannot {verb} {kind} {at}: that is not a name of an object")]
+    NotAName {
+        /// What was to be done.
+        verb: &'static str,
+        /// Kind of the object.
+        kind: String,
+        /// The object.
+        at: ObjectRef,
+    },
     /// We do not lead any more; whether the call came through before is not known.
     #[error("cannot {verb} {kind} {at}: this daemon does not lead any more")]
     Fenced {
@@ -72,7 +82,7 @@ impl ClusterError {
 
     /// Whether trying again may help.
     pub fn retry(&self) -> Retry {
-        if matches!(self, Self::Fenced { .. }) {
+        if matches!(self, Self::Fenced { .. } | Self::NotAName { .. }) {
             // A fence that is closed stays closed. What there is to do is the next leader's.
             return Retry::Never;
         }
@@ -89,7 +99,7 @@ impl ClusterError {
                 kube::Error::Api(status) => Some(status.as_ref()),
                 _ => None,
             },
-            Self::TimedOut { .. } | Self::Fenced { .. } => None,
+            Self::TimedOut { .. } | Self::Fenced { .. } | Self::NotAName { .. } => None,
         }
     }
 }

@@ -39,7 +39,7 @@ pub use self::patience::patient;
 pub use self::traffic::{ApiMetrics, counted};
 pub use self::watches::{NO_OBJECT, change, within};
 use crate::fence::{Fence, Fenced};
-use crate::names::ObjectRef;
+use crate::names::{ObjectRef, is_path_segment};
 
 /// Bound of one call. An API server that is slower than this is down for our purposes.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(20);
@@ -128,8 +128,11 @@ impl Cluster {
         &self.client
     }
 
-    /// Reads an object; `None` if it is not there.
+    /// Reads an object; `None` if it is not there. No object has a name that is not a path segment.
     pub async fn get<K: Namespaced>(&self, at: &ObjectRef) -> Result<Option<K>, ClusterError> {
+        if !is_path_segment(&at.namespace) || !is_path_segment(&at.name) {
+            return Ok(None);
+        }
         let api = self.api::<K>(&at.namespace);
         bounded::<K, _>("get", at, api.get_opt(&at.name)).await
     }
@@ -142,6 +145,9 @@ impl Cluster {
             + Debug
             + DeserializeOwned,
     {
+        if !is_path_segment(name) {
+            return Ok(None);
+        }
         let at = ObjectRef::new("", name);
         let api: Api<K> = Api::all(self.client.clone());
         bounded::<K, _>("get", &at, api.get_opt(name)).await
@@ -375,6 +381,11 @@ where
     K: Resource<DynamicType = ()>,
 {
     let kind = K::kind(&()).into_owned();
+    let is_in_place = |name: &str| name.is_empty() || is_path_segment(name);
+    if !is_in_place(&at.namespace) || !is_in_place(&at.name) {
+        let at = at.clone();
+        return Err(ClusterError::NotAName { verb, kind, at });
+    }
     // Boxed, because the client's futures are large and every caller's would contain them.
     match tokio::time::timeout(CALL_TIMEOUT, Box::pin(call)).await {
         Ok(Ok(value)) => Ok(value),

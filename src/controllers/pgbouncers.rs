@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -16,7 +16,7 @@ use super::backlog::{Backlog, Looks};
 use super::engine::{self, Trouble};
 use super::metrics::ReconcileMetrics;
 use super::related;
-use super::watched::{Meta, Watched, copied, heard, slim};
+use super::watched::{Meta, Watched, copied, heard, namespaces_of, slim};
 use crate::api::{AppBinding, ClusterIssuer, Issuer, PetSet, PgBouncer, PgBouncerVersion};
 use crate::blueprint::WorkloadKind;
 use crate::blueprint::labels::OURS;
@@ -110,6 +110,11 @@ fn controller(
                 applications,
                 (Kind::AppBinding, area, cluster.every()),
                 related::by_application,
+            )
+            .used(
+                Api::<Meta<Namespace>>::all(client.clone()),
+                (Kind::Namespace, area, namespaces_of(cluster, area)),
+                related::by_namespace,
             )
     });
     watching

@@ -32,6 +32,18 @@ pub(super) fn by_application<K: Resource>(
     all
 }
 
+/// The PgBouncers of other namespaces that refer to an AppBinding of this one.
+pub(super) fn by_namespace<K: Resource>(
+    object: &K,
+    known: &Store<PgBouncer>,
+) -> Vec<ObjectRef<PgBouncer>> {
+    let name = object.name_any();
+    those(known, |bouncer| {
+        let is_elsewhere = bouncer.namespace().as_deref() != Some(name.as_str());
+        is_elsewhere && bouncer.spec.database.database_ref.namespace == name
+    })
+}
+
 /// The PgBouncers of a version.
 pub(super) fn by_version<K: Resource>(
     object: &K,

@@ -147,12 +147,8 @@ fn services(cluster: &Cluster, area: &Area) -> BoxStream<'static, Note> {
     })
 }
 
-/// The Namespaces of an area: all, or the one by its name, which takes a right to that one only.
 fn namespaces(cluster: &Cluster, area: &Area) -> BoxStream<'static, Note> {
-    let config = match area {
-        Area::Everywhere => cluster.every(),
-        Area::Namespace(name) => cluster.every().fields(&format!("metadata.name={name}")),
-    };
+    let config = super::watched::namespaces_of(cluster, area);
     let api = Api::<Namespace>::all(cluster.client().clone());
     let list = Some((Kind::Namespaces, area.clone()));
     watched(config, api, list, |object| {

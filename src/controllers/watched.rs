@@ -14,7 +14,8 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
-use crate::cluster::Namespaced;
+use crate::cluster::{Cluster, Namespaced};
+use crate::names::Area;
 
 /// An object of which the API server sends the metadata only: no Secret's data, no workload's template.
 pub(super) type Meta<K> = PartialObjectMeta<K>;
@@ -75,6 +76,14 @@ fn happenings<K: Send + 'static>(
             }
         }))
     })
+}
+
+/// The Namespaces of an area: all, or the one by its name, which takes a right to that one only.
+pub(super) fn namespaces_of(cluster: &Cluster, area: &Area) -> watcher::Config {
+    match area {
+        Area::Everywhere => cluster.every(),
+        Area::Namespace(name) => cluster.every().fields(&format!("metadata.name={name}")),
+    }
 }
 
 /// Who wrote which field is of no interest, and is half of an object.

@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::election::Candidate;
+use crate::blueprint::WorkloadKind;
 use crate::clock::Clock;
 use crate::cluster::{ApiMetrics, Cluster, ClusterError, counted};
 use crate::controllers::{self, ReconcileMetrics, SchedulerMetrics};
@@ -31,7 +32,7 @@ use crate::policy::Policies;
 use crate::provisioner::Provisioner;
 use crate::retry::{Retry, backoff};
 use crate::rotation::{RotationMetrics, RotationOptions, Rotator};
-use crate::surroundings;
+use crate::surroundings::{self, References};
 use crate::telemetry::Monitor;
 
 /// How the daemon runs.
@@ -44,6 +45,8 @@ pub struct DaemonOptions {
     pub watch_namespaces: Vec<String>,
     /// The `bouncert.dev/class` that objects must have; those without one if empty.
     pub class: String,
+    /// Which references into other namespaces are followed.
+    pub references: References,
     /// What may be issued.
     pub policies: Policies,
     /// Where the time comes from.
@@ -64,6 +67,7 @@ impl Default for DaemonOptions {
             cluster_resource_namespace: "cert-manager".to_owned(),
             watch_namespaces: Vec::new(),
             class: String::new(),
+            references: References::default(),
             policies: Policies::builtin(),
             clock: Clock::System,
             rotation: RotationOptions::default(),
@@ -217,6 +221,7 @@ async fn lead(
         cluster_resource_namespace,
         watch_namespaces,
         class,
+        references,
         policies,
         clock,
         rotation,
@@ -236,7 +241,8 @@ async fn lead(
         .with_metrics(metrics.issuance);
     let cancel = cancel.child_token();
     let provisioner = Provisioner::new(cluster.clone(), materials.clone(), clock.clone());
-    let provisioner = Arc::new(provisioner.of_class(&class));
+    let provisioner = provisioner.of_class(&class).with_references(references);
+    let provisioner = Arc::new(provisioner);
     let rotation = RotationOptions {
         cluster_resource_namespace,
         class: class.clone(),
@@ -249,6 +255,7 @@ async fn lead(
         kind,
         cancel: cancel.clone(),
         metrics: metrics.ops,
+        references,
     };
     let operator = Operator::new(cluster.clone(), materials, clock.clone(), operating);
     let operator = Arc::new(operator.of_class(&class));
@@ -272,26 +279,45 @@ async fn lead(
         cancel.clone(),
     ));
     for scope in controllers::Scope::covering(&watch_namespaces) {
-        running.spawn(controllers::requests::run(
-            cluster.clone(),
-            Arc::clone(&operator),
-            scope.clone(),
-            metrics.reconciles.clone(),
-            cancel.clone(),
-        ));
-        running.spawn(controllers::pgbouncers::run(
-            cluster.clone(),
-            Arc::clone(&provisioner),
+        let reconciles = metrics.reconciles.clone();
+        let work = (Arc::clone(&operator), Arc::clone(&provisioner));
+        watch(
+            &mut running,
+            &cluster,
+            work,
             (kind, scope),
-            metrics.reconciles.clone(),
-            cancel.clone(),
-        ));
+            (reconciles, &cancel),
+        );
     }
     metrics.leading.set(1);
     let outcome = all_ended(running, &cancel).await;
     metrics.leading.set(0);
     tracing::info!("stopped");
     outcome
+}
+
+/// Starts the controllers of one scope.
+fn watch(
+    running: &mut JoinSet<()>,
+    cluster: &Cluster,
+    (operator, provisioner): (Arc<Operator>, Arc<Provisioner>),
+    (kind, scope): (WorkloadKind, controllers::Scope),
+    (reconciles, cancel): (ReconcileMetrics, &CancellationToken),
+) {
+    running.spawn(controllers::requests::run(
+        cluster.clone(),
+        operator,
+        scope.clone(),
+        reconciles.clone(),
+        cancel.clone(),
+    ));
+    running.spawn(controllers::pgbouncers::run(
+        cluster.clone(),
+        provisioner,
+        (kind, scope),
+        reconciles,
+        cancel.clone(),
+    ));
 }
 
 /// Shows how things stand with a rotator, for as long as it is there.
@@ -324,7 +350,7 @@ async fn discover(
     cluster: &Cluster,
     watched: &[String],
     cancel: &CancellationToken,
-) -> Result<Option<crate::blueprint::WorkloadKind>, ClusterError> {
+) -> Result<Option<WorkloadKind>, ClusterError> {
     let namespace = watched.first().map_or("default", String::as_str);
     for attempt in 0.. {
         match surroundings::workload_kind(cluster, namespace).await {

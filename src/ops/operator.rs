@@ -28,6 +28,7 @@ use crate::clock::Clock;
 use crate::cluster::{Cluster, EventKind, Reporter};
 use crate::material::Materials;
 use crate::names::ObjectRef;
+use crate::surroundings::{self, References, SurroundingsError};
 
 /// How often a request that waits for others, or for its PgBouncer, looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -50,6 +51,8 @@ pub struct OperatorOptions {
     pub cancel: CancellationToken,
     /// Where it counts.
     pub metrics: OpsMetrics,
+    /// Which references into other namespaces are followed.
+    pub references: References,
 }
 
 /// The ops manager.
@@ -63,6 +66,7 @@ pub struct Operator {
     pub(super) reporter: Reporter,
     /// Held from looking at all requests of a PgBouncer until one has begun (PH-1).
     pub(super) admission: Mutex<()>,
+    references: References,
     /// The class of PgBouncers whose requests are carried out.
     class: String,
 }
@@ -79,6 +83,7 @@ impl Operator {
             kind,
             cancel,
             metrics,
+            references,
         } = options;
         let reporter = Reporter::new(cluster.clone(), view::COMPONENT);
         Self {
@@ -90,6 +95,7 @@ impl Operator {
             cancel,
             reporter,
             admission: Mutex::new(()),
+            references,
             class: String::new(),
         }
     }
@@ -132,6 +138,12 @@ impl Operator {
         request: &PgBouncerOpsRequest,
         database: &PgBouncer,
     ) -> Result<Plan, PlanError> {
+        // Asked once, before anything is touched: a grant that is withdrawn later stops no undo.
+        match surroundings::check_references(&self.cluster, database, self.references).await {
+            Ok(()) => {}
+            Err(SurroundingsError::Cluster(error)) => return Err(error.into()),
+            Err(error) => return Err(PlanError::Unworkable(chain(&error))),
+        }
         planner::plan(&self.cluster, &self.materials, self.kind, request, database).await
     }
 

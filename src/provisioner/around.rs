@@ -23,6 +23,9 @@ pub enum Kind {
     AppBinding,
     /// `PodDisruptionBudget`s.
     DisruptionBudget,
+    /// Namespaces, by whose annotations references into them are granted. Nobody waits for them: a
+    /// daemon that may not read them works without.
+    Namespace,
     /// Secrets: our own, users', and the superuser's.
     Secret,
     /// Services.
@@ -145,7 +148,8 @@ impl Around {
 
     /// Whether everything that is expected has been listed once.
     pub(super) fn is_complete(&self) -> bool {
-        self.lists.values().all(|list| list.is_complete)
+        let mut lists = self.lists.iter();
+        lists.all(|((kind, _), list)| list.is_complete || *kind == Kind::Namespace)
     }
 
     /// One number for all that `bouncer` is made from and into; `None` before everything is known.
@@ -193,6 +197,7 @@ impl Around {
             self.number(Kind::Version, &version),
             self.number(Kind::AppBinding, &application),
             self.strangers(&backend.namespace),
+            (backend.namespace != namespace).then(|| self.home(&backend.namespace)),
         );
         Some(number(&(secrets, services, like_it, outside)))
     }
@@ -201,6 +206,14 @@ impl Around {
     fn number(&self, kind: Kind, at: &ObjectRef) -> u64 {
         let key = number(at);
         self.covering(kind, &at.namespace)
+            .find_map(|list| list.known.get(&key))
+            .map_or(0, |told| told.number)
+    }
+
+    /// The number of a Namespace; zero where nothing is known of it.
+    fn home(&self, namespace: &str) -> u64 {
+        let key = number(&ObjectRef::new("", namespace));
+        self.covering(Kind::Namespace, namespace)
             .find_map(|list| list.known.get(&key))
             .map_or(0, |told| told.number)
     }
@@ -239,7 +252,7 @@ pub(super) fn number<T: Hash + ?Sized>(value: &T) -> u64 {
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::apps::v1::StatefulSet;
-    use k8s_openapi::api::core::v1::Secret;
+    use k8s_openapi::api::core::v1::{Namespace, Secret};
     use serde_json::{Value, json};
 
     use super::*;
@@ -326,6 +339,29 @@ mod tests {
         let gone = Change::Gone(ObjectRef::new("vault", "superuser"));
         around.follow(Kind::Secret, &Area::Everywhere, gone);
         assert_eq!(around.mark(&bouncer), mark(&[]));
+    }
+
+    #[test]
+    fn a_namespace_that_is_referred_to_counts_and_is_not_waited_for() {
+        let bouncer = testing::bouncer("billing");
+        let of = |name: &str, version: &str| -> Namespace {
+            let meta = json!({ "name": name, "uid": name, "resourceVersion": version });
+            serde_json::from_value(json!({ "metadata": meta })).unwrap()
+        };
+        let mut around = listed(&[]);
+        around.expect(Kind::Namespace, Area::Everywhere);
+        let before = around.mark(&bouncer);
+        assert!(before.is_some());
+        let mut tell = |namespace: &Namespace| {
+            let at = ObjectRef::new("", namespace.name_any());
+            let change = Change::Is(at, Some(Told::of(namespace)));
+            around.follow(Kind::Namespace, &Area::Everywhere, change);
+            around.mark(&bouncer)
+        };
+        assert_eq!(tell(&of("attic", "1")), before);
+        let known = tell(&of("vault", "1"));
+        assert_ne!(known, before);
+        assert_ne!(tell(&of("vault", "2")), known);
     }
 
     #[test]

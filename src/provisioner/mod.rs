@@ -43,7 +43,7 @@ use crate::cluster::{Cluster, ClusterError, EventKind, Reporter, reference};
 use crate::material::Materials;
 use crate::names::ObjectRef;
 use crate::retry::{Retry, backoff};
-use crate::surroundings;
+use crate::surroundings::{self, References};
 
 pub use self::around::Kind;
 use self::conditions::Seen;
@@ -98,6 +98,7 @@ pub struct Provisioner {
     reporter: Reporter,
     memory: Memory,
     workload: OnceCell<WorkloadKind>,
+    references: References,
     /// The class of objects that are looked after.
     class: String,
 }
@@ -111,6 +112,7 @@ impl Provisioner {
             reporter: Reporter::new(cluster.clone(), COMPONENT),
             memory: Memory::default(),
             workload: OnceCell::new(),
+            references: References::default(),
             class: String::new(),
             cluster,
             materials,
@@ -125,6 +127,12 @@ impl Provisioner {
             class: class.to_owned(),
             ..self
         }
+    }
+
+    /// Follows those references into other namespaces.
+    #[must_use]
+    pub fn with_references(self, references: References) -> Self {
+        Self { references, ..self }
     }
 
     /// Something that objects of the PgBouncer at `at` are made from, or one of these objects, has
@@ -247,6 +255,7 @@ impl Provisioner {
         self.ensure_auth(bouncer).await?;
         let namespace = bouncer.namespace().unwrap_or_default();
         let kind = self.workload_kind(&namespace).await?;
+        surroundings::check_references(&self.cluster, bouncer, self.references).await?;
         let mut around = surroundings::read(&self.cluster, bouncer, kind).await?;
         if self
             .ensure_certificates(bouncer, &around.load_balancer)

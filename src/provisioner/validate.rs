@@ -14,6 +14,9 @@ use crate::names::ObjectRef;
 use crate::retry::Retry;
 use crate::surroundings::SurroundingsError;
 
+/// Reason of a refused reference into another namespace.
+pub(super) const REFERENCE_NOT_GRANTED: &str = "ReferenceNotGranted";
+
 /// Why the objects of a PgBouncer cannot be made now.
 #[derive(Debug, thiserror::Error)]
 pub enum Blocked {
@@ -89,6 +92,7 @@ impl Blocked {
     /// One word for programs.
     pub const fn reason(&self) -> &'static str {
         match self {
+            Self::Surroundings(error) if error.is_not_granted() => REFERENCE_NOT_GRANTED,
             Self::Surroundings(_)
             | Self::NoExternalAuthSecret(_)
             | Self::Inputs(InputsError::NoAuthSecret(_)) => "WaitingForDependency",

@@ -5,6 +5,7 @@
 //! wait for, so that a PgBouncer may be created before its AppBinding, version or issuer.
 
 mod backend;
+mod grant;
 mod program;
 mod published;
 
@@ -12,6 +13,7 @@ use k8s_openapi::api::core::v1::{Secret, Service};
 use kube::ResourceExt;
 
 use crate::api::PgBouncer;
+use crate::api::annotations::ALLOWED_NAMESPACES;
 use crate::api::certmanager::{ClusterIssuer, Issuer};
 use crate::api::tls::{CERT_MANAGER_GROUP, IssuerRef};
 use crate::blueprint::certificates::LoadBalancer;
@@ -22,6 +24,7 @@ use crate::names::ObjectRef;
 use crate::redacted::Redacted;
 use crate::retry::Retry;
 
+pub use self::grant::{Grantor, References, check_references};
 pub use self::program::workload_kind;
 
 /// Why the surroundings cannot be told.
@@ -39,6 +42,34 @@ pub enum SurroundingsError {
         at: ObjectRef,
         /// The field that names it.
         by: &'static str,
+    },
+    /// The AppBinding is in another namespace, which does not allow the reference.
+    #[error(
+        "PgBouncer {bouncer}: spec.database.databaseRef names AppBinding {app}, and namespace {} does \
+         not allow references from namespace {}: add {} to the annotation {ALLOWED_NAMESPACES} of that \
+         AppBinding, or of Namespace {} for all of its AppBindings",
+        .app.namespace, .bouncer.namespace, .bouncer.namespace, .app.namespace
+    )]
+    NotGranted {
+        /// The object that refers.
+        bouncer: ObjectRef,
+        /// The object that it refers to.
+        app: ObjectRef,
+    },
+    /// The annotation that would allow it is not a list of namespaces.
+    #[error(
+        "PgBouncer {bouncer}: spec.database.databaseRef names AppBinding {app}, and the annotation \
+         {ALLOWED_NAMESPACES} of {} cannot be read, so it allows nothing: write names of namespaces \
+         separated by commas, or * alone for all",
+        .grantor.of(.app)
+    )]
+    GrantUnreadable {
+        /// The object that refers.
+        bouncer: ObjectRef,
+        /// The object that it refers to.
+        app: ObjectRef,
+        /// The object that has the annotation.
+        grantor: Grantor,
     },
     /// A version that may not be asked for any more.
     #[error("PgBouncerVersion {name} is deprecated; choose another spec.version")]
@@ -63,15 +94,23 @@ impl SurroundingsError {
     pub fn retry(&self) -> Retry {
         match self {
             Self::Cluster(error) => error.retry(),
-            Self::Missing { .. } | Self::Deprecated { .. } | Self::Unusable { .. } => {
-                Retry::WhenChanged
-            }
+            Self::Missing { .. }
+            | Self::NotGranted { .. }
+            | Self::GrantUnreadable { .. }
+            | Self::Deprecated { .. }
+            | Self::Unusable { .. } => Retry::WhenChanged,
         }
+    }
+
+    /// Whether another namespace does not allow the reference.
+    pub const fn is_not_granted(&self) -> bool {
+        matches!(self, Self::NotGranted { .. } | Self::GrantUnreadable { .. })
     }
 }
 
 /// Reads what is around `bouncer`, which is completed. The auth Secret and the material may be
-/// missing: they are made later.
+/// missing: they are made later. Whether its references are granted is asked before, by
+/// [`check_references`]: a request that has begun goes on to its end.
 pub async fn read(
     cluster: &Cluster,
     bouncer: &PgBouncer,

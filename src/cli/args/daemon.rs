@@ -112,6 +112,10 @@ pub struct DaemonArgs {
     /// that are built in.
     #[arg(long, value_name = "DIR")]
     pub policies: Option<PathBuf>,
+    /// Follow `databaseRef` into any namespace, whether or not that namespace allows it by the annotation
+    /// `bouncert.dev/allowed-namespaces`.
+    #[arg(long)]
+    pub allow_cross_namespace_databases: bool,
     /// How certificates are rotated by themselves.
     #[command(flatten)]
     pub rotation: RotationArgs,

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use time::OffsetDateTime;
 
 use super::health::PodSeen;
-use super::validate::Blocked;
+use super::validate::{Blocked, REFERENCE_NOT_GRANTED};
 use crate::api::common::{ConditionStatus, find_condition, set_condition};
 use crate::api::pgbouncer::PgBouncerStatus;
 use crate::api::{Condition, PgBouncer, Phase};
@@ -233,13 +233,17 @@ fn phase(conditions: &[Condition]) -> Phase {
         find_condition(conditions, type_).is_some_and(|condition| condition.status == status)
     };
     let is_provisioned = is_provisioned(conditions);
+    // Its pods run with what was copied before, and nothing that changes reaches them.
+    let is_not_granted = find_condition(conditions, RECONCILED)
+        .is_some_and(|condition| condition.reason == REFERENCE_NOT_GRANTED);
     if is("HealthCheckPaused", "True") {
         Phase::Unknown
     } else if is(HALTED, "True") {
         Phase::Halted
     } else if is_provisioned && is(ACCEPTING_CONNECTION, "False") {
         Phase::NotReady
-    } else if is_provisioned && (is(REPLICA_READY, "False") || is(READY, "False")) {
+    } else if is_provisioned && (is(REPLICA_READY, "False") || is(READY, "False") || is_not_granted)
+    {
         Phase::Critical
     } else if is_provisioned && is(READY, "True") {
         Phase::Ready

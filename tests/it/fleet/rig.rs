@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bouncert::api::annotations::ALLOWED_NAMESPACES;
 use bouncert::api::common::Phase;
 use bouncert::api::{AppBinding, ClusterIssuer, PgBouncer, PgBouncerVersion, crds};
 use bouncert::clock::Clock;
@@ -126,7 +127,7 @@ impl Rig {
         create(&self.api::<Secret>("demo"), credentials).await;
         let binding = json!({
             "apiVersion": "appcatalog.appscode.com/v1alpha1", "kind": "AppBinding",
-            "metadata": { "name": "ha-postgres" },
+            "metadata": { "name": "ha-postgres", "annotations": { ALLOWED_NAMESPACES: "*" } },
             "spec": {
                 "type": "kubedb.com/postgres",
                 "clientConfig": { "service": {

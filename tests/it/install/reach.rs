@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use bouncert::api::annotations::FREEZE_ROTATION;
+use bouncert::api::annotations::{ALLOWED_NAMESPACES, FREEZE_ROTATION};
 use bouncert::api::common::find_condition;
 use bouncert::api::{PgBouncer, PgBouncerOpsRequest, Phase, RequestPhase};
 use bouncert::clock::Clock;
@@ -27,6 +27,14 @@ async fn a_daemon_of_two_namespaces_needs_no_rights_in_the_others() {
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         stage.create(namespace).await;
     }
+    // Both use one PostgreSQL, by the word of its namespace.
+    let word = json!({"metadata": {"annotations": {ALLOWED_NAMESPACES: "banks, elsewhere"}}});
+    let namespaces: Api<Namespace> = Api::all(stage.client.clone());
+    let params = PatchParams::default();
+    namespaces
+        .patch(NS, &params, &Patch::Merge(word))
+        .await
+        .unwrap();
     let watched = [NS.to_owned(), "banks".to_owned()];
     let changes = json!({"createNamespace": true, "watchNamespaces": watched});
     let granted = install(&mut stage, &changes).await;

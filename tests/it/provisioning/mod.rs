@@ -1,6 +1,7 @@
 //! A PgBouncer object becomes the objects it stands for: against the embedded API server alone, and
 //! with real poolers.
 
+mod grants;
 mod mended;
 mod objects;
 mod poolers;
@@ -62,9 +63,10 @@ async fn create(client: &Client, object: Value) {
 
 /// Namespaces, version, and a PostgreSQL that nobody runs.
 async fn furnish(client: &Client) {
-    for name in [NAMESPACE, BACKEND_NAMESPACE] {
-        let namespace: Namespace =
-            serde_json::from_value(json!({ "metadata": { "name": name } })).unwrap();
+    let granted = json!({ "bouncert.dev/allowed-namespaces": NAMESPACE });
+    for (name, annotations) in [(NAMESPACE, Value::Null), (BACKEND_NAMESPACE, granted)] {
+        let meta = json!({ "name": name, "annotations": annotations });
+        let namespace: Namespace = serde_json::from_value(json!({ "metadata": meta })).unwrap();
         Api::all(client.clone())
             .create(&PostParams::default(), &namespace)
             .await

@@ -18,14 +18,14 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 
 use super::*;
 
-struct Scene {
-    client: Client,
-    provisioner: Provisioner,
+pub(super) struct Scene {
+    pub(super) client: Client,
+    pub(super) provisioner: Provisioner,
 }
 
 impl Scene {
     /// A furnished cluster without a backend.
-    async fn bare() -> Self {
+    pub(super) async fn bare() -> Self {
         let server = ApiServer::new(Store::in_memory().unwrap(), Options::default()).unwrap();
         let client = server.client();
         for crd in definitions() {
@@ -40,20 +40,20 @@ impl Scene {
         }
     }
 
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let scene = Self::bare().await;
         backend(&scene.client).await;
         scene
     }
 
     /// A new provisioner, which remembers nothing.
-    fn restart(&mut self) {
+    pub(super) fn restart(&mut self) {
         let cluster = Cluster::new(self.client.clone());
         let materials = Materials::new(cluster.clone(), Clock::System, "cert-manager");
         self.provisioner = Provisioner::new(cluster, materials, Clock::Fixed(NOW));
     }
 
-    async fn reconcile(&self, name: &str) -> Next {
+    pub(super) async fn reconcile(&self, name: &str) -> Next {
         let copies = copies(&self.client).await;
         self.provisioner
             .reconcile(&ObjectRef::new(NAMESPACE, name), &copies)
@@ -61,18 +61,18 @@ impl Scene {
             .unwrap()
     }
 
-    async fn bouncer(&self, name: &str) -> PgBouncer {
+    pub(super) async fn bouncer(&self, name: &str) -> PgBouncer {
         get(&self.client, name).await.unwrap()
     }
 
-    async fn patch(&self, name: &str, patch: Value) {
+    pub(super) async fn patch(&self, name: &str, patch: Value) {
         let api: Api<PgBouncer> = Api::namespaced(self.client.clone(), NAMESPACE);
         api.patch(name, &PatchParams::default(), &Patch::Merge(patch))
             .await
             .unwrap();
     }
 
-    async fn events(&self) -> Vec<String> {
+    pub(super) async fn events(&self) -> Vec<String> {
         let api: Api<Event> = Api::namespaced(self.client.clone(), NAMESPACE);
         let all = api.list(&ListParams::default()).await.unwrap();
         all.iter()

@@ -19,8 +19,8 @@ use super::*;
 use crate::support::eventually;
 
 /// A platform and the daemon on it.
-struct Rig {
-    client: Client,
+pub(super) struct Rig {
+    pub(super) client: Client,
     tasks: JoinSet<()>,
     stop: CancellationToken,
     runtime: PathBuf,
@@ -40,7 +40,7 @@ impl Drop for Rig {
 }
 
 impl Rig {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let data = TempDir::new().unwrap();
         let mut options = PlatformOptions::new(data.path().join("data"));
         options.definitions = definitions();
@@ -62,7 +62,7 @@ impl Rig {
         }
     }
 
-    async fn is_ready(&self, name: &str) -> PgBouncer {
+    pub(super) async fn is_ready(&self, name: &str) -> PgBouncer {
         eventually(SOON, async || {
             let object: PgBouncer = get(&self.client, name).await.unwrap();
             let phase = object.status.as_ref().and_then(|status| status.phase);
@@ -75,13 +75,13 @@ impl Rig {
         .await
     }
 
-    async fn address(&self, pod: &str) -> SocketAddr {
+    pub(super) async fn address(&self, pod: &str) -> SocketAddr {
         let pod: Pod = get(&self.client, pod).await.unwrap();
         let ip = pod.status.unwrap().pod_ip.unwrap();
         SocketAddr::new(ip.parse().unwrap(), 5432)
     }
 
-    async fn stop(mut self) {
+    pub(super) async fn stop(mut self) {
         self.stop.cancel();
         while let Some(ended) = tokio::time::timeout(SOON, self.tasks.join_next())
             .await
