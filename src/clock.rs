@@ -10,6 +10,8 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use time::OffsetDateTime;
 
+use crate::instants::Shift;
+
 /// Where the time comes from.
 #[derive(Clone, Debug, Default)]
 pub enum Clock {
@@ -29,7 +31,7 @@ impl Clock {
             Self::System => system(),
             Self::Fixed(at) => *at,
             Self::Shifted(seconds) => {
-                system() + time::Duration::seconds(seconds.load(Ordering::Relaxed))
+                system().plus(time::Duration::seconds(seconds.load(Ordering::Relaxed)))
             }
         }
     }

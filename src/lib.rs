@@ -4,12 +4,15 @@
 //! pod by pod without cutting a transaction in flight, proved on the wire, reversible until proved,
 //! and resumable after a crash at any instant. `ARCHITECTURE.md` has the map.
 
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
+
 // Layer 0
 pub mod causes;
 pub mod cel;
 pub mod clock;
 pub mod duration;
 pub mod fence;
+pub mod instants;
 pub mod names;
 pub mod redacted;
 pub mod retry;

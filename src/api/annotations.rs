@@ -40,6 +40,9 @@ pub const ROTATION_POLICY: &str = "bouncert.dev/rotation-policy";
 pub const OUTLIVING: &str = "bouncert.dev/outliving";
 /// On material Secrets: `true` where the leaf ends earlier than asked for, because its CA does.
 pub const CLAMPED: &str = "bouncert.dev/clamped";
+/// On published material: when it was issued, as RFC 3339. Renewal counts from then, because issuers
+/// date the beginning of a certificate back.
+pub const ISSUED: &str = "bouncert.dev/issued";
 /// On material Secrets: the revision they hold.
 pub const REVISION: &str = "bouncert.dev/revision";
 /// On material Secrets: SHA-256 of the leaf.
@@ -52,8 +55,8 @@ pub const ALIAS_LABEL: &str = "bouncert.dev/alias";
 /// On a PgBouncer or a Namespace: when rotations may begin by themselves, such as
 /// `Mon-Fri 01:00-05:00 Europe/Berlin` or `cron 0 2 * * SAT for 4h`; the PgBouncer's is stronger.
 pub const MAINTENANCE_WINDOW: &str = "bouncert.dev/maintenance-window";
-/// On a PgBouncer or a Namespace: `true`, or an RFC 3339 instant: no rotation begins by itself, or
-/// none before then.
+/// On a PgBouncer or a Namespace: `true`, a day, or an RFC 3339 instant: no rotation begins by itself,
+/// or none before then. While it cannot be read, none begins.
 pub const FREEZE_ROTATION: &str = "bouncert.dev/freeze-rotation";
 /// On an AppBinding, or on a Namespace for all AppBindings in it: the namespaces whose PgBouncers may
 /// refer to it, separated by commas, or `*`.

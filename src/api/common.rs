@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::causes::shortened;
+use crate::instants::in_utc;
+
 /// Phase of a `PgBouncer` (CONTRACT 1.3, 4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Phase {
@@ -50,6 +53,10 @@ pub struct Condition {
     pub observed_generation: Option<i64>,
 }
 
+/// Longest message of a condition, in bytes. Kubernetes' convention allows 32,768; an object has a dozen
+/// conditions, and each write of a status sends them all.
+pub const CONDITION_MESSAGE_MAX: usize = 4_096;
+
 impl Condition {
     /// A condition with status `True` or `False`, changed at `at`.
     pub fn new(
@@ -64,7 +71,7 @@ impl Condition {
             status: status.as_str().to_owned(),
             last_transition_time: rfc3339_seconds(at),
             reason: reason.to_owned(),
-            message: message.into(),
+            message: shortened(&message.into(), CONDITION_MESSAGE_MAX).into_owned(),
             severity: None,
             observed_generation: None,
         }
@@ -127,19 +134,16 @@ pub fn find_condition<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'
 
 /// An instant as Kubernetes writes it: RFC 3339, UTC, whole seconds.
 pub fn rfc3339_seconds(at: OffsetDateTime) -> String {
-    let whole = at
-        .to_offset(time::UtcOffset::UTC)
-        .replace_nanosecond(0)
-        .unwrap_or(at);
+    let whole = in_utc(at).replace_nanosecond(0).unwrap_or(at);
     // Formatting fails only for years beyond 9999, where the Debug form is as good as any.
     whole
         .format(&Rfc3339)
         .unwrap_or_else(|_| format!("{whole:?}"))
 }
 
-/// Reads an RFC 3339 instant.
+/// Reads an RFC 3339 instant, in UTC.
 pub fn parse_rfc3339(text: &str) -> Option<OffsetDateTime> {
-    OffsetDateTime::parse(text, &Rfc3339).ok()
+    OffsetDateTime::parse(text, &Rfc3339).ok().map(in_utc)
 }
 
 /// A reference to an object in the same namespace.

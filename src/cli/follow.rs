@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use super::output::Progress;
 use crate::api::common::Condition;
 use crate::api::{PgBouncerOpsRequest, RequestPhase};
+use crate::instants::Shift;
 use crate::names::ObjectRef;
 
 /// Watches the object until `done` says so of it, and returns it as it was then. `None` is an
@@ -34,7 +35,7 @@ where
 {
     let api: Api<K> = Api::namespaced(client.clone(), &at.namespace);
     let mut states = pin!(watcher::watch_object(api, &at.name));
-    let deadline = Instant::now() + bound;
+    let deadline = Instant::now().plus(bound);
     loop {
         let state = timeout_at(deadline, states.next())
             .await

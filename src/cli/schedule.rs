@@ -15,6 +15,7 @@ use super::status::list;
 use crate::api::{Issuer, PgBouncer, PgBouncerOpsRequest};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, Namespaced, reference};
+use crate::instants::Shift;
 use crate::names::ObjectRef;
 use crate::rotation::decide::Waiting;
 use crate::rotation::drift;
@@ -88,7 +89,7 @@ pub(super) async fn print(output: Output, args: &ScheduleArgs) -> Result<(), Fai
         .into_iter()
         .map(|(at, known)| (at, known.facts))
         .collect();
-    let until = now + Duration::days(i64::from(args.days));
+    let until = now.plus(Duration::days(i64::from(args.days)));
     let told = forecast(&facts, options.limits, (now, until));
     let report = Report::new(told, remarks);
     output.result(&report, text)?;

@@ -11,6 +11,8 @@ use std::hash::Hash;
 
 use time::{Duration, OffsetDateTime};
 
+use crate::instants::Since;
+
 /// Different messages of one reason that are told one by one.
 const DIFFERENT_MAX: usize = 10;
 /// A reason that was silent for so long begins anew.
@@ -89,7 +91,7 @@ impl Correlator {
             last: now,
         };
         let series = self.reasons.entry(subject.clone()).or_insert_with(fresh);
-        if now - series.last > SILENCE {
+        if now.since(series.last) > SILENCE {
             series.messages.clear();
         }
         series.last = now;
@@ -112,7 +114,7 @@ impl Correlator {
             last: now,
         };
         let bucket = self.objects.entry(about.clone()).or_insert_with(full);
-        let gained = (now - bucket.last).as_seconds_f64().max(0.0) / REFILL.as_seconds_f64();
+        let gained = now.since(bucket.last).as_seconds_f64().max(0.0) / REFILL.as_seconds_f64();
         bucket.tokens = (bucket.tokens + gained).min(BURST);
         bucket.last = now;
         if bucket.tokens < 1.0 {

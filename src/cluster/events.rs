@@ -15,6 +15,7 @@ use time::OffsetDateTime;
 use super::correlate::{Subject, Verdict};
 use super::{Cluster, ClusterError};
 use crate::api::common::rfc3339_seconds;
+use crate::causes::shortened;
 use crate::names::ObjectRef;
 
 /// Whether an event is news or trouble.
@@ -35,6 +36,8 @@ impl EventKind {
     }
 }
 
+/// Longest message of an event, in bytes: the API server refuses a longer note.
+const MESSAGE_MAX: usize = 1_024;
 /// What a line says that stands for many; client-go's words.
 const COMBINED: &str = "(combined from similar events)";
 
@@ -146,7 +149,7 @@ impl Reporter {
             involved_object: about,
             type_: Some(type_.to_owned()),
             reason: Some(reason.to_owned()),
-            message: Some(message.to_owned()),
+            message: Some(shortened(message, MESSAGE_MAX).into_owned()),
             source: Some(EventSource {
                 component: Some(self.component.to_owned()),
                 ..EventSource::default()

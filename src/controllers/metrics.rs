@@ -11,6 +11,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use time::OffsetDateTime;
 
+use crate::instants::Since;
+
 /// Bounds of the buckets, in seconds. A look at a request lasts as long as the request.
 const SECONDS: [f64; 10] = [0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0];
 
@@ -65,7 +67,7 @@ impl SchedulerMetrics {
 
     /// A pass that was due at `due` began at `began` and took so long.
     pub fn passed(&self, due: OffsetDateTime, began: OffsetDateTime, took: Duration) {
-        let lag = (began - due).as_seconds_f64().max(0.0);
+        let lag = began.since(due).as_seconds_f64().max(0.0);
         self.lag.set(lag);
         self.pass.observe(took.as_secs_f64());
     }

@@ -23,6 +23,7 @@ use crate::api::{ClusterIssuer, Issuer, PgBouncer, PgBouncerOpsRequest};
 use crate::blueprint::labels::OURS;
 use crate::clock::Clock;
 use crate::cluster::{Cluster, within};
+use crate::instants::{Shift, Since, Within};
 use crate::inventory::Inventory;
 use crate::names::{Area, ObjectRef};
 use crate::rotation::index::Kind;
@@ -80,15 +81,15 @@ pub async fn run(
 
 /// Takes notice of everything that comes within [`DEBOUNCE`].
 async fn gather(notes: &mut BoxStream<'static, Note>, rotator: &Rotator) {
-    let end = Instant::now() + DEBOUNCE;
+    let end = Instant::now().plus(DEBOUNCE);
     while let Ok(Some(note)) = tokio::time::timeout_at(end, notes.next()).await {
         rotator.note(note);
     }
 }
 
 fn until(wake: OffsetDateTime, now: OffsetDateTime) -> Duration {
-    let pause = Duration::try_from(wake - now).unwrap_or(Duration::ZERO);
-    pause.clamp(DEBOUNCE, SLEEP_MAX)
+    let pause = Duration::try_from(wake.since(now)).unwrap_or(Duration::ZERO);
+    pause.within(DEBOUNCE, SLEEP_MAX)
 }
 
 /// Everything that is taken notice of, in each area that `options` name.

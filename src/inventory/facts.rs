@@ -9,14 +9,14 @@ use kube::ResourceExt;
 use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
 
-use crate::api::annotations::{REVISION, REVISION_LABEL, class_of};
+use crate::api::annotations::{FINGERPRINT, ISSUED, REVISION, REVISION_LABEL, class_of};
 use crate::api::common::{find_condition, parse_rfc3339};
 use crate::api::{IssuerRef, PgBouncer, PgBouncerOpsRequest, Phase, RequestPhase, RequestType};
 use crate::blueprint::certificates::{LoadBalancer, wanted};
 use crate::blueprint::{labels, port, serves_tls};
 use crate::names::{Alias, Fingerprint, ObjectRef};
 use crate::pki::facts::{CertificateFacts, read_chain};
-use crate::pki::renewal::RenewPolicy;
+use crate::pki::renewal::{RenewPolicy, granted_from};
 
 /// Longest message of a failure that is kept, in bytes.
 const MESSAGE_MAX: usize = 400;
@@ -47,6 +47,8 @@ pub(super) struct Asked {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Stored {
     pub(super) revision: Option<u32>,
+    /// Beginning of the life that was granted.
+    pub(super) granted: OffsetDateTime,
     pub(super) leaf: Leaf,
     /// Who signed the leaf, as its certificate says.
     pub(super) signed_by: Arc<str>,
@@ -154,8 +156,13 @@ impl Stored {
         let pem = secret.data.as_ref()?.get("tls.crt")?;
         let chain = read_chain(std::str::from_utf8(&pem.0).ok()?).ok()?;
         let (leaf, rest) = chain.split_first()?;
-        let revision = secret.annotations().get(REVISION);
+        let annotation = |key: &str| secret.annotations().get(key);
+        let revision = annotation(REVISION);
+        let published = annotation(FINGERPRINT).and_then(|text| Fingerprint::parse(text));
+        let issued = annotation(ISSUED).and_then(|text| parse_rfc3339(text));
+        let issued = issued.filter(|_| published == Some(leaf.fingerprint));
         Some(Self {
+            granted: granted_from(issued, leaf.not_before, leaf.not_after),
             revision: revision.and_then(|revision| revision.parse().ok()),
             leaf: Leaf::of(leaf),
             signed_by: names.keep(&leaf.issuer),

@@ -42,6 +42,7 @@ use self::state::{Seen, Sighting, State};
 use self::watch::Told;
 use crate::clock::Clock;
 use crate::cluster::{Change, Cluster};
+use crate::instants::Shift;
 use crate::names::{Area, ObjectRef};
 
 pub use self::facts::Link;
@@ -278,7 +279,7 @@ impl Inventory {
         if state.replicas.get(&pod) == Some(&replica) {
             if matches!(sighting.seen, Seen::Nothing(_)) {
                 // A pod that has just been started, most often.
-                round.want(&pod, now + SOON);
+                round.want(&pod, now.plus(SOON));
             }
             state.sightings.insert(pod, sighting);
         }

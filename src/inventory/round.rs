@@ -7,6 +7,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
+use crate::instants::{Scale, Shift};
 use crate::names::ObjectRef;
 
 /// How often every pod is looked at, budget permitting: what it serves is known to be wrong well
@@ -30,7 +31,7 @@ impl Round {
     /// A round of so many looks per second at the most, and at least one.
     pub(super) fn new(per_second: u32) -> Self {
         Self {
-            cost: Duration::from_secs(1) / per_second.max(1),
+            cost: Duration::from_secs(1).part(per_second),
             spent_until: Duration::ZERO,
             queue: BTreeSet::new(),
             due: HashMap::new(),
@@ -61,9 +62,10 @@ impl Round {
             return None;
         }
         let (_, pod) = self.queue.pop_first()?;
-        self.spent_until = self.spent_until.max(now.saturating_sub(BURST)) + self.cost;
+        let earliest = now.saturating_sub(BURST);
+        self.spent_until = self.spent_until.max(earliest).plus(self.cost);
         self.due.remove(&pod);
-        self.want(&pod, now + PERIOD);
+        self.want(&pod, now.plus(PERIOD));
         Some(pod)
     }
 }

@@ -327,7 +327,7 @@ impl<'a> View<'a> {
             fingerprint: leaf.map(|leaf| leaf.fingerprint),
             not_before: leaf.map(|leaf| leaf.not_before),
             not_after: leaf.map(|leaf| leaf.not_after),
-            renews_at: leaf.map(|leaf| due(at, asked, leaf)),
+            renews_at: stored.map(|stored| due(at, asked, stored)),
             signed_by: stored.map(|stored| &*stored.signed_by),
             chain: stored.map_or(&[], |stored| &stored.chain),
             served_by: (is_served && leaf.is_some()).then(|| Served {
@@ -389,12 +389,12 @@ impl<'a> Past<'a> {
 }
 
 /// When a leaf is to be renewed.
-fn due(at: &ObjectRef, asked: &Asked, leaf: &Leaf) -> OffsetDateTime {
+fn due(at: &ObjectRef, asked: &Asked, stored: &Stored) -> OffsetDateTime {
     let seed = certificate_seed(
         &format!("{}/{}", at.namespace, at.name),
         asked.alias.as_str(),
     );
-    renew_at(leaf.not_before, leaf.not_after, asked.renews, seed)
+    renew_at(stored.granted, stored.leaf.not_after, asked.renews, seed)
 }
 
 fn pod_view<'a>(

@@ -38,6 +38,7 @@ pub use self::observe::Issuers;
 pub use self::signer::{IssuerKind, Observed, Signer};
 pub use self::vault::VaultError;
 use crate::api::IssuerRef;
+use crate::instants::Shift;
 use crate::pki::bundle::TrustBundle;
 use crate::pki::chain::CertificateChain;
 use crate::pki::facts::CertificateFacts;
@@ -116,7 +117,7 @@ impl Outcome {
 fn clamped(chain: &CertificateChain, profile: &LeafProfile, now: OffsetDateTime) -> bool {
     chain
         .leaf_facts()
-        .is_some_and(|leaf| leaf.not_after + Duration::minutes(1) < now + profile.lifetime)
+        .is_some_and(|leaf| leaf.not_after.plus(Duration::minutes(1)) < now.plus(profile.lifetime))
 }
 
 /// Kind, namespace and name of an issuer, for people: `Issuer treasury/ca`, `ClusterIssuer ca`.

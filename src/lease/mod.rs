@@ -21,6 +21,8 @@ mod tests;
 
 use std::time::Duration;
 
+use crate::instants::{Scale, Shift};
+
 /// How long things take. client-go's names and defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
@@ -94,7 +96,7 @@ impl Timing {
         if renew >= lease {
             return Err(TimingError::Renew);
         }
-        if retry.is_zero() || retry * 2 >= renew {
+        if retry.is_zero() || retry.times(2) >= renew {
             return Err(TimingError::Retry);
         }
         Ok(Self {
@@ -121,7 +123,8 @@ impl Timing {
 
     /// How long after a renewal the leader may act.
     pub fn fence(&self) -> Duration {
-        self.renew + self.lease.saturating_sub(self.renew) / 2
+        self.renew
+            .plus(self.lease.saturating_sub(self.renew).part(2))
     }
 }
 
@@ -179,12 +182,12 @@ impl Election {
 
     /// Until when the leader tries to renew; `None` for who does not lead.
     pub fn gives_up_at(&self) -> Option<Duration> {
-        self.asked.map(|asked| asked + self.timing.renew)
+        self.asked.map(|asked| asked.plus(self.timing.renew))
     }
 
     /// Until when the leader may act; `None` for who does not lead.
     pub fn fence_at(&self) -> Option<Duration> {
-        self.asked.map(|asked| asked + self.timing.fence())
+        self.asked.map(|asked| asked.plus(self.timing.fence()))
     }
 
     /// Who holds the lease, as far as we know.
@@ -211,7 +214,7 @@ impl Election {
         let Some((record, since)) = &self.seen else {
             return Verdict::Acquire;
         };
-        let until = *since + record.lease.unwrap_or(self.timing.lease);
+        let until = since.plus(record.lease.unwrap_or(self.timing.lease));
         if now >= until {
             Verdict::Acquire
         } else {

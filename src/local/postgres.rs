@@ -20,6 +20,7 @@ use thiserror::Error;
 use tokio::sync::Mutex;
 
 use crate::fence::Fence;
+use crate::instants::Shift;
 use crate::pgbouncer::login;
 use crate::pgbouncer::session::{Row, SessionError, Target};
 use crate::redacted::Redacted;
@@ -187,7 +188,7 @@ impl ThrowAwayPostgres {
     pub async fn restart(&self, away: Duration) -> Result<(), PostgresError> {
         let mut process = self.process.lock().await;
         let _may_have_ended = kill_process(Pid::from_child(&process.0), Signal::INT);
-        let deadline = Instant::now() + STOP_TIMEOUT;
+        let deadline = Instant::now().plus(STOP_TIMEOUT);
         while matches!(process.0.try_wait(), Ok(None)) && Instant::now() < deadline {
             tokio::time::sleep(START_POLL).await;
         }
@@ -226,7 +227,7 @@ impl Drop for Process {
             return;
         }
         let _may_have_ended = kill_process(Pid::from_child(&self.0), Signal::QUIT);
-        let deadline = Instant::now() + STOP_TIMEOUT;
+        let deadline = Instant::now().plus(STOP_TIMEOUT);
         while matches!(self.0.try_wait(), Ok(None)) {
             if Instant::now() >= deadline {
                 let _ended = self.0.kill();
@@ -348,7 +349,7 @@ async fn ready(
     directory: &Path,
 ) -> Result<(), PostgresError> {
     let target = target(address, &options.superuser, &options.password);
-    let deadline = Instant::now() + START_TIMEOUT;
+    let deadline = Instant::now().plus(START_TIMEOUT);
     loop {
         let ended = process.0.try_wait().map_err(failed_to("watch postgres"))?;
         if ended.is_some() {

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::instants::Shift;
 use crate::retry::backoff;
 
 /// Keys handled at the same time: enough to hide the store's flushes, few enough for two cores.
@@ -54,7 +55,7 @@ impl<T: Clone + Eq + Hash + Debug + Send + Sync + 'static> Queue<T> {
 
     /// Adds a key once `pause` has passed, or at the earlier moment already noted.
     pub fn add_after(&self, key: T, pause: Duration) {
-        let at = Instant::now() + pause;
+        let at = Instant::now().plus(pause);
         let mut state = self.lock();
         let due = state.later.entry(key).or_insert(at);
         *due = at.min(*due);

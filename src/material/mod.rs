@@ -301,7 +301,8 @@ impl Materials {
         if let Some(present) = &present {
             secret::check_writable(present, owner, &to)?;
         }
-        let next = secret::contract(owner, wanted, revision, verified);
+        let mut next = secret::contract(owner, wanted, revision, verified);
+        secret::mark_issued(&mut next, &source);
         match present {
             None => self.cluster.create(&next).await.map(drop)?,
             Some(present) if secret::holds_the_same(&present, &next) => {}

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
+use crate::instants::Since;
 use crate::pki::facts::CertificateFacts;
 
 /// Longest time that is sat out until a certificate is valid: clocks are seconds apart where they are
@@ -29,7 +30,7 @@ pub(super) fn season(facts: &CertificateFacts, now: OffsetDateTime) -> Season {
     if now >= facts.not_after {
         return Season::Out;
     }
-    match Duration::try_from(facts.not_before - now) {
+    match Duration::try_from(facts.not_before.since(now)) {
         Err(_) | Ok(Duration::ZERO) => Season::In,
         Ok(wait) if wait <= WAIT_MAX => Season::Early(wait),
         Ok(_) => Season::Out,

@@ -9,7 +9,10 @@ use kube::{Resource, ResourceExt};
 use time::OffsetDateTime;
 
 use super::{MaterialError, Published, Revisioned};
-use crate::api::annotations::{ALIAS_LABEL, CLAMPED, FINGERPRINT, REVISION, REVISION_LABEL};
+use crate::api::annotations::{
+    ALIAS_LABEL, CLAMPED, FINGERPRINT, ISSUED, REVISION, REVISION_LABEL,
+};
+use crate::api::common::rfc3339_seconds;
 use crate::api::{PgBouncer, holder};
 use crate::blueprint::certificates::Wanted;
 use crate::blueprint::labels;
@@ -167,6 +170,14 @@ pub(super) fn read_waiting_key(
 }
 
 // === contract Secrets ===
+
+/// Says on published material when its revision was made, by the API server's clock.
+pub(super) fn mark_issued(published: &mut Secret, revision: &Secret) {
+    if let Some(issued) = created(revision) {
+        let annotations = published.annotations_mut();
+        annotations.insert(ISSUED.to_owned(), rfc3339_seconds(issued));
+    }
+}
 
 /// The contract Secret of an alias (CONTRACT 3.4).
 pub(super) fn contract(

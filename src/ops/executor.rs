@@ -23,6 +23,7 @@ use super::steps::{Bench, StepError, Tally, Waiting};
 use super::view;
 use crate::api::PgBouncerOpsRequest;
 use crate::causes::chain;
+use crate::instants::{Shift, Since, signed};
 use crate::names::ObjectRef;
 use crate::retry::{Retry, backoff};
 
@@ -76,7 +77,7 @@ impl<'a> Execution<'a> {
             let now = self.operator.now();
             match decide(self.ledger.plan(), self.ledger.journal(), &observed, now) {
                 Directive::Run { step, until } => {
-                    if self.step(step, until - now).await? == Left::Interrupted {
+                    if self.step(step, until.since(now)).await? == Left::Interrupted {
                         return Ok(Left::Interrupted);
                     }
                 }
@@ -86,7 +87,7 @@ impl<'a> Execution<'a> {
                     }
                 }
                 Directive::Wait { until, .. } => {
-                    let pause = (until - now).unsigned_abs();
+                    let pause = until.since(now).unsigned_abs();
                     self.operator.sleep(pause).await;
                 }
                 Directive::Finish(outcome) => return self.end(view::End::Outcome(outcome)).await,
@@ -138,7 +139,7 @@ impl<'a> Execution<'a> {
         let step = self.ledger.plan().steps[index].clone();
         self.record(index, Event::UndoStarted).await?;
         let longest = self.longest(2);
-        let bound = (until - began).max(time::Duration::ZERO).unsigned_abs();
+        let bound = until.since(began).max(time::Duration::ZERO).unsigned_abs();
         let bound = bound.min(longest);
         for attempt in 0.. {
             let bench = self.bench();
@@ -154,7 +155,7 @@ impl<'a> Execution<'a> {
             };
             tracing::warn!(ops.request = %self.at, ops.step = %step, cause = failure.cause, attempt,
                 "undo failed");
-            let now = began + started.elapsed();
+            let now = began.plus(signed(started.elapsed()));
             if after_undo_failure(&step, failure.kind, until, now).is_some() {
                 // What the undo had in hand when it was given up is in service all the same.
                 self.calm(&bench).await;

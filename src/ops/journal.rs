@@ -191,8 +191,9 @@ pub struct Record {
 
 // === impl Closed ===
 
-impl std::ops::AddAssign for Closed {
-    fn add_assign(&mut self, other: Self) {
+impl Closed {
+    /// Adds what was closed elsewhere; no number overflows.
+    pub fn add(&mut self, other: Self) {
         let Self {
             between_transactions,
             in_transactions,
@@ -213,14 +214,14 @@ impl std::ops::AddAssign for Closed {
 impl Note {
     /// Adds what a pod closed.
     pub fn add(&mut self, pod: &str, closed: Closed) {
-        *self.closed.entry(pod.to_owned()).or_default() += closed;
+        self.closed.entry(pod.to_owned()).or_default().add(closed);
     }
 
     /// Over all pods.
     pub fn total(&self) -> Closed {
         let mut total = Closed::default();
         for closed in self.closed.values() {
-            total += *closed;
+            total.add(*closed);
         }
         total
     }

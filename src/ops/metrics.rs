@@ -9,6 +9,7 @@ use prometheus_client::registry::Registry;
 use super::journal::{Entry, Event, FailureKind, Journal, Note};
 use super::plan::{Plan, Step};
 use crate::api::RequestType;
+use crate::instants::Since;
 
 /// Bounds of the buckets, in seconds: from a write to the API server to a drain at its longest.
 const SECONDS: [f64; 12] = [
@@ -199,7 +200,7 @@ impl OpsMetrics {
             let mut lines = journal.entries().iter().rev();
             let began = lines.find(|line| line.step == entry.step && line.event == Event::Started);
             if let Some(began) = began {
-                let seconds = (entry.at - began.at).as_seconds_f64().max(0.0);
+                let seconds = entry.at.since(began.at).as_seconds_f64().max(0.0);
                 let histogram = self.step_seconds.get_or_create(&StepName { step });
                 histogram.observe(seconds);
             }

@@ -32,6 +32,8 @@ use super::Version;
 use super::console::{CLIENT_IDLE_TIMEOUT, Client, Console, ConsoleError, PoolMode};
 use super::session::Target;
 
+use crate::instants::Shift;
+
 /// How often clients are counted.
 pub const POLL: Duration = Duration::from_millis(100);
 
@@ -220,7 +222,7 @@ impl Crowd {
 
     /// Waits for everybody to leave; `false` when the bound passes first.
     async fn leaves(&mut self, console: &Console, bound: Duration) -> Result<bool, ConsoleError> {
-        let deadline = Instant::now() + bound;
+        let deadline = Instant::now().plus(bound);
         let mut empty = 0;
         loop {
             self.count(console).await?;

@@ -26,6 +26,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::tls::provider;
+use crate::instants::Shift;
 use crate::names::Fingerprint;
 use crate::retry::Retry;
 
@@ -159,7 +160,7 @@ pub async fn probe(
             .map_err(|_| ProbeError::BadName(name.to_owned()))?,
         None => ServerName::IpAddress(address.ip().into()),
     };
-    let deadline = Instant::now() + bound;
+    let deadline = Instant::now().plus(bound);
     let late = |_| ProbeError::TimedOut {
         address,
         after: bound,

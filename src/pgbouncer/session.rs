@@ -20,6 +20,7 @@ use tokio_postgres::{Client, Config, SimpleQueryMessage};
 
 use super::tls::{ClientTls, Connector};
 use crate::fence::{Fence, Fenced};
+use crate::instants::Shift;
 use crate::redacted::Redacted;
 use crate::retry::Retry;
 
@@ -190,7 +191,7 @@ impl Session {
     /// Connects and logs in.
     pub(super) async fn open(target: &Target, database: &str) -> Result<Self, SessionError> {
         let address = target.address;
-        let deadline = Instant::now() + target.timeout;
+        let deadline = Instant::now().plus(target.timeout);
         let late = |doing: &str| SessionError::TimedOut {
             address,
             doing: doing.to_owned(),

@@ -14,6 +14,8 @@ use super::tbs::{self, Statement};
 use super::text::instant;
 use super::verdict::{Expectation, Verdict};
 
+use crate::instants::{Shift, Since};
+
 pub use super::tbs::Serial;
 
 /// How far certificates are dated back: clocks of clients may be that far behind. cert-manager's own
@@ -180,7 +182,7 @@ impl CertificateAuthority {
         let statement = Statement {
             serial,
             issuer: &name,
-            not_before: whole_second(now - BACKDATE),
+            not_before: whole_second(now.minus(BACKDATE)),
             not_after: whole_second(now.saturating_add(profile.lifetime)),
             subject: &name,
             spki: key.public_key_der(),
@@ -359,7 +361,7 @@ impl CertificateAuthority {
 
     /// Dated back, but never to before the CA itself.
     fn start_of_life(&self, now: OffsetDateTime) -> OffsetDateTime {
-        whole_second(now - BACKDATE).max(self.facts().not_before)
+        whole_second(now.minus(BACKDATE)).max(self.facts().not_before)
     }
 
     fn end_of_life(
@@ -379,7 +381,7 @@ impl CertificateAuthority {
                 issuer: first.subject.clone(),
                 wanted,
                 not_after: first.not_after,
-                remaining: first.not_after - now,
+                remaining: first.not_after.since(now),
             }),
         }
     }
@@ -401,7 +403,7 @@ pub fn self_signed_leaf(
     let statement = Statement {
         serial,
         issuer: &name,
-        not_before: whole_second(now - BACKDATE),
+        not_before: whole_second(now.minus(BACKDATE)),
         not_after: whole_second(now.saturating_add(profile.lifetime)),
         subject: &name,
         spki: key.public_key_der(),

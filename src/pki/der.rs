@@ -3,6 +3,8 @@
 
 use time::OffsetDateTime;
 
+use crate::instants::{Within, in_utc};
+
 pub(super) const INTEGER: u8 = 0x02;
 pub(super) const BIT_STRING: u8 = 0x03;
 pub(super) const OCTET_STRING: u8 = 0x04;
@@ -100,8 +102,8 @@ pub(super) fn octet_string(bytes: &[u8]) -> Vec<u8> {
 /// A time as RFC 5280 4.1.2.5 wants it: two-digit years up to 2049, four digits after; years
 /// outside 1950 to 9999 have no encoding and take the nearest that has one.
 pub(super) fn validity_time(at: OffsetDateTime) -> Vec<u8> {
-    let at = at.to_offset(time::UtcOffset::UTC);
-    let year = at.year().clamp(1950, 9999);
+    let at = in_utc(at);
+    let year = at.year().within(1950, 9999);
     let rest = format!(
         "{:02}{:02}{:02}{:02}{:02}Z",
         u8::from(at.month()),

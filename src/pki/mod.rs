@@ -35,7 +35,7 @@ mod lineage;
 mod oid;
 mod signature;
 mod tbs;
-mod text;
+pub(crate) mod text;
 mod verdict;
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use super::around::{Around, Kind, Told};
 use super::health::PodKnown;
 use crate::api::PgBouncer;
 use crate::cluster::{Mirror, change};
+use crate::instants::Shift;
 use crate::names::{Area, ObjectRef};
 
 /// How long looks wait for the first lists, from the daemon's start. What has not come by then is
@@ -47,7 +48,7 @@ impl Copies {
             pods: Mutex::new(Mirror::within(BTreeSet::from([area.clone()]))),
             around: Mutex::default(),
             is_complete: watch::Sender::new(false),
-            patience: Instant::now() + LISTED_TIMEOUT,
+            patience: Instant::now().plus(LISTED_TIMEOUT),
         };
         Self {
             bouncers,

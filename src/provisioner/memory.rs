@@ -17,6 +17,7 @@ use super::around::number;
 use super::health::PodState;
 use crate::api::PgBouncer;
 use crate::api::annotations::SETTLED;
+use crate::instants::Shift;
 use crate::names::ObjectRef;
 
 /// How long an object counts as settled at least. Watches tell of every change, and list everything
@@ -105,7 +106,7 @@ impl Memory {
         let settled = Settled {
             ask,
             changes,
-            until: Instant::now() + trusted(at),
+            until: Instant::now().plus(trusted(at)),
             digest,
             well: None,
         };
@@ -177,7 +178,7 @@ impl Memory {
 
 /// How long that object counts as settled.
 fn trusted(at: &ObjectRef) -> Duration {
-    TRUSTED + Duration::from_secs(number(at) % SPREAD.as_secs())
+    TRUSTED.plus(Duration::from_secs(number(at) % SPREAD.as_secs()))
 }
 
 #[cfg(test)]

@@ -40,6 +40,7 @@ use crate::api::common::find_condition;
 use crate::blueprint::{self, Inputs, WorkloadKind};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, ClusterError, EventKind, Reporter, reference};
+use crate::instants::{Shift, Since};
 use crate::material::Materials;
 use crate::names::ObjectRef;
 use crate::retry::{Retry, backoff};
@@ -221,7 +222,7 @@ impl Provisioner {
         let pods = health::pods(bouncer, Some(digest), copies);
         let now = Instant::now();
         if let Some(until) = self.memory.is_well(&reference(bouncer), &pods, now) {
-            return Ok(Next::Again(until - now));
+            return Ok(Next::Again(until.since(now)));
         }
         self.look(bouncer, Some(digest), (pods, None)).await
     }
@@ -242,7 +243,7 @@ impl Provisioner {
         }
         let seconds = bouncer.spec.health_checker.period_seconds.max(1);
         let period = Duration::from_secs(u64::from(seconds.unsigned_abs())).min(HEALTH_PERIOD_MAX);
-        let until = Instant::now() + period;
+        let until = Instant::now().plus(period);
         self.memory.well(&reference(bouncer), pods, until);
         Ok(Next::Again(period))
     }

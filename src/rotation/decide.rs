@@ -5,10 +5,12 @@ use std::collections::HashMap;
 
 use time::{Duration, OffsetDateTime};
 
+use super::brake::Recent;
 use super::facts::{Facts, Freeze, Held, Remedy, Standing, Window};
 use super::limits::pause;
 use super::window::{Opening, Windows};
 use crate::api::common::rfc3339_seconds;
+use crate::instants::Shift;
 use crate::names::Alias;
 
 /// For a wish that has no age: how soon it is to be granted, for the order among others.
@@ -66,7 +68,7 @@ pub enum Waiting {
     WindowUnreadable,
     /// Somebody has frozen it.
     Frozen,
-    /// The freeze's text cannot be read; until the rotation is urgent.
+    /// The freeze's text cannot be read; until it is mended.
     FreezeUnreadable,
     /// The PgBouncer is not Ready; until the rotation is urgent.
     NotReady,
@@ -76,6 +78,8 @@ pub enum Waiting {
     Absent,
     /// Somebody else renews the certificates.
     RenewedByOthers,
+    /// It was rotated too short a time ago.
+    Braked,
 }
 
 impl Waiting {
@@ -89,6 +93,7 @@ impl Waiting {
                 | Self::Frozen
                 | Self::FreezeUnreadable
                 | Self::NotReady
+                | Self::Braked
         )
     }
 
@@ -108,6 +113,7 @@ impl Waiting {
             Self::Paused => "paused",
             Self::Absent => "absent",
             Self::RenewedByOthers => "renewed by others",
+            Self::Braked => "rotated too often",
         }
     }
 }
@@ -123,6 +129,8 @@ struct Need {
     urgent_at: OffsetDateTime,
     deadline: OffsetDateTime,
     lifetime: Duration,
+    /// Whether a certificate is due by age.
+    is_due: bool,
 }
 
 /// What to do about a PgBouncer of which `facts` are known.
@@ -146,16 +154,20 @@ pub fn verdict(facts: &Facts, now: OffsetDateTime, openings: &mut Openings) -> V
     }
     match facts.freeze {
         Freeze::Frozen => return Verdict::Hold(Waiting::Frozen),
+        Freeze::Unreadable => return Verdict::Hold(Waiting::FreezeUnreadable),
         Freeze::Until(end) if end > now => return Verdict::At(end, Waiting::Frozen),
-        Freeze::Until(_) | Freeze::Unreadable | Freeze::None => {}
+        Freeze::Until(_) | Freeze::None => {}
     }
-    let settled = facts.history.succeeded_at.map(|at| at + SETTLES_WITHIN);
+    let settled = facts.history.succeeded_at.map(|at| at.plus(SETTLES_WITHIN));
     if let Some(at) = settled.filter(|at| *at > now) {
         return Verdict::At(at, Waiting::Settling);
     }
     if let Some(at) = backed_off(facts, &need).filter(|at| *at > now) {
         let failures = facts.history.failures;
         return Verdict::At(at, Waiting::BackOff { failures });
+    }
+    if let Some(at) = braked(facts, &need, now) {
+        return Verdict::At(at, Waiting::Braked);
     }
     if need.urgent_at > now
         && let Some((at, waiting)) = held_back(facts, now, openings)
@@ -172,9 +184,6 @@ fn held_back(
     now: OffsetDateTime,
     openings: &mut Openings,
 ) -> Option<(Option<OffsetDateTime>, Waiting)> {
-    if facts.freeze == Freeze::Unreadable {
-        return Some((None, Waiting::FreezeUnreadable));
-    }
     if facts.standing == Standing::NotReady {
         return Some((None, Waiting::NotReady));
     }
@@ -201,13 +210,14 @@ fn need(facts: &Facts, now: OffsetDateTime) -> Option<Need> {
     let is_old = first.is_some_and(|held| held.renews_at <= now);
     let wish = facts.wish.as_ref();
     if let Some(wish) = wish.filter(|wish| wish.remedy == Remedy::Restart || !is_old) {
-        let granted = wish.since + WISH_GRANTED_WITHIN;
+        let granted = wish.since.plus(WISH_GRANTED_WITHIN);
         return Some(Need {
             remedy: wish.remedy,
             from: wish.since,
             urgent_at: wish.urgent_at,
             deadline: ends.map_or(granted, |ends| ends.min(granted)),
             lifetime,
+            is_due: false,
         });
     }
     if facts.standing == Standing::RenewedByOthers {
@@ -219,6 +229,7 @@ fn need(facts: &Facts, now: OffsetDateTime) -> Option<Need> {
         urgent_at: all.iter().map(Held::urgent_at).min()?,
         deadline: ends?,
         lifetime,
+        is_due: true,
     })
 }
 
@@ -244,11 +255,20 @@ fn task(facts: &Facts, need: &Need, now: OffsetDateTime) -> Task {
     }
 }
 
+/// When the brake is released, if it holds.
+fn braked(facts: &Facts, need: &Need, now: OffsetDateTime) -> Option<OffsetDateTime> {
+    let issued = facts.certificates.iter().map(|held| held.granted);
+    let succeeded = facts.history.succeeded;
+    let last = issued.chain(succeeded.last).filter(|at| *at <= now).max();
+    let recent = Recent { last, ..succeeded };
+    recent.released_at(need.lifetime, need.is_due, now)
+}
+
 /// When the pause after failures is over.
 fn backed_off(facts: &Facts, need: &Need) -> Option<OffsetDateTime> {
     let failures = facts.history.failures;
     let failed_at = facts.history.failed_at.filter(|_| failures > 0)?;
-    Some(failed_at + pause(failures, need.lifetime, facts.seed))
+    Some(failed_at.plus(pause(failures, need.lifetime, facts.seed)))
 }
 
 // === impl Openings ===

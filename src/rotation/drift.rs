@@ -20,10 +20,12 @@ use time::OffsetDateTime;
 
 use super::facts::{Remedy, Wish};
 use super::index::Served;
-use crate::api::annotations::{FINGERPRINT, REVISION};
+use crate::api::annotations::{FINGERPRINT, ISSUED, REVISION};
+use crate::api::common::parse_rfc3339;
 use crate::api::holder;
 use crate::blueprint::certificates::{LoadBalancer, Wanted};
 use crate::causes;
+use crate::instants::{Shift, Within};
 use crate::names::{Alias, Fingerprint};
 use crate::pki::bundle::TrustBundle;
 use crate::pki::chain::KeyedChain;
@@ -50,6 +52,8 @@ pub struct SecretFacts {
     pub client_auth: bool,
     /// All certificates of its chain and its bundle.
     pub all: Vec<Fingerprint>,
+    /// When it says that its leaf was issued.
+    pub issued: Option<OffsetDateTime>,
     /// The revision that it says it holds.
     pub revision: Option<u32>,
     /// The leaf that Bouncert published in it.
@@ -213,7 +217,7 @@ pub fn wish(drift: &[Drift], since: OffsetDateTime) -> Option<Wish> {
     let wish = |remedy, since: OffsetDateTime, drift: &Drift| Wish {
         remedy,
         since,
-        urgent_at: since + UNKNOWN_URGENT_AFTER,
+        urgent_at: since.plus(UNKNOWN_URGENT_AFTER),
         why: drift.message(),
     };
     let astray = drift.iter().find_map(|found| match found {
@@ -299,6 +303,7 @@ pub fn read(secret: &Secret, now: OffsetDateTime) -> Option<SecretFacts> {
             .flatten()
             .map(|facts: &CertificateFacts| facts.fingerprint)
             .collect(),
+        issued: annotation(ISSUED).and_then(|text| parse_rfc3339(text)),
         revision: annotation(REVISION).and_then(|text| text.parse().ok()),
         published: annotation(FINGERPRINT).and_then(|text| Fingerprint::parse(text)),
         owner: owner.map(|owner| owner.to_string()),
@@ -328,7 +333,10 @@ fn proof(
     } else {
         LeafUsage::ServerAndClient
     };
-    let at = now.clamp(leaf.not_before, leaf.not_after - time::Duration::SECOND);
+    let at = now.within(
+        leaf.not_before,
+        leaf.not_after.minus(time::Duration::SECOND),
+    );
     keyed
         .chain()
         .verify_path(&bundle, usage, at)

@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
-use time::{Duration, OffsetDateTime};
+use time::macros::format_description;
+use time::{Date, Duration, OffsetDateTime};
 
+use super::brake::Recent;
 use super::window::Windows;
+use crate::api::common::parse_rfc3339;
+use crate::instants::{Scale, Shift, Since};
 use crate::names::Alias;
 use crate::pki::renewal::{RenewPolicy, certificate_seed, renew_at};
 
@@ -15,8 +19,8 @@ pub struct Held {
     pub alias: Alias,
     /// Number of its revision; 0 for one that somebody else has made.
     pub revision: u32,
-    /// Beginning of its life.
-    pub not_before: OffsetDateTime,
+    /// Beginning of the life that was granted: when it was issued, else the beginning that it says.
+    pub granted: OffsetDateTime,
     /// End of its life.
     pub not_after: OffsetDateTime,
     /// When the manifest says it is renewed.
@@ -47,7 +51,7 @@ pub enum Freeze {
     Until(OffsetDateTime),
     /// Until it is taken off.
     Frozen,
-    /// What is written there says nothing: only what is urgent begins.
+    /// What is written there says nothing: nothing begins until it is mended.
     Unreadable,
 }
 
@@ -99,6 +103,8 @@ pub struct History {
     pub failed_at: Option<OffsetDateTime>,
     /// When any request last succeeded, whoever made it.
     pub succeeded_at: Option<OffsetDateTime>,
+    /// When those made here succeeded.
+    pub succeeded: Recent,
     /// When the newest was created.
     pub started_at: Option<OffsetDateTime>,
     /// Name of the newest.
@@ -128,6 +134,26 @@ pub struct Facts {
     pub seed: u64,
 }
 
+// === impl Freeze ===
+
+impl Freeze {
+    /// Reads the annotation. A day without a time is frozen to its end, in UTC.
+    pub fn parse(text: &str) -> Self {
+        let text = text.trim();
+        if let Some(end) = parse_rfc3339(text) {
+            return Self::Until(end);
+        }
+        match text.to_ascii_lowercase().as_str() {
+            "true" | "yes" | "on" => Self::Frozen,
+            "false" | "no" | "off" => Self::None,
+            day => Date::parse(day, format_description!("[year]-[month]-[day]"))
+                .map_or(Self::Unreadable, |day| {
+                    Self::Until(day.midnight().assume_utc().plus(Duration::DAY))
+                }),
+        }
+    }
+}
+
 // === impl Held ===
 
 impl Held {
@@ -135,29 +161,36 @@ impl Held {
     pub fn new(
         identity: &str,
         (alias, revision): (Alias, u32),
-        (not_before, not_after): (OffsetDateTime, OffsetDateTime),
+        (granted, not_after): (OffsetDateTime, OffsetDateTime),
         policy: RenewPolicy,
     ) -> Self {
         let seed = certificate_seed(identity, alias.as_str());
         Self {
             alias,
             revision,
-            not_before,
+            granted,
             not_after,
             policy,
-            renews_at: renew_at(not_before, not_after, policy, seed),
+            renews_at: renew_at(granted, not_after, policy, seed),
         }
     }
 
-    /// Length of its life.
+    /// Length of the life that was granted.
     pub fn lifetime(&self) -> Duration {
-        self.not_after - self.not_before
+        self.not_after.since(self.granted)
+    }
+
+    /// The time before its end that the manifest asks to renew it, where so little of its life would be
+    /// lived that the default counts instead.
+    pub fn misfit(&self) -> Option<Duration> {
+        self.policy.misfit(self.lifetime())
     }
 
     /// When its renewal is urgent: when less than a quarter of its life is left, but not before it is
     /// due at all.
     pub fn urgent_at(&self) -> OffsetDateTime {
-        let late = self.not_after - self.lifetime() / super::limits::URGENT_DIVISOR;
+        let left = self.lifetime().part(super::limits::URGENT_DIVISOR);
+        let late = self.not_after.minus(left);
         late.max(self.renews_at)
     }
 }

@@ -18,6 +18,7 @@ use time::{Duration, OffsetDateTime};
 use super::decide::{Openings, Task, Verdict, Waiting, verdict};
 use super::facts::{Facts, Remedy};
 use super::limits::Limits;
+use crate::instants::Shift;
 use crate::names::{NAME_LABEL_MAX, ObjectRef, name_with_suffix};
 use crate::pki::renewal::jitter_seed;
 
@@ -111,7 +112,7 @@ impl Fleet {
             |name: &String| facts.live.is_some() || facts.history.newest.as_ref() == Some(name);
         member.assumed = member
             .assumed
-            .filter(|(name, since)| !seen(name) && *since + ASSUMED_MAX > now);
+            .filter(|(name, since)| !seen(name) && since.plus(ASSUMED_MAX) > now);
         if let Some(created) = facts.history.started_at {
             // What was noted when it was asked for is more precise than the object's whole seconds.
             let noted = member.started_at.filter(|noted| *noted >= created);
@@ -233,7 +234,7 @@ impl Fleet {
             looked_at.push(at);
         }
         while let Some((since, at)) = self.assumed.first().cloned() {
-            if since + ASSUMED_MAX > now {
+            if since.plus(ASSUMED_MAX) > now {
                 break;
             }
             self.touch(&at, now, |member| member.assumed = None);
@@ -241,7 +242,7 @@ impl Fleet {
         while let Some(oldest) = self
             .starts
             .first()
-            .filter(|(at, _)| *at + MINUTE <= now)
+            .filter(|(at, _)| at.plus(MINUTE) <= now)
             .cloned()
         {
             self.starts.remove(&oldest);
@@ -254,7 +255,7 @@ impl Fleet {
         let recent = self
             .starts
             .iter()
-            .filter(|(at, _)| *at + MINUTE > now)
+            .filter(|(at, _)| at.plus(MINUTE) > now)
             .count();
         let by_pace = self.limits.starts_per_minute.saturating_sub(recent);
         by_pace.min(self.limits.concurrency.saturating_sub(self.busy))
@@ -262,13 +263,16 @@ impl Fleet {
 
     fn wake(&self, now: OffsetDateTime) -> Option<OffsetDateTime> {
         let timer = self.timers.first().map(|(at, _)| *at);
-        let assumed = self.assumed.first().map(|(since, _)| *since + ASSUMED_MAX);
+        let assumed = self
+            .assumed
+            .first()
+            .map(|(since, _)| since.plus(ASSUMED_MAX));
         let is_paced = !self.ready.is_empty() && self.starts.len() >= self.limits.starts_per_minute;
         let paced = self
             .starts
             .first()
             .filter(|_| is_paced)
-            .map(|(at, _)| *at + MINUTE);
+            .map(|(at, _)| at.plus(MINUTE));
         let soonest = [timer, assumed, paced].into_iter().flatten().min();
         soonest.map(|at| at.max(now))
     }
@@ -331,7 +335,10 @@ impl Fleet {
         if let Some((_, since)) = &member.assumed {
             self.assumed.insert((*since, at.clone()));
         }
-        if let Some(started) = member.started_at.filter(|started| *started + MINUTE > now) {
+        if let Some(started) = member
+            .started_at
+            .filter(|started| started.plus(MINUTE) > now)
+        {
             self.starts.insert((started, at.clone()));
         }
         if member.is_busy {

@@ -12,6 +12,7 @@ use super::decide::{Verdict, Waiting};
 use super::facts::{Facts, Held, Remedy, Standing, Window};
 use super::fleet::Fleet;
 use super::limits::Limits;
+use crate::instants::Shift;
 use crate::names::ObjectRef;
 
 /// Most rotations that are listed: who has certificates that live for minutes asks for fewer days.
@@ -100,13 +101,13 @@ pub fn forecast(
                 facts.live = Some(start.request);
                 fleet.upsert(&start.at, facts, at);
             }
-            running.push(Reverse((at + TAKES, start.at)));
+            running.push(Reverse((at.plus(TAKES), start.at)));
         }
         let next_end = running.peek().map(|Reverse((end, _))| *end);
         let Some(next) = [next_end, pass.wake].into_iter().flatten().min() else {
             break;
         };
-        at = next.max(at + Duration::SECOND);
+        at = next.max(at.plus(Duration::SECOND));
     }
     told
 }
@@ -170,7 +171,12 @@ fn renewed(at: &ObjectRef, facts: &Facts, now: OffsetDateTime) -> Facts {
             return held.clone();
         }
         let which = (held.alias, held.revision.saturating_add(1));
-        Held::new(&identity, which, (now, now + held.lifetime()), held.policy)
+        Held::new(
+            &identity,
+            which,
+            (now, now.plus(held.lifetime())),
+            held.policy,
+        )
     });
     Facts {
         certificates: certificates.collect(),

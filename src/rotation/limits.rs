@@ -2,6 +2,8 @@
 
 use time::Duration;
 
+use crate::instants::{Scale, Shift, Within};
+
 /// Rotations at the same time, in the whole fleet.
 pub const CONCURRENCY_DEFAULT: usize = 10;
 /// The same in one namespace: who has one namespace must not keep others waiting.
@@ -53,11 +55,13 @@ impl Default for Limits {
 pub fn pause(failures: u32, lifetime: Duration, seed: u64) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
     let grown = BACKOFF_FIRST.saturating_mul(1 << doublings);
-    let longest = (lifetime / BACKOFF_DIVISOR).clamp(BACKOFF_MIN, BACKOFF_MAX);
+    let longest = lifetime
+        .part(BACKOFF_DIVISOR)
+        .within(BACKOFF_MIN, BACKOFF_MAX);
     let base = grown.min(longest);
     // Up to a quarter less, in 256 steps.
     let step = i32::try_from(seed.wrapping_add(u64::from(failures)) & 255).unwrap_or(0);
-    base - base / 4 / 256 * step
+    base.minus(base.part(4).part(256).times(step))
 }
 
 #[cfg(test)]

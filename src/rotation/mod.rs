@@ -22,8 +22,10 @@
 //!    by what is urgent: they protect the issuer and the clients when there is most to do. Who expires
 //!    first goes first, which is the best order there is.
 //! 4. Back-off after failures grows, and stays small against the life of the certificate.
-//! 5. A maintenance window is waited for, until the rotation is urgent.
+//! 5. The brake ([`brake`]): a tenth of the granted life passes between two rotations.
+//! 6. A maintenance window is waited for, until the rotation is urgent.
 
+pub mod brake;
 pub mod decide;
 pub mod drift;
 pub mod facts;

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
 
+use super::brake::Recent;
 use super::decide::{Openings, Verdict, Waiting, verdict};
 use super::facts::{Facts, Freeze, Held, Remedy, Standing, Window, Wish};
 use super::fleet::{ASSUMED_MAX, Fleet};
@@ -88,18 +89,114 @@ fn a_closed_window_is_waited_for_until_a_quarter_of_the_life_is_left() {
 }
 
 #[test]
-fn an_unreadable_window_or_freeze_lets_only_begin_what_is_urgent() {
-    for days in [61, 67] {
+fn an_unreadable_window_lets_only_begin_what_is_urgent_and_an_unreadable_freeze_nothing() {
+    for days in [61, 67, 89] {
         let mut facts = aged(days);
-        facts.window = Window::Unreadable;
-        assert_eq!(waits(&facts), Waiting::WindowUnreadable);
-        facts.window = Window::Always;
         facts.freeze = Freeze::Unreadable;
-        assert_eq!(waits(&facts), Waiting::FreezeUnreadable);
+        assert_eq!(decide(&facts), Verdict::Hold(Waiting::FreezeUnreadable));
+        facts.freeze = Freeze::None;
+        facts.window = Window::Unreadable;
+        if days < 70 {
+            assert_eq!(waits(&facts), Waiting::WindowUnreadable);
+        } else {
+            assert!(begins(&facts));
+        }
     }
-    let mut late = aged(73);
-    (late.window, late.freeze) = (Window::Unreadable, Freeze::Unreadable);
-    assert!(begins(&late));
+}
+
+#[test]
+fn a_freeze_is_read_as_it_is_meant() {
+    for frozen in ["true", "True", "TRUE", " true ", "yes", "On"] {
+        assert_eq!(Freeze::parse(frozen), Freeze::Frozen, "{frozen}");
+    }
+    for free in ["false", "False", "no", "off"] {
+        assert_eq!(Freeze::parse(free), Freeze::None, "{free}");
+    }
+    let until = Freeze::Until(datetime!(2031-05-07 00:00 UTC));
+    assert_eq!(Freeze::parse("2031-05-06"), until);
+    assert_eq!(Freeze::parse("2031-05-07T02:00:00+02:00"), until);
+    for odd in [
+        "",
+        "ture",
+        "2031-02-30",
+        "2031-5-6",
+        "2031-05-06 07:00",
+        "06.05.2031",
+        "1",
+        "9999-99-99",
+    ] {
+        assert_eq!(Freeze::parse(odd), Freeze::Unreadable, "{odd}");
+    }
+    assert!(matches!(Freeze::parse("9999-12-31"), Freeze::Until(_)));
+    assert!(matches!(
+        Freeze::parse("9999-12-31T23:59:59-12:00"),
+        Freeze::Until(_)
+    ));
+}
+
+// === the brake ===
+
+/// A server certificate of an hour that is so many minutes old.
+fn hourly(minutes: i64, policy: RenewPolicy) -> Facts {
+    let issued = NOW - Duration::minutes(minutes);
+    let life = (issued, issued + Duration::hours(1));
+    let held = Held::new("shop/billing", (Alias::Server, 7), life, policy);
+    Facts {
+        certificates: vec![held],
+        ..Facts::default()
+    }
+}
+
+#[test]
+fn a_margin_that_nearly_fills_the_life_is_no_loop() {
+    for minutes in [54, 57, 58, 59, 60, 61] {
+        let policy = RenewPolicy::Before(Duration::minutes(minutes));
+        for age in 0..6 {
+            assert_eq!(
+                waits(&hourly(age, policy)),
+                Waiting::NotDue,
+                "{minutes} {age}"
+            );
+        }
+        assert!(begins(&hourly(41, policy)), "{minutes}");
+    }
+}
+
+#[test]
+fn what_is_due_again_waits_for_a_tenth_of_the_life_even_if_it_is_urgent() {
+    let mut facts = aged(80);
+    let last = NOW - Duration::days(2);
+    facts.history.succeeded = Recent::of([last]);
+    let released = last + Duration::days(9);
+    assert_eq!(decide(&facts), Verdict::At(released, Waiting::Braked));
+    assert!(Waiting::Braked.is_holding());
+    facts.history.succeeded = Recent::of([NOW - Duration::days(10)]);
+    assert!(begins(&facts));
+    // A success of the future is a clock's fault.
+    facts.history.succeeded = Recent::of([NOW + Duration::days(10)]);
+    assert!(begins(&facts));
+}
+
+#[test]
+fn drift_is_put_right_twice_and_then_once_a_day() {
+    for remedy in [Remedy::Rotate, Remedy::Restart] {
+        let mut facts = aged(5);
+        facts.wish = Some(Wish {
+            remedy,
+            since: NOW - Duration::minutes(1),
+            urgent_at: NOW - Duration::minutes(1),
+            why: "the issuer has another CA".to_owned(),
+        });
+        let ago = |minutes| NOW - Duration::minutes(minutes);
+        assert!(begins(&facts));
+        facts.history.succeeded = Recent::of([ago(2)]);
+        assert!(begins(&facts));
+        facts.history.succeeded = Recent::of([ago(2), ago(4)]);
+        let released = ago(4) + Duration::DAY;
+        assert_eq!(decide(&facts), Verdict::At(released, Waiting::Braked));
+        facts.history.succeeded = Recent::of([ago(2), ago(24 * 60)]);
+        assert!(begins(&facts));
+    }
 }
 
 #[test]

@@ -18,6 +18,7 @@ const LAYERS: [&[&str]; 8] = [
         "retry",
         "clock",
         "fence",
+        "instants",
         "telemetry",
     ],
     &["pki", "api", "policy", "lease"],
@@ -30,7 +31,8 @@ const LAYERS: [&[&str]; 8] = [
 ];
 
 /// Who may name a module of the same layer.
-const SIBLINGS: [(&str, &str); 9] = [
+const SIBLINGS: [(&str, &str); 10] = [
+    ("clock", "instants"),
     ("fence", "clock"),
     ("retry", "clock"),
     ("telemetry", "clock"),
@@ -57,8 +59,9 @@ const OPERATOR: [&str; 10] = [
 ];
 
 /// The core: pure, synchronous, without a clock. Paths below `src`, without `.rs`.
-const CORE: [&str; 28] = [
+const CORE: [&str; 29] = [
     "lease",
+    "rotation/brake",
     "cluster/correlate",
     "cluster/mirror",
     "inventory/facts",
@@ -362,6 +365,34 @@ fn the_tests_that_the_documents_name_exist() {
             assert!(exists, "{document} names {test}, which does not exist");
         }
     }
+}
+
+#[test]
+fn times_and_durations_are_computed_in_one_place() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = |path: &str| fs::read_to_string(root.join(path)).unwrap();
+    let library = text("src/lib.rs");
+    assert!(library.contains("#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]"));
+    // Integers are exempt, and nothing else; the lint's sight of the rest is proved in `instants`.
+    let settings = text("clippy.toml");
+    let (_, allowed) = settings
+        .split_once("arithmetic-side-effects-allowed-binary")
+        .unwrap();
+    let exempt = allowed.split('"').skip(1).step_by(2);
+    let is_integer = |name: &str| name.starts_with(['i', 'u']) && name.len() <= 5;
+    assert_eq!(exempt.filter(|name| !is_integer(name)).count(), 0);
+    let expectations = sources().into_iter().filter(|source| {
+        let lint = concat!("clippy::", "arithmetic_side_effects");
+        source.text.contains(lint)
+    });
+    let expectations: Vec<String> = expectations.map(|source| source.path).collect();
+    let known = ["src/instants.rs", "src/lib.rs", "tests/it/architecture.rs"];
+    assert!(
+        expectations
+            .iter()
+            .all(|path| known.contains(&path.as_str())),
+        "{expectations:?}"
+    );
 }
 
 #[test]

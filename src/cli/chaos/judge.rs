@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::script::Fault;
 use crate::cli::scene::load::Cut;
+use crate::instants::Shift;
 
 /// A client hears of a broken connection at once, and of a broken server connection when its pooler
 /// does.
@@ -33,7 +34,7 @@ pub(super) struct Window {
 impl Window {
     /// Whether something at that instant may be its doing.
     pub(super) fn covers(&self, at: Instant) -> bool {
-        at >= self.from && self.until.is_none_or(|until| at <= until + AFTERMATH)
+        at >= self.from && self.until.is_none_or(|until| at <= until.plus(AFTERMATH))
     }
 }
 
@@ -54,7 +55,7 @@ pub(super) fn is_distrust(why: &str) -> bool {
 /// The faults during which somebody waited, until that instant and for so long.
 pub(super) fn meanwhile(windows: &[Window], until: Instant, waited: Duration) -> BTreeSet<Fault> {
     let at_work = windows.iter().filter(|window| {
-        let over = window.until.is_some_and(|over| over + waited < until);
+        let over = window.until.is_some_and(|over| over.plus(waited) < until);
         window.from <= until && !over
     });
     at_work.map(|window| window.fault).collect()

@@ -42,6 +42,7 @@ use super::scene::load::{Ledger, Load, Tally};
 use super::scene::stage::{self, Stage};
 use crate::api::PgBouncerOpsRequest;
 use crate::cluster::Cluster;
+use crate::instants::Shift;
 use crate::local::apiserver::faults::Faults;
 use crate::local::store::Room;
 
@@ -194,7 +195,7 @@ async fn heal(
     application: &Application,
     invariants: &Invariants,
 ) -> anyhow::Result<()> {
-    let deadline = Instant::now() + HEAL_TIMEOUT;
+    let deadline = Instant::now().plus(HEAL_TIMEOUT);
     loop {
         let pods: Vec<Pod> = cluster.list(NAMESPACE, &labels()).await?;
         let mut sick = Vec::new();

@@ -17,6 +17,7 @@ use crate::cli::output::Progress;
 use crate::cli::scene::cast::{NAMESPACE, POOLER, named};
 use crate::cli::scene::proof::{self, Wanted};
 use crate::cluster::{Cluster, ClusterError};
+use crate::instants::Shift;
 use crate::names::Fingerprint;
 use crate::ops::request::Strategy;
 
@@ -205,7 +206,7 @@ impl<'a> Asker<'a> {
 
     /// Waits until the daemon's own requests have ended, too.
     pub(super) async fn settle(&self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        let deadline = Instant::now().plus(REQUEST_TIMEOUT);
         while Instant::now() < deadline {
             let others = self.others().await?;
             if others.all == others.ended {
@@ -248,7 +249,7 @@ impl<'a> Asker<'a> {
         &self,
         act: impl AsyncFn() -> Result<(), ClusterError>,
     ) -> Result<(), ClusterError> {
-        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        let deadline = Instant::now().plus(REQUEST_TIMEOUT);
         while let Err(error) = act().await {
             if error.is_not_found() || Instant::now() >= deadline {
                 return Err(error);
@@ -332,7 +333,7 @@ impl<'a> Asker<'a> {
 
     /// Every pod serves what is published, as soon as it serves at all.
     async fn check_served(&self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + PROOF_TIMEOUT;
+        let deadline = Instant::now().plus(PROOF_TIMEOUT);
         loop {
             let wanted = match self.live().await?.spec.tls {
                 Some(_) => Wanted::Published,

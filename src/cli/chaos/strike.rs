@@ -19,6 +19,7 @@ use crate::cli::output::Progress;
 use crate::cli::scene::cast::{NAMESPACE, named};
 use crate::cli::scene::stage::Stage;
 use crate::cluster::Cluster;
+use crate::instants::{Scale, Shift};
 use crate::local::apiserver::faults::{Fault as ApiFault, Faults as ApiFaults};
 use crate::local::store::Room;
 
@@ -75,7 +76,7 @@ impl Striker<'_> {
         match fault {
             Fault::DaemonKilled => {
                 self.daemon.kill().await?;
-                sleep(cue.lasts / 2).await;
+                sleep(cue.lasts.part(2)).await;
                 self.daemon.revive().await?;
             }
             Fault::PoolerKilled => {
@@ -94,10 +95,10 @@ impl Striker<'_> {
             Fault::ApiErrors => {
                 let one_in = 2 + u32::try_from(cue.luck % 4)?;
                 self.api.strike(one_in, &ApiFault::ALL);
-                sleep(cue.lasts * 2).await;
+                sleep(cue.lasts.times(2)).await;
                 self.api.calm();
             }
-            Fault::PostgresRestarted => self.stage.postgres().restart(cue.lasts / 2).await?,
+            Fault::PostgresRestarted => self.stage.postgres().restart(cue.lasts.part(2)).await?,
             Fault::IssuerBroken => self.break_issuers(cue.lasts).await?,
             Fault::DiskFull => {
                 self.room.fill();
@@ -165,7 +166,7 @@ impl Striker<'_> {
 
     /// Waits for a pod that is being drained, and kills it somewhere in the middle of that.
     async fn kill_drained(&self, number: usize) -> anyhow::Result<()> {
-        let deadline = Instant::now() + DRAIN_WAIT;
+        let deadline = Instant::now().plus(DRAIN_WAIT);
         while Instant::now() < deadline {
             let pods = self.pods().await?;
             if let Some(pod) = pods.iter().find(|pod| !is_labelled(pod)) {
@@ -185,7 +186,7 @@ impl Striker<'_> {
         self.invariants.hurt(&name);
         let at = named(&name);
         self.cluster().delete::<Pod>(&at, uid.as_deref()).await?;
-        let deadline = Instant::now() + GONE_WAIT;
+        let deadline = Instant::now().plus(GONE_WAIT);
         while Instant::now() < deadline {
             let found: Option<Pod> = self.cluster().get(&at).await?;
             if found.is_none_or(|found| found.uid() != uid) {

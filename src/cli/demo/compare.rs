@@ -23,6 +23,7 @@ use crate::cli::scene::cast::{NAMESPACE, POOLER, named};
 use crate::cli::scene::load::{Ledger, Load};
 use crate::cli::scene::stage::{Daemon, Stage};
 use crate::cluster::{Cluster, Eviction};
+use crate::instants::Shift;
 
 /// Replicas that are compared.
 const REPLICAS: [usize; 2] = [3, 1];
@@ -117,7 +118,7 @@ async fn evict_all(
         progress.now(&format!("{at}: evicted without a drain"));
         let before: Option<Pod> = cluster.get(&at).await?;
         let uid = before.and_then(|pod| pod.uid());
-        let end = Instant::now() + EVICTION_TIMEOUT;
+        let end = Instant::now().plus(EVICTION_TIMEOUT);
         while let Eviction::Refused { message } = cluster.evict(&at).await? {
             anyhow::ensure!(Instant::now() < end, "pod {at} is not evicted: {message}");
             tokio::time::sleep(LOOK).await;

@@ -15,6 +15,7 @@ use crate::cli::scene::cast::{self, NAMESPACE};
 use crate::cli::scene::load::Ledger;
 use crate::cli::scene::stage::Stage;
 use crate::cluster::Cluster;
+use crate::instants::Shift;
 
 /// How often a request that nobody asked for is looked for.
 const LOOK: Duration = Duration::from_millis(100);
@@ -30,7 +31,7 @@ pub(super) async fn watch(
     let mut outcomes = vec![carry_out(stage, cluster, &cast::short_lived()?, progress).await?];
     tokio::time::sleep(SETTLE).await;
     progress.line(&last_line(&outcomes, ledger.committed_now()));
-    let end = Instant::now() + length;
+    let end = Instant::now().plus(length);
     let mut known = BTreeSet::new();
     while Instant::now() < end {
         let Some(request) = another(cluster, &mut known).await? else {

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::{Clock, uptime};
 use crate::cluster::{Cluster, ClusterError};
 use crate::fence::Fence;
+use crate::instants::{Scale, Shift, in_utc};
 use crate::lease::{Election, Record, Timing, Verdict};
 use crate::names::ObjectRef;
 use crate::retry::Retry;
@@ -220,7 +221,7 @@ impl Candidate {
         let former = lease.spec.take().unwrap_or_default();
         let now = micro_time(self.clock.now());
         let renew_time = if now == former.renew_time {
-            micro_time(self.clock.now() + time::Duration::MICROSECOND)
+            micro_time(self.clock.now().plus(time::Duration::MICROSECOND))
         } else {
             now
         };
@@ -255,7 +256,7 @@ impl Candidate {
         &self,
         call: impl Future<Output = Result<T, ClusterError>>,
     ) -> Result<T, LookError> {
-        match timeout(self.options.timing.renew() / 2, call).await {
+        match timeout(self.options.timing.renew().part(2), call).await {
             Ok(answer) => Ok(answer?),
             Err(_) => Err(LookError::Late(self.options.at.clone())),
         }
@@ -278,6 +279,6 @@ fn record(lease: &Lease) -> Record {
 fn micro_time(at: OffsetDateTime) -> Option<MicroTime> {
     let form =
         format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
-    let text = at.to_offset(time::UtcOffset::UTC).format(form).ok()?;
+    let text = in_utc(at).format(form).ok()?;
     serde_json::from_value(json!(text)).ok()
 }

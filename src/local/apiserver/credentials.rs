@@ -20,6 +20,7 @@ use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::{Duration, OffsetDateTime};
 
 use super::meta;
+use crate::instants::Shift;
 use crate::redacted::Redacted;
 
 const CA_CERTIFICATE: &str = "apiserver-ca.crt";
@@ -149,8 +150,8 @@ impl Credentials {
         params
             .distinguished_name
             .push(DnType::CommonName, "bouncert-local-apiserver");
-        params.not_before = now - BACKDATED;
-        params.not_after = now + LEAF_LIFETIME;
+        params.not_before = now.minus(BACKDATED);
+        params.not_after = now.plus(LEAF_LIFETIME);
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -211,8 +212,8 @@ fn authority(now: OffsetDateTime) -> Result<(String, Redacted<String>), rcgen::E
     params
         .distinguished_name
         .push(DnType::CommonName, "bouncert-local-ca");
-    params.not_before = now - BACKDATED;
-    params.not_after = now + CA_LIFETIME;
+    params.not_before = now.minus(BACKDATED);
+    params.not_after = now.plus(CA_LIFETIME);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let certificate = params.self_signed(&key)?;

@@ -14,6 +14,7 @@ use super::error::ApiError;
 use super::kinds::Resource;
 use super::selector::Selector;
 use super::{ApiServer, FIRST_NAMESPACES, body, meta};
+use crate::instants::Shift;
 use crate::local::store::{Expect, Scope, StoreError, revision_of};
 
 /// The owner waits until its dependents that block are gone.
@@ -209,7 +210,12 @@ impl ApiServer {
         }
         let given = stored["metadata"]["deletionGracePeriodSeconds"].as_i64();
         if !meta::is_deleting(stored) || given.is_some_and(|given| grace < given) {
-            let at = self.inner.options.clock.now() + Duration::seconds(grace);
+            let at = self
+                .inner
+                .options
+                .clock
+                .now()
+                .plus(Duration::seconds(grace));
             meta::set(
                 &mut next,
                 "deletionTimestamp",

@@ -21,6 +21,7 @@ use super::definitions::CLEANUP_FINALIZER;
 use super::delete::{DeleteOptions, FOREGROUND, ORPHAN, Preconditions, instances};
 use super::error::ApiError;
 use super::meta;
+use crate::instants::{Shift, signed};
 use crate::local::store::{Change, ChangeKind, Key, revision_of};
 
 /// How long events are kept, as in Kubernetes.
@@ -227,7 +228,7 @@ impl ApiServer {
         let newest = times
             .filter_map(|text| OffsetDateTime::parse(text, &Rfc3339).ok())
             .max();
-        newest.is_some_and(|newest| newest + EVENT_TTL < self.inner.options.clock.now())
+        newest.is_some_and(|newest| newest.plus(signed(EVENT_TTL)) < self.inner.options.clock.now())
     }
 
     fn internal(&self, key: &Key) -> Option<Call> {

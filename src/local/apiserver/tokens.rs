@@ -19,6 +19,8 @@ use super::call::Call;
 use super::error::ApiError;
 use super::meta;
 
+use crate::instants::Shift;
+
 /// `iss` of the tokens, and the audience of those that ask for none.
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 /// Life of a token that asks for none; Kubernetes' own default.
@@ -52,7 +54,7 @@ impl ApiServer {
             audiences.push(ISSUER.to_owned());
         }
         let now = self.inner.options.clock.now();
-        let expires = now + Duration::seconds(lifetime_s);
+        let expires = now.plus(Duration::seconds(lifetime_s));
         let (namespace, name) = (
             meta::text(&account, "namespace"),
             meta::text(&account, "name"),

@@ -19,6 +19,7 @@ use super::call::Call;
 use super::error::ApiError;
 use super::present::{Form, served};
 use super::selector::Selector;
+use crate::instants::Shift;
 use crate::local::store::{Change, ChangeKind, Subscription};
 
 /// A watch without `timeoutSeconds` ends after this, so that no forgotten watcher stays for ever.
@@ -87,8 +88,8 @@ impl ApiServer {
             collection,
             subscription,
             lines: VecDeque::new(),
-            until: now + timeout.map_or(WATCH_DEFAULT, Duration::from_secs),
-            bookmark_at: now + BOOKMARK_EVERY,
+            until: now.plus(timeout.map_or(WATCH_DEFAULT, Duration::from_secs)),
+            bookmark_at: now.plus(BOOKMARK_EVERY),
             ended: false,
             listed,
             marks_end,
@@ -148,7 +149,7 @@ impl Follower {
                     }
                 },
                 () = sleep_until(self.bookmark_at), if self.call.query.bookmarks() => {
-                    self.bookmark_at = Instant::now() + BOOKMARK_EVERY;
+                    self.bookmark_at = Instant::now().plus(BOOKMARK_EVERY);
                     self.push_bookmark(None);
                 }
                 () = sleep_until(self.until) => self.ended = true,

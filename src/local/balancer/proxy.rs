@@ -17,6 +17,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::instants::Shift;
+
 /// How long a connection waits for an endpoint. Below the connect timeout of common clients.
 pub const HOLD: Duration = Duration::from_secs(5);
 /// Pause between two rounds over endpoints that all refused.
@@ -84,7 +86,7 @@ async fn carry(mut client: TcpStream, backends: Backends, start: usize) {
 
 /// A connection to the first endpoint, from `start` on in turn, that accepts.
 async fn connect(mut backends: Backends, start: usize) -> Option<TcpStream> {
-    let deadline = Instant::now() + HOLD;
+    let deadline = Instant::now().plus(HOLD);
     loop {
         let list = backends.borrow_and_update().clone();
         for n in 0..list.len() {
@@ -97,7 +99,7 @@ async fn connect(mut backends: Backends, start: usize) -> Option<TcpStream> {
         let again = if list.is_empty() {
             deadline
         } else {
-            Instant::now() + ROUND_PAUSE
+            Instant::now().plus(ROUND_PAUSE)
         };
         tokio::select! {
             // The sender is gone with its Service.

@@ -13,6 +13,8 @@
 
 use time::{Duration, OffsetDateTime};
 
+use crate::instants::Shift;
+
 /// Pause before the first restart: long enough for the port to be free again, short enough not to
 /// be noticed.
 pub const RESTART_FIRST: Duration = Duration::milliseconds(100);
@@ -118,7 +120,7 @@ pub fn decide(observed: &Observed, now: OffsetDateTime) -> Action {
             Action::Wait { until: None }
         }
         Process::Exited { at } => {
-            let due = at + restart_pause(observed.quick_exits);
+            let due = at.plus(restart_pause(observed.quick_exits));
             if now < due {
                 Action::Wait { until: Some(due) }
             } else {
@@ -164,7 +166,7 @@ fn stop(process: Process, stopping: Stopping, now: OffsetDateTime) -> Action {
     let Some(terminated_at) = stopping.terminated_at else {
         return Action::Terminate;
     };
-    let deadline = terminated_at + stopping.grace;
+    let deadline = terminated_at.plus(stopping.grace);
     if stopping.killed {
         Action::Wait { until: None }
     } else if now >= deadline {

@@ -9,6 +9,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::instants::Shift;
+
 /// Time between probes until the first success: a pooler listens some 20 ms after its start.
 pub const EAGER_PERIOD: Duration = Duration::from_millis(40);
 /// How long the runner probes that eagerly.
@@ -153,7 +155,7 @@ impl Readiness {
     pub fn new(plan: &Plan, started: Instant) -> Self {
         Self {
             started,
-            next: started + plan.initial_delay,
+            next: started.plus(plan.initial_delay),
             ready: false,
             failures: 0,
             successes: 0,
@@ -181,8 +183,8 @@ impl Readiness {
             self.failures = self.failures.saturating_add(1);
             self.ready &= self.failures < plan.failures;
         }
-        let eager = !self.ready && now < self.started + plan.initial_delay + EAGER_FOR;
-        self.next = now + if eager { EAGER_PERIOD } else { plan.period };
+        let eager = !self.ready && now < self.started.plus(plan.initial_delay).plus(EAGER_FOR);
+        self.next = now.plus(if eager { EAGER_PERIOD } else { plan.period });
     }
 }
 

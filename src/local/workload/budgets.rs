@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::plan::{finished, ready};
 use super::selector::fulfils;
 use crate::cluster::{Cluster, ClusterError};
+use crate::instants::Within;
 use crate::local::informer::{Informer, key_of};
 use crate::local::queue::Queue;
 use crate::names::ObjectRef;
@@ -157,7 +158,7 @@ pub fn counts(spec: &PodDisruptionBudgetSpec, expected: i32, healthy: i32) -> Co
     } else {
         0
     };
-    let desired = desired.clamp(0, expected.max(0));
+    let desired = desired.within(0, expected.max(0));
     Counts {
         expected,
         healthy,

@@ -27,6 +27,7 @@ use time::OffsetDateTime;
 
 use super::journal::{FailureKind, Journal, Record, State};
 use super::plan::{Plan, Step};
+use crate::instants::{Scale, Shift, signed};
 use crate::retry::backoff;
 
 /// How many step timeouts an undo, or a step after the point of no return, may keep trying.
@@ -189,7 +190,7 @@ fn after_failure(plan: &Plan, step: usize, record: &Record, now: OffsetDateTime)
         let pause = backoff(record.failures.saturating_sub(1));
         // A failure in the future (the clock was set back) must not turn the pause into an hour.
         let failed_at = record.changed_at.filter(|at| *at <= now);
-        let again_at = failed_at.map_or(now, |at| at + pause);
+        let again_at = failed_at.map_or(now, |at| at.plus(signed(pause)));
         return if again_at <= now {
             AfterFailure::Retry
         } else {
@@ -255,5 +256,5 @@ fn deadline(
     now: OffsetDateTime,
 ) -> OffsetDateTime {
     let began = since.unwrap_or(now).min(now);
-    began.saturating_add(plan.settings.step_timeout.to_time() * times)
+    began.saturating_add(plan.settings.step_timeout.to_time().times(times))
 }

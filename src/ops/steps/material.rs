@@ -13,6 +13,7 @@ use super::look::{Look, SELDOM};
 use super::{Bench, Side, StepError};
 use crate::api::PgBouncer;
 use crate::causes::chain;
+use crate::instants::Scale;
 use crate::material::{IssueOutcome, MaterialError};
 use crate::names::Alias;
 use crate::ops::plan::Issuance;
@@ -33,7 +34,7 @@ impl Bench<'_> {
         let wanted = self.wanted(&bouncer).await?;
         let wanted = wanted.get(&alias).ok_or(StepError::NotWanted(alias))?;
         let planned = self.planned(alias).ok_or(StepError::NotWanted(alias))?;
-        let patience = Duration::try_from(wanted.profile.duration / PATIENCE_DIVISOR);
+        let patience = Duration::try_from(wanted.profile.duration.part(PATIENCE_DIVISOR));
         let (began, patience) = (Instant::now(), patience.unwrap_or_default());
         self.waiting
             .until(SELDOM, || async {

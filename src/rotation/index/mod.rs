@@ -18,15 +18,19 @@ use super::drift::{self, Drift, SecretFacts};
 use super::facts::{Facts, Freeze, Held, Standing, Window};
 use super::window::Windows;
 use crate::api::annotations::{FREEZE_ROTATION, MAINTENANCE_WINDOW};
-use crate::api::common::{Condition, find_condition, parse_rfc3339};
+use crate::api::common::{Condition, find_condition};
 use crate::api::tls::IssuerRef;
 use crate::api::{PgBouncer, PgBouncerOpsRequest, Phase};
 use crate::blueprint::certificates::{LoadBalancer, Wanted, wanted};
+use crate::causes::shortened;
 use crate::names::{Area, Fingerprint, ObjectRef};
-use crate::pki::renewal::jitter_seed;
+use crate::pki::renewal::{granted_from, jitter_seed};
 
 /// The condition under which nobody but its holder touches a PgBouncer (CONTRACT 4.4).
 const PAUSED: &str = "Paused";
+
+/// Longest part of an annotation that is repeated in a message, in bytes.
+const SHOWN_MAX: usize = 64;
 
 /// What pods were seen to serve.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -325,9 +329,12 @@ impl Index {
         let held = wanted.iter().filter_map(|wanted| {
             let secret = self.secrets.get(&beside(at, &wanted.secret_name))?;
             let (not_before, not_after) = secret.life?;
+            // Other certificates than the published one have another date.
+            let issued = secret.issued.filter(|_| secret.leaf == secret.published);
+            let granted = granted_from(issued, not_before, not_after);
             let which = (wanted.alias, secret.revision.unwrap_or(0));
             let policy = wanted.renew_policy();
-            Some(Held::new(&identity, which, (not_before, not_after), policy))
+            Some(Held::new(&identity, which, (granted, not_after), policy))
         });
         held.collect()
     }
@@ -390,18 +397,15 @@ impl Index {
         let Some((whose, text)) = self.annotation(bouncer, FREEZE_ROTATION) else {
             return Freeze::None;
         };
-        match (text.trim(), parse_rfc3339(text.trim())) {
-            ("true", _) => Freeze::Frozen,
-            ("false", _) => Freeze::None,
-            (_, Some(end)) => Freeze::Until(end),
-            _ => {
-                malformed.push(format!(
-                    "annotation {FREEZE_ROTATION} of the {whose}: {text:?} is neither true, false, \
-                     nor an instant such as 2031-05-06T07:00:00Z"
-                ));
-                Freeze::Unreadable
-            }
+        let freeze = Freeze::parse(text);
+        if freeze == Freeze::Unreadable {
+            let text = shortened(text, SHOWN_MAX);
+            malformed.push(format!(
+                "annotation {FREEZE_ROTATION} of the {whose}: {text:?} is neither true, false, a day \
+                 such as 2031-05-06, nor an instant such as 2031-05-06T07:00:00Z"
+            ));
         }
+        freeze
     }
 
     /// An annotation of the PgBouncer, else of its Namespace.

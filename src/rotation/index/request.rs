@@ -10,6 +10,7 @@ use crate::api::annotations::{ATTEMPT, CREATED_BY_LABEL, CREATED_BY_ROTATION};
 use crate::api::common::{Condition, parse_rfc3339};
 use crate::api::{PgBouncerOpsRequest, RequestPhase};
 use crate::names::ObjectRef;
+use crate::rotation::brake::Recent;
 use crate::rotation::facts::History;
 
 /// What is left of a request.
@@ -51,7 +52,11 @@ impl Index {
         let succeeded = succeeded
             .filter_map(|name| self.requests.get(name))
             .filter(|facts| facts.phase == Some(RequestPhase::Successful));
+        let good = all
+            .iter()
+            .filter(|(_, facts)| facts.phase == Some(RequestPhase::Successful));
         let mut history = History {
+            succeeded: Recent::of(good.filter_map(|(_, facts)| facts.ended)),
             succeeded_at: succeeded.filter_map(|facts| facts.ended).max(),
             started_at: newest.and_then(|(_, facts)| facts.created),
             newest: newest.map(|(name, _)| name.name.clone()),

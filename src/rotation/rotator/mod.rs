@@ -383,7 +383,8 @@ impl State {
             self.suspects.remove(&at);
         }
         let (good, bad) = self.index.finished(&at);
-        let old = good.into_iter().skip(options.successful_kept);
+        // The brake counts them.
+        let old = good.into_iter().skip(options.successful_kept.max(2));
         let finished = old
             .chain(bad.into_iter().skip(options.failed_kept.max(1)))
             .collect();

@@ -16,6 +16,7 @@ use crate::api::PgBouncer;
 use crate::api::common::{Condition, find_condition};
 use crate::blueprint::{labels, names, port, serves_tls};
 use crate::cluster::ClusterError;
+use crate::instants::Shift;
 use crate::names::{Alias, Fingerprint, ObjectRef};
 use crate::pgbouncer::probe;
 use crate::rotation::drift::Drift;
@@ -43,7 +44,7 @@ impl Rotator {
                 .take(SUSPECTS_AT_ONCE)
                 .collect();
             for at in &due {
-                state.suspects.insert(at.clone(), now + SUSPECT_PERIOD);
+                state.suspects.insert(at.clone(), now.plus(SUSPECT_PERIOD));
             }
             let known = due
                 .iter()

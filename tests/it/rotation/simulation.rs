@@ -59,6 +59,10 @@ pub(crate) struct Report {
     pub(crate) excused: usize,
     /// Rotations outside their window that were not urgent.
     pub(crate) outside_window: usize,
+    /// The least part of its granted life that a certificate was served before it was rotated by age.
+    pub(crate) soonest: f64,
+    /// The most rotations by age that began within the granted life of one certificate.
+    pub(crate) most_in_a_life: usize,
     /// How long each pass took, in ascending order.
     pub(crate) passes: Vec<std::time::Duration>,
 }
@@ -69,7 +73,7 @@ impl Report {
         format!(
             "{} rotations, {} failures; at most {} at once and {} in a namespace; worst minute {}, \
              within an hour of an outage {}; oldest {:.3} of its life, {} late, {} late because the \
-             issuer was away",
+             issuer was away; soonest {:.3} of its life, {} within one life",
             self.rotations,
             self.failures,
             self.most_at_once,
@@ -79,6 +83,8 @@ impl Report {
             self.oldest,
             self.late,
             self.excused,
+            self.soonest,
+            self.most_in_a_life,
         )
     }
 
@@ -99,6 +105,8 @@ struct Member {
     facts: Facts,
     lifetime: Duration,
     policy: RenewPolicy,
+    /// When rotations began, newest last.
+    begun: VecDeque<OffsetDateTime>,
 }
 
 struct Run<'a> {
@@ -165,7 +173,10 @@ impl<'a> Run<'a> {
             running_in: HashMap::new(),
             recent: VecDeque::new(),
             dice: 42,
-            report: Report::default(),
+            report: Report {
+                soonest: f64::MAX,
+                ..Report::default()
+            },
         };
         let weeknights = Arc::new(Windows::parse("Mon-Fri 01:00-05:00 Europe/Berlin").unwrap());
         let saturdays =
@@ -179,6 +190,11 @@ impl<'a> Run<'a> {
                 0..3 => (Duration::days(7), RenewPolicy::TwoThirds),
                 3..20 => (Duration::days(30), RenewPolicy::BeforePercentage(30)),
                 20..40 => (Duration::days(90), RenewPolicy::Before(Duration::days(20))),
+                // An issuer that grants a third of what was asked for, or less: the margin fills the life.
+                40 => (Duration::days(30), RenewPolicy::Before(Duration::days(60))),
+                41 => (Duration::days(30), RenewPolicy::Before(Duration::days(29))),
+                42 => (Duration::days(30), RenewPolicy::Before(Duration::days(28))),
+                43 => (Duration::days(30), RenewPolicy::BeforePercentage(99)),
                 _ => (Duration::days(90), RenewPolicy::TwoThirds),
             };
             let window = match run.roll() % 5 {
@@ -198,6 +214,7 @@ impl<'a> Run<'a> {
                 at,
                 lifetime,
                 policy,
+                begun: VecDeque::new(),
             };
             member.issue(1, issued);
             run.by_name.insert(member.at.clone(), run.members.len());
@@ -251,6 +268,20 @@ impl<'a> Run<'a> {
                 self.report.outside_window += 1;
             }
         }
+        let held = &member.facts.certificates[0];
+        let age = (now - held.granted) / held.lifetime();
+        self.report.soonest = self.report.soonest.min(age);
+        member.begun.push_back(now);
+        while member
+            .begun
+            .front()
+            .is_some_and(|at| *at + member.lifetime <= now)
+        {
+            member.begun.pop_front();
+        }
+        let failed = usize::try_from(member.facts.history.failures).unwrap();
+        let within_a_life = member.begun.len().saturating_sub(failed);
+        self.report.most_in_a_life = self.report.most_in_a_life.max(within_a_life);
         assert!(
             member.facts.live.is_none(),
             "{} has two requests",
@@ -298,7 +329,7 @@ impl<'a> Run<'a> {
 
     /// How old a certificate was when its successor was served.
     fn age(&mut self, held: &Held, now: OffsetDateTime) {
-        let age = (now - held.not_before) / held.lifetime();
+        let age = (now - held.granted) / held.lifetime();
         let was_away =
             |(from, to): &(OffsetDateTime, OffsetDateTime)| *from < now && *to > held.renews_at;
         let is_excused = self.world.issuer_away.iter().any(was_away);

@@ -3,11 +3,13 @@
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
+use crate::instants::Since;
+
 /// The age of an RFC 3339 timestamp: `45s`, `3m20s`, `5h`, `12d`; `<unknown>` if it is none.
 pub(super) fn since(timestamp: Option<&str>, now: OffsetDateTime) -> String {
     timestamp
         .and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok())
-        .map_or_else(|| "<unknown>".to_owned(), |at| human(now - at))
+        .map_or_else(|| "<unknown>".to_owned(), |at| human(now.since(at)))
 }
 
 /// The two largest units while they matter, later only the largest.

@@ -30,6 +30,7 @@ use super::probe::{self, Plan, Readiness};
 use super::process::{Exit, Found, PoolerProcess};
 use super::status::{CONTAINER, Ended};
 use crate::cluster::EventKind;
+use crate::instants::{Shift, Since};
 use crate::names::ObjectRef;
 
 /// Wakes a worker, and tells whether files may have changed.
@@ -229,7 +230,7 @@ impl Worker {
     fn ended(&mut self, exit: Exit) {
         let now = self.node.clock.now();
         tracing::info!(pod = %self.key, code = exit.code, signal = exit.signal, "pooler ended");
-        self.quick_exits = pod::quick_exits(self.quick_exits, now - self.started_at);
+        self.quick_exits = pod::quick_exits(self.quick_exits, now.since(self.started_at));
         self.phase = Process::Exited { at: now };
         self.material = Material::Stale;
         self.process = None;
@@ -255,8 +256,8 @@ impl Worker {
 
     async fn wait(&mut self, until: Option<OffsetDateTime>, stop: &CancellationToken) {
         let now = self.node.clock.now();
-        let pause = until.map(|until| (until - now).unsigned_abs());
-        let due = Instant::now() + pause.unwrap_or(super::HOUSEKEEPING);
+        let pause = until.map(|until| until.since(now).unsigned_abs());
+        let due = Instant::now().plus(pause.unwrap_or(super::HOUSEKEEPING));
         let probe = self.probe.clone();
         let asked = async {
             match &probe {

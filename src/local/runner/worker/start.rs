@@ -18,6 +18,7 @@ use super::super::status::CONTAINER;
 use super::Worker;
 use crate::causes::chain;
 use crate::cluster::EventKind;
+use crate::instants::{Shift, signed};
 use crate::retry::BACKOFF_FIRST;
 
 // === impl Worker ===
@@ -56,7 +57,7 @@ impl Worker {
                 }
                 self.waiting = (trouble.reason, trouble.message);
                 self.material = Material::Missing {
-                    retry_at: now + trouble.retry_in,
+                    retry_at: now.plus(signed(trouble.retry_in)),
                 };
             }
         }
@@ -174,7 +175,7 @@ impl Worker {
         }
         self.waiting = (reason, message);
         self.material = Material::Missing {
-            retry_at: now + RETRY_MISSING,
+            retry_at: now.plus(signed(RETRY_MISSING)),
         };
     }
 

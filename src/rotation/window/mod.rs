@@ -9,17 +9,26 @@
 //! cron 0 2 1-7 * SAT for 4h America/New_York
 //! ```
 //!
-//! Without a time zone it is UTC. A window that ends before it begins ends on the next day. Days and
-//! hours follow the wall clock of their zone, so that a window of four hours is three or five hours
-//! long on the day the clock changes; a cron window is as long as it says.
+//! A time zone counts for the whole list; without one it is UTC. Where the list names several zones,
+//! each window names its own. A window that ends before it begins ends on the next day.
+//!
+//! Days and hours follow the wall clock of their zone: such a window is open while that clock shows a
+//! time of it. Where the clock jumps, a window across the gap is shorter, and one that lies within the
+//! gap does not open that day. An hour that comes twice counts the first time. A cron window is as long
+//! as it says; a start within the gap becomes the gap's end.
 
-use croner::Cron;
-use croner::parser::{CronParser, Seconds, Year};
+mod civil;
+mod cron;
+#[cfg(test)]
+mod tests;
+
 use jiff::civil::{Time, Weekday};
 use jiff::tz::{TimeZone, TimeZoneDatabase};
-use jiff::{SignedDuration, Timestamp, Zoned};
+use jiff::{Timestamp, Zoned};
 use time::OffsetDateTime;
 
+use self::civil::resolve;
+use self::cron::Schedule;
 use crate::duration::{GoDuration, ParseDurationError};
 
 /// Most windows in one text: more than one for each day is a mistake.
@@ -63,6 +72,25 @@ pub enum WindowError {
         /// What the parser says.
         why: String,
     },
+    /// No day has such a date.
+    #[error(
+        "{text:?} never opens: no day of {} years matches; change its day of the month or its month",
+        cron::SEARCH_YEARS
+    )]
+    Never {
+        /// What was written.
+        text: String,
+    },
+    /// A window without a zone in a list that names several.
+    #[error(
+        "{text:?} names no time zone, and the list names {zones}: write the zone behind each window"
+    )]
+    ZoneMissing {
+        /// The window.
+        text: String,
+        /// The zones of the others.
+        zones: String,
+    },
     /// Not a length.
     #[error("the length of {0:?} is not usable: {1}")]
     Length(String, ParseDurationError),
@@ -99,8 +127,7 @@ enum Span {
         zone: TimeZone,
     },
     Cron {
-        cron: Box<Cron>,
-        length: SignedDuration,
+        schedule: Box<Schedule>,
         zone: TimeZone,
     },
 }
@@ -129,7 +156,13 @@ impl Windows {
             1..=WINDOWS_MAX => {}
             _ => return Err(WindowError::TooLong),
         }
-        let spans = parts.into_iter().map(span).collect::<Result<_, _>>()?;
+        let parts: Vec<Vec<&str>> = parts
+            .into_iter()
+            .map(|part| part.split_whitespace().collect())
+            .collect();
+        let common = common_zone(&parts)?;
+        let spans = parts.iter().map(|words| span(words, &common));
+        let spans = spans.collect::<Result<_, _>>()?;
         let text = text.to_owned();
         Ok(Self { text, spans })
     }
@@ -162,7 +195,7 @@ impl Span {
                 until,
                 zone,
             } => next_day(*days, *from, *until, &zoned(now, zone)?),
-            Self::Cron { cron, length, zone } => next_run(cron, *length, &zoned(now, zone)?),
+            Self::Cron { schedule, zone } => schedule.next(&zoned(now, zone)?),
         }
     }
 }
@@ -178,15 +211,15 @@ fn next_day(days: [bool; 7], from: Time, until: Option<Time>, now: &Zoned) -> Op
             .copied()?;
         let tomorrow = date.tomorrow().ok()?;
         if is_day {
-            let opens = date.to_datetime(from).to_zoned(zone.clone()).ok()?;
+            let opens = resolve(date.to_datetime(from), zone)?;
             let closes = match until {
                 Some(until) if until > from => date.to_datetime(until),
                 Some(until) => tomorrow.to_datetime(until),
                 None => tomorrow.to_datetime(Time::midnight()),
             };
-            let closes = closes.to_zoned(zone.clone()).ok()?;
-            if closes > *now && closes > opens {
-                return opening(&opens, &closes);
+            let closes = resolve(closes, zone)?;
+            if closes > now.timestamp() && closes > opens {
+                return opening(opens, closes);
             }
         }
         date = tomorrow;
@@ -194,57 +227,60 @@ fn next_day(days: [bool; 7], from: Time, until: Option<Time>, now: &Zoned) -> Op
     None
 }
 
-fn next_run(cron: &Cron, length: SignedDuration, now: &Zoned) -> Option<Opening> {
-    if let Ok(last) = cron.find_previous_occurrence(now, true) {
-        let closes = last.checked_add(length).ok()?;
-        if closes > *now {
-            return opening(&last, &closes);
-        }
-    }
-    let next = cron.find_next_occurrence(now, false).ok()?;
-    let closes = next.checked_add(length).ok()?;
-    opening(&next, &closes)
-}
-
 // === reading ===
 
-fn span(text: &str) -> Result<Span, WindowError> {
-    let words: Vec<&str> = text.split_whitespace().collect();
-    match words.as_slice() {
-        ["always"] => Ok(Span::Always),
-        ["cron", fields @ .., "for", length] if fields.len() == 5 => {
-            cron(fields, length, TimeZone::UTC)
-        }
-        ["cron", fields @ .., "for", length, name] if fields.len() == 5 => {
-            cron(fields, length, zone(name)?)
-        }
-        [names, hours] => days(names, hours, TimeZone::UTC),
-        [names, hours, name] => days(names, hours, zone(name)?),
-        _ => Err(WindowError::Form(text.to_owned())),
+/// The time zone that a window names, in whichever form it is written.
+fn named_zone<'a>(words: &[&'a str]) -> Option<&'a str> {
+    match words {
+        ["cron", _, _, _, _, _, "for", _, name] => Some(name),
+        ["cron", ..] => None,
+        [_, _, name] => Some(name),
+        _ => None,
     }
 }
 
-fn cron(fields: &[&str], length: &str, zone: TimeZone) -> Result<Span, WindowError> {
-    let text = fields.join(" ");
-    let parser = CronParser::builder()
-        .seconds(Seconds::Disallowed)
-        .year(Year::Disallowed)
-        .build();
-    let cron = parser.parse(&text).map_err(|error| WindowError::Cron {
-        text: text.clone(),
-        why: error.to_string(),
-    })?;
-    let parsed: GoDuration = length
-        .parse()
-        .map_err(|error| WindowError::Length(length.to_owned(), error))?;
-    if parsed <= GoDuration::ZERO || parsed > LENGTH_MAX {
-        return Err(WindowError::LengthRange(parsed));
+/// The zone of windows that name none: the one that the others name.
+fn common_zone(parts: &[Vec<&str>]) -> Result<TimeZone, WindowError> {
+    let mut names: Vec<&str> = Vec::new();
+    for name in parts.iter().filter_map(|words| named_zone(words)) {
+        if !names.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+            names.push(name);
+        }
     }
-    Ok(Span::Cron {
-        cron: Box::new(cron),
-        length: SignedDuration::from_nanos(parsed.nanoseconds()),
-        zone,
-    })
+    match names.as_slice() {
+        [] => Ok(TimeZone::UTC),
+        [name] => zone(name),
+        several => {
+            let lacks = |words: &&Vec<&str>| words.len() > 1 && named_zone(words).is_none();
+            match parts.iter().find(lacks) {
+                Some(words) => Err(WindowError::ZoneMissing {
+                    text: words.join(" "),
+                    zones: several.join(", "),
+                }),
+                None => Ok(TimeZone::UTC),
+            }
+        }
+    }
+}
+
+fn span(words: &[&str], common: &TimeZone) -> Result<Span, WindowError> {
+    let zone = match named_zone(words) {
+        Some(name) => zone(name)?,
+        None => common.clone(),
+    };
+    match words {
+        ["always"] => Ok(Span::Always),
+        ["cron", fields @ .., "for", length] | ["cron", fields @ .., "for", length, _]
+            if fields.len() == 5 =>
+        {
+            Ok(Span::Cron {
+                schedule: Box::new(Schedule::parse(fields, length)?),
+                zone,
+            })
+        }
+        [names, hours] | [names, hours, _] if *names != "cron" => days(names, hours, zone),
+        _ => Err(WindowError::Form(words.join(" "))),
+    }
 }
 
 fn days(names: &str, hours: &str, zone: TimeZone) -> Result<Span, WindowError> {
@@ -321,121 +357,16 @@ fn zoned(at: OffsetDateTime, zone: &TimeZone) -> Option<Zoned> {
     Some(at.to_zoned(zone.clone()))
 }
 
-fn opening(from: &Zoned, until: &Zoned) -> Option<Opening> {
+fn opening(from: Timestamp, until: Timestamp) -> Option<Opening> {
     Some(Opening {
         from: instant(from)?,
         until: instant(until)?,
     })
 }
 
-fn instant(at: &Zoned) -> Option<OffsetDateTime> {
-    OffsetDateTime::from_unix_timestamp_nanos(at.timestamp().as_nanosecond()).ok()
+fn instant(at: Timestamp) -> Option<OffsetDateTime> {
+    OffsetDateTime::from_unix_timestamp_nanos(at.as_nanosecond()).ok()
 }
 
 /// Keeps [`Weekday`]'s order and ours together.
 const _: () = assert!(Weekday::Monday.to_monday_zero_offset() == 0);
-
-#[cfg(test)]
-mod tests {
-    use time::macros::datetime;
-
-    use super::*;
-
-    fn next(text: &str, now: OffsetDateTime) -> Opening {
-        Windows::parse(text).unwrap().next(now).unwrap()
-    }
-
-    #[test]
-    fn days_and_hours_are_those_of_the_zone() {
-        // Berlin is two hours ahead of UTC in June; 2031-06-06 is a Friday.
-        let open = next(
-            "Mon-Fri 01:00-05:00 Europe/Berlin",
-            datetime!(2031-06-06 02:00 UTC),
-        );
-        assert_eq!(open.from, datetime!(2031-06-05 23:00 UTC));
-        assert_eq!(open.until, datetime!(2031-06-06 03:00 UTC));
-        // On Friday evening the next one is Monday's.
-        let next_one = next(
-            "Mon-Fri 01:00-05:00 Europe/Berlin",
-            datetime!(2031-06-06 18:00 UTC),
-        );
-        assert_eq!(next_one.from, datetime!(2031-06-08 23:00 UTC));
-    }
-
-    #[test]
-    fn a_window_may_end_on_the_next_day_and_the_week_wraps() {
-        let night = next("Sun 22:00-06:00", datetime!(2031-06-09 05:59 UTC));
-        assert_eq!(night.from, datetime!(2031-06-08 22:00 UTC));
-        assert_eq!(night.until, datetime!(2031-06-09 06:00 UTC));
-        let wrapped = next("Sat-Mon 00:00-24:00", datetime!(2031-06-09 12:00 UTC));
-        assert_eq!(wrapped.until, datetime!(2031-06-10 00:00 UTC));
-    }
-
-    #[test]
-    fn the_change_of_the_clock_moves_the_instant_and_not_the_wall_clock() {
-        // In Berlin the clock goes from 2:00 to 3:00 on 2031-03-30.
-        let spring = next(
-            "* 01:00-05:00 Europe/Berlin",
-            datetime!(2031-03-30 00:30 UTC),
-        );
-        assert_eq!(spring.until - spring.from, time::Duration::hours(3));
-        // A window that the change swallows does not open that day.
-        let gone = next(
-            "* 02:00-03:00 Europe/Berlin",
-            datetime!(2031-03-29 12:00 UTC),
-        );
-        assert_eq!(gone.from, datetime!(2031-03-31 00:00 UTC));
-    }
-
-    #[test]
-    fn cron_windows_open_when_the_expression_says_and_for_as_long_as_it_says() {
-        let text = "cron 0 2 * * SAT for 4h America/New_York";
-        let open = next(text, datetime!(2031-06-07 09:59 UTC));
-        assert_eq!(open.from, datetime!(2031-06-07 06:00 UTC));
-        assert_eq!(open.until, datetime!(2031-06-07 10:00 UTC));
-        let later = next(text, datetime!(2031-06-07 10:00 UTC));
-        assert_eq!(later.from, datetime!(2031-06-14 06:00 UTC));
-        // 30 February never comes.
-        let never = Windows::parse("cron 0 0 30 2 * for 1h");
-        assert!(
-            never.is_err()
-                || never
-                    .unwrap()
-                    .next(datetime!(2031-06-07 10:00 UTC))
-                    .is_none()
-        );
-    }
-
-    #[test]
-    fn of_several_windows_the_one_that_is_open_counts() {
-        let text = "Sat 00:00-02:00; daily 12:00-13:00";
-        let noon = next(text, datetime!(2031-06-07 12:30 UTC));
-        assert_eq!(noon.until, datetime!(2031-06-07 13:00 UTC));
-        assert_eq!(
-            next("always", datetime!(2031-06-07 12:30 UTC)).from,
-            datetime!(2031-06-07 12:30 UTC)
-        );
-    }
-
-    #[test]
-    fn what_is_no_window_is_refused_by_its_part() {
-        let error = |text: &str| Windows::parse(text).unwrap_err().to_string();
-        assert!(error(" ; ").contains("empty"));
-        assert!(
-            error("Mon-Fri").contains("is no window"),
-            "{}",
-            error("Mon-Fri")
-        );
-        assert!(error("Mon-Fry 01:00-02:00").contains("\"Fry\" is no day"));
-        assert!(error("Mon 1:00-02:00").contains("\"1:00\" is no time of day"));
-        assert!(error("Mon 24:00-02:00").contains("no time of day"));
-        assert!(
-            error("Mon 01:00-02:00 Europe/Berlim").contains("\"Europe/Berlim\" is no time zone")
-        );
-        assert!(error("cron 0 2 * * for 4h").contains("is no window"));
-        assert!(error("cron 61 2 * * * for 4h").contains("is no cron expression"));
-        assert!(error("cron 0 2 * * * for 4d").contains("\"d\""));
-        assert!(error("cron 0 2 * * * for 169h").contains("outside the limits"));
-        assert!(error(&"x".repeat(TEXT_MAX_BYTES + 1)).contains("longer"));
-    }
-}
