@@ -9,6 +9,7 @@
 //! Which pods still have to be restarted is read from the cluster: their template carries
 //! [`digest`], and the workload replaces no pod by itself.
 
+pub mod bounds;
 pub mod certificates;
 pub mod choices;
 pub mod defaults;

@@ -37,6 +37,7 @@ use self::args::{Cli, LogFormatArg, PolicyArgs, Verb};
 use self::exit::{Exit, Failure};
 use self::output::Output;
 use crate::api::common::rfc3339_seconds;
+use crate::panics;
 use crate::telemetry::{self, LogFormat, LogSink};
 
 /// Runs the program with the process's own arguments.
@@ -88,6 +89,7 @@ fn start(output: Output, cli: Cli) -> Result<(), Failure> {
     };
     telemetry::init_logs(format, sink, cli.log.as_deref(), fallback)
         .map_err(|error| Failure::new(Exit::Usage, error))?;
+    panics::install();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;

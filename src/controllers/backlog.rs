@@ -2,8 +2,9 @@
 //! begins, and again when a watch has missed something. They are worked off some at a time, in order,
 //! so that what happens meanwhile does not wait for them.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fmt;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::{Stream, stream};
@@ -31,8 +32,10 @@ pub(super) struct Backlog {
 
 #[derive(Default)]
 struct State {
-    /// In order; what is not among those that wait has been looked at for another reason.
-    order: VecDeque<ObjectRef>,
+    /// By namespace, in order; what is not among those that wait has been looked at for another reason.
+    order: BTreeMap<String, VecDeque<ObjectRef>>,
+    /// The namespace whose turn it was last.
+    last: String,
     waiting: HashSet<ObjectRef>,
     /// Given out, and not looked at to the end.
     out: HashSet<ObjectRef>,
@@ -69,7 +72,8 @@ impl Backlog {
         let mut state = self.lock();
         for at in listed {
             if state.waiting.insert(at.clone()) {
-                state.order.push_back(at);
+                let queue = state.order.entry(at.namespace.clone()).or_default();
+                queue.push_back(at);
             }
         }
         drop(state);
@@ -113,7 +117,7 @@ impl Backlog {
     fn take(&self) -> Option<ObjectRef> {
         let mut state = self.lock();
         while state.out.len() < usize::from(self.looks.listed) {
-            let next = state.order.pop_front()?;
+            let next = state.pop()?;
             if state.waiting.remove(&next) {
                 state.out.insert(next.clone());
                 return Some(next);
@@ -124,6 +128,26 @@ impl Backlog {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The next one in order; namespaces take turns.
+    fn pop(&mut self) -> Option<ObjectRef> {
+        let after = (Bound::Excluded(self.last.clone()), Bound::Unbounded);
+        let next = self
+            .order
+            .range(after)
+            .next()
+            .or_else(|| self.order.iter().next());
+        let namespace = next?.0.clone();
+        let queue = self.order.get_mut(&namespace)?;
+        let at = queue.pop_front();
+        if queue.is_empty() {
+            self.order.remove(&namespace);
+        }
+        self.last = namespace;
+        at
     }
 }
 
@@ -169,6 +193,16 @@ mod tests {
         backlog.end(&at("b"));
         backlog.end(&at("c"));
         assert_eq!(next(&mut stream), None);
+    }
+
+    #[test]
+    fn namespaces_take_turns_however_much_one_of_them_has() {
+        let backlog = backlog(9);
+        let mut stream = Box::pin(Arc::clone(&backlog).stream());
+        let many = (0..5).map(|n| ObjectRef::new("greedy", n.to_string()));
+        backlog.extend(many.chain([ObjectRef::new("quiet", "a"), ObjectRef::new("shop", "b")]));
+        let order: Vec<_> = (0..7).filter_map(|_| next(&mut stream)).collect();
+        assert_eq!(order, ["0", "a", "b", "1", "2", "3", "4"]);
     }
 
     #[test]

@@ -13,7 +13,11 @@ mod related;
 pub mod requests;
 pub mod rotation;
 mod scope;
+mod slots;
+mod trouble;
+mod wakes;
 mod watched;
 
 pub use metrics::{ReconcileMetrics, SchedulerMetrics};
 pub use scope::Scope;
+pub use trouble::{Bystander, INTERNAL_ERROR};

@@ -23,11 +23,12 @@ use self::election::Candidate;
 use crate::blueprint::WorkloadKind;
 use crate::clock::Clock;
 use crate::cluster::{ApiMetrics, Cluster, ClusterError, counted};
-use crate::controllers::{self, ReconcileMetrics, SchedulerMetrics};
+use crate::controllers::{self, Bystander, ReconcileMetrics, SchedulerMetrics};
 use crate::inventory::{Inventory, InventoryOptions, Reach};
 use crate::material::{IssuanceMetrics, Materials};
 use crate::names::Area;
 use crate::ops::{Operator, OperatorOptions, OpsMetrics};
+use crate::panics::InternalErrors;
 use crate::policy::Policies;
 use crate::provisioner::Provisioner;
 use crate::retry::{Retry, backoff};
@@ -93,6 +94,8 @@ pub struct Metrics {
     pub scheduler: SchedulerMetrics,
     /// What rotation has found and made.
     pub rotation: RotationMetrics,
+    /// Panics that were caught.
+    pub internal: InternalErrors,
     /// Whether this daemon leads.
     pub leading: Gauge,
 }
@@ -107,6 +110,7 @@ impl Metrics {
             reconciles,
             scheduler,
             rotation,
+            internal,
             leading,
         } = self;
         api.register(registry);
@@ -115,6 +119,7 @@ impl Metrics {
         reconciles.register(registry);
         scheduler.register(registry);
         rotation.register(registry);
+        internal.register(registry);
         registry.register(
             "bouncert_leading",
             "Whether this daemon does the work (1) or stands by (0)",
@@ -135,7 +140,7 @@ pub enum DaemonError {
     /// A controller ended by itself, which none does.
     #[error("a controller ended before it was told to")]
     Ended,
-    /// A controller panicked.
+    /// A controller panicked outside the look at an object, so that its own state is not sound.
     #[error("a controller panicked")]
     Panicked(#[from] tokio::task::JoinError),
 }
@@ -169,7 +174,8 @@ struct Shown {
 impl Shown {
     fn new(options: &DaemonOptions) -> Self {
         let metrics = Metrics::default();
-        let inventory = Inventory::new(options.clock.clone(), options.inventory.clone());
+        let inventory = Inventory::new(options.clock.clone(), options.inventory.clone())
+            .counting(metrics.internal.clone());
         options.monitor.register(|registry| {
             metrics.register(registry);
             inventory.register(registry);
@@ -249,7 +255,8 @@ async fn lead(
         namespaces: watch_namespaces.clone(),
         ..rotation
     };
-    let rotator = Rotator::new(cluster.clone(), materials.clone(), clock.clone(), rotation);
+    let rotator = Rotator::new(cluster.clone(), materials.clone(), clock.clone(), rotation)
+        .counting(metrics.internal.clone());
     let rotator = followed(rotator, &metrics.rotation);
     let operating = OperatorOptions {
         kind,
@@ -258,7 +265,9 @@ async fn lead(
         references,
     };
     let operator = Operator::new(cluster.clone(), materials, clock.clone(), operating);
-    let operator = Arc::new(operator.of_class(&class));
+    let operator = operator.of_class(&class).counting(metrics.internal.clone());
+    let operator = Arc::new(operator);
+    let bystander = Bystander::new(cluster.clone(), clock.clone(), metrics.internal.clone());
 
     let mut running = JoinSet::new();
     running.spawn(controllers::rotation::run(
@@ -279,7 +288,7 @@ async fn lead(
         cancel.clone(),
     ));
     for scope in controllers::Scope::covering(&watch_namespaces) {
-        let reconciles = metrics.reconciles.clone();
+        let reconciles = (metrics.reconciles.clone(), bystander.clone());
         let work = (Arc::clone(&operator), Arc::clone(&provisioner));
         watch(
             &mut running,
@@ -302,7 +311,7 @@ fn watch(
     cluster: &Cluster,
     (operator, provisioner): (Arc<Operator>, Arc<Provisioner>),
     (kind, scope): (WorkloadKind, controllers::Scope),
-    (reconciles, cancel): (ReconcileMetrics, &CancellationToken),
+    (reconciles, cancel): ((ReconcileMetrics, Bystander), &CancellationToken),
 ) {
     running.spawn(controllers::requests::run(
         cluster.clone(),

@@ -109,11 +109,19 @@ impl Names {
     /// Names that are kept at the most; beyond that they are kept as often as they occur.
     const KEPT_MAX: usize = 4_096;
 
+    /// Longest text that is kept, in bytes: a certificate may hold names of any length.
+    const LENGTH_MAX: usize = 1_024;
+
     pub(super) fn keep(&mut self, text: &str) -> Arc<str> {
+        let text = &*crate::causes::shortened(text, Self::LENGTH_MAX);
         if let Some(kept) = self.0.get(text) {
             return Arc::clone(kept);
         }
         let fresh: Arc<str> = Arc::from(text);
+        if self.0.len() >= Self::KEPT_MAX {
+            // What nothing refers to any more has gone.
+            self.0.retain(|kept| Arc::strong_count(kept) > 1);
+        }
         if self.0.len() < Self::KEPT_MAX {
             self.0.insert(Arc::clone(&fresh));
         }

@@ -44,6 +44,7 @@ use crate::clock::Clock;
 use crate::cluster::{Change, Cluster};
 use crate::instants::Shift;
 use crate::names::{Area, ObjectRef};
+use crate::panics::InternalErrors;
 
 pub use self::facts::Link;
 pub use self::once::{Look, look_once};
@@ -58,6 +59,8 @@ const LOOKS_MAX: usize = 64;
 const SOON: Duration = Duration::from_secs(5);
 /// How often it is asked which pod is due.
 const TICK: Duration = Duration::from_millis(50);
+/// What panics are counted under.
+const PART: &str = "inventory";
 
 /// A pod, where it was, and what was seen there.
 type Looked = (ObjectRef, Replica, Sighting);
@@ -106,6 +109,7 @@ pub struct Inventory {
     clock: Clock,
     options: InventoryOptions,
     looks: LookMetrics,
+    errors: InternalErrors,
 }
 
 /// What `/state.json` shows.
@@ -148,7 +152,14 @@ impl Inventory {
             clock,
             options,
             looks: LookMetrics::default(),
+            errors: InternalErrors::default(),
         }
+    }
+
+    /// Counts panics in `errors`.
+    #[must_use]
+    pub fn counting(self, errors: InternalErrors) -> Self {
+        Self { errors, ..self }
     }
 
     /// Registers the metrics.
@@ -160,7 +171,7 @@ impl Inventory {
     /// Keeps the inventory until it is told to stop.
     pub async fn run(self, cluster: Cluster, reach: Reach, cancel: CancellationToken) {
         *self.write() = State::of(&reach);
-        let mut told = watch::all(&cluster, &Area::covering(&reach.namespaces));
+        let mut told = watch::all(&cluster, &Area::covering(&reach.namespaces), &self.errors);
         let mut round = Round::new(self.options.looks_per_second);
         let mut looks: JoinSet<Looked> = JoinSet::new();
         let mut tick = interval(TICK);
@@ -174,13 +185,19 @@ impl Inventory {
                     return;
                 }
                 change = told.next() => match change {
-                    Some(change) => self.follow(change, &mut round, began.elapsed()),
+                    Some(change) => {
+                        let followed = || self.follow(change, &mut round, began.elapsed());
+                        // What cannot be followed is as if it had not been told.
+                        let _caught = self.errors.guard(PART, followed);
+                    }
                     // The watches never end.
                     None => return,
                 },
-                Some(Ok(looked)) = looks.join_next() => {
-                    self.saw(looked, &mut round, began.elapsed());
-                }
+                Some(looked) = looks.join_next() => match looked {
+                    Ok(looked) => self.saw(looked, &mut round, began.elapsed()),
+                    // A look that panicked: its pod is looked at again in its turn.
+                    Err(_) => self.errors.count_one(PART),
+                },
                 _ = tick.tick() => self.begin_looks(&mut round, &mut looks, began.elapsed()),
             }
         }

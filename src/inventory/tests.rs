@@ -12,6 +12,7 @@ use crate::api::{PgBouncer, PgBouncerOpsRequest};
 use crate::blueprint::testing::tls_bouncer;
 use crate::cluster::Mirror;
 use crate::names::Alias;
+use crate::panics::InternalErrors;
 use crate::pki::authority::CertificateAuthority;
 use crate::pki::testing::{NOW, key, root, serial, server};
 
@@ -151,6 +152,7 @@ pub(crate) fn example() -> Inventory {
             ..InventoryOptions::default()
         },
         looks: LookMetrics::default(),
+        errors: InternalErrors::default(),
     };
     inventory.looks.count(&Seen::Plaintext);
     inventory

@@ -9,11 +9,13 @@ use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 
+use super::PART;
 use super::facts::{Names, Pooler, Replica, Request, Stored};
 use crate::api::{PgBouncer, PgBouncerOpsRequest};
 use crate::blueprint::labels::OURS;
 use crate::cluster::{Change, Cluster, Namespaced, change, within};
 use crate::names::Area;
+use crate::panics::InternalErrors;
 
 /// What one of the watches tells.
 pub(super) enum Told {
@@ -28,9 +30,10 @@ pub(super) enum Told {
 pub(super) fn all(
     cluster: &Cluster,
     areas: &BTreeSet<Area>,
+    errors: &InternalErrors,
 ) -> impl Stream<Item = Told> + Send + use<> {
     let mut names = Names::default();
-    let here = |config| (cluster, areas, config);
+    let here = |config| (cluster, areas, (config, errors.clone()));
     let every = || cluster.every();
     let poolers = changes(here(every()), |bouncer: &PgBouncer| {
         Some(Pooler::of(bouncer))
@@ -53,7 +56,11 @@ pub(super) fn all(
 
 /// The changes of one kind; objects are dropped as soon as what matters of them is known.
 fn changes<K: Namespaced, T: Send + 'static, F>(
-    (cluster, areas, config): (&Cluster, &BTreeSet<Area>, watcher::Config),
+    (cluster, areas, (config, errors)): (
+        &Cluster,
+        &BTreeSet<Area>,
+        (watcher::Config, InternalErrors),
+    ),
     mut read: F,
 ) -> impl Stream<Item = Change<T>> + Send + use<K, T, F>
 where
@@ -66,7 +73,10 @@ where
     });
     select_all(watches).filter_map(move |(area, event)| {
         let change = match event {
-            Ok(event) => Some(change(&event, &area, &mut read)),
+            // What cannot be read is as if nothing stood in it.
+            Ok(event) => Some(change(&event, &area, |object| {
+                errors.guard(PART, || read(object)).ok().flatten()
+            })),
             Err(error) => {
                 let error = &error as &dyn Error;
                 tracing::debug!(kind = %K::kind(&()), error, "watch broke; beginning anew");

@@ -144,7 +144,7 @@ struct Node {
 
 impl Node {
     fn clock(&self, now: f64) -> Duration {
-        Duration::from_secs_f64(self.offset + self.rate * now)
+        Duration::try_from_secs_f64(self.offset + self.rate * now).unwrap()
     }
 
     fn acts(&self, now: f64) -> bool {

@@ -4,6 +4,8 @@
 //! among the survivors the oldest goes first. Requests that wait for somebody's approval are not
 //! ours to start.
 
+use std::borrow::Borrow;
+
 use time::OffsetDateTime;
 
 use crate::api::common::{Condition, ConditionStatus, parse_rfc3339};
@@ -49,70 +51,100 @@ pub enum Hold {
 }
 
 /// Decides about `request`. `all` are the requests of the same namespace, itself among them.
-pub fn admit(
+pub fn admit<R: Borrow<PgBouncerOpsRequest>>(
     request: &PgBouncerOpsRequest,
-    all: &[PgBouncerOpsRequest],
+    all: &[R],
     database: Option<&PgBouncer>,
 ) -> Admission {
-    let rivals: Vec<&PgBouncerOpsRequest> = all
-        .iter()
-        .filter(|other| other.name_any() != request.name_any())
-        .filter(|other| other.spec.database_ref.name == request.spec.database_ref.name)
-        .collect();
+    let rivals = rivals(request, all);
     if phase(request) == Some(RequestPhase::WaitingForApproval) {
         return Admission::Hold(Hold::Approval);
     }
     let Some(database) = database else {
         return Admission::NoDatabase;
     };
-    // Whoever comes too late must not take back what a newer request of its type has done or is
-    // doing; requests of type Reconfigure add up, and skipping one would lose its part.
-    let newer = rivals
-        .iter()
-        .filter(|other| other.spec.type_ == request.spec.type_)
-        .filter(|other| supersedes(other, request))
-        .fold(
-            None,
-            |newest: Option<&&PgBouncerOpsRequest>, other| match newest {
-                Some(newest) if is_newer(newest, other) => Some(newest),
-                _ => Some(other),
-            },
-        );
-    if let Some(newer) = newer.filter(|_| request.spec.type_ != RequestType::Reconfigure) {
+    // Whoever comes too late must not take back what a newer request of its type has done or is doing.
+    if let Some(newer) = superseding(request, &rivals) {
         return Admission::Skip {
             by: newer.name_any(),
             created: created(newer),
         };
     }
-    let busy = |other: &&&PgBouncerOpsRequest| phase(other) == Some(RequestPhase::Progressing);
-    if let Some(other) = rivals.iter().find(busy) {
-        return Admission::Hold(Hold::Busy {
-            with: other.name_any(),
-        });
-    }
-    let waiting: Vec<&PgBouncerOpsRequest> = rivals
-        .into_iter()
-        .filter(|other| is_waiting(other))
-        .collect();
-    let survives = |other: &PgBouncerOpsRequest| {
-        !waiting
-            .iter()
-            .any(|third| third.spec.type_ == other.spec.type_ && is_newer(third, other))
-    };
-    let older = waiting
-        .iter()
-        .filter(|other| other.spec.type_ != request.spec.type_ && survives(other))
-        .find(|other| is_newer(request, other));
-    if let Some(older) = older {
-        return Admission::Hold(Hold::Behind {
-            of: older.name_any(),
-        });
+    if let Some(hold) = behind(request, &rivals) {
+        return Admission::Hold(hold);
     }
     let ready = database.status.as_ref().and_then(|status| status.phase) == Some(Phase::Ready);
     if request.spec.apply == ApplyPolicy::IfReady && !ready {
         return Admission::Hold(Hold::NotReady);
     }
     Admission::Begin
+}
+
+/// What keeps `request` waiting, if that is another request and no newer one replaces it. `all` are the
+/// requests of its namespace.
+pub fn held_by_another<R: Borrow<PgBouncerOpsRequest>>(
+    request: &PgBouncerOpsRequest,
+    all: &[R],
+) -> Option<Hold> {
+    let rivals = rivals(request, all);
+    if superseding(request, &rivals).is_some() {
+        return None;
+    }
+    behind(request, &rivals)
+}
+
+/// The other requests of the same PgBouncer.
+fn rivals<'a, R: Borrow<PgBouncerOpsRequest>>(
+    request: &PgBouncerOpsRequest,
+    all: &'a [R],
+) -> Vec<&'a PgBouncerOpsRequest> {
+    let same = |other: &&PgBouncerOpsRequest| {
+        other.spec.database_ref.name == request.spec.database_ref.name
+            && other.metadata.namespace == request.metadata.namespace
+            && other.metadata.name != request.metadata.name
+    };
+    all.iter().map(Borrow::borrow).filter(same).collect()
+}
+
+/// The newest request that makes `request` pointless. Requests of type Reconfigure add up, and skipping
+/// one would lose its part.
+fn superseding<'a>(
+    request: &PgBouncerOpsRequest,
+    rivals: &[&'a PgBouncerOpsRequest],
+) -> Option<&'a PgBouncerOpsRequest> {
+    if request.spec.type_ == RequestType::Reconfigure {
+        return None;
+    }
+    let all = rivals.iter().copied();
+    all.filter(|other| other.spec.type_ == request.spec.type_)
+        .filter(|other| supersedes(other, request))
+        .reduce(|newest, other| {
+            if is_newer(newest, other) {
+                newest
+            } else {
+                other
+            }
+        })
+}
+
+/// The request that runs, or goes first.
+fn behind(request: &PgBouncerOpsRequest, rivals: &[&PgBouncerOpsRequest]) -> Option<Hold> {
+    let is_busy = |other: &&&PgBouncerOpsRequest| phase(other) == Some(RequestPhase::Progressing);
+    if let Some(other) = rivals.iter().find(is_busy) {
+        return Some(Hold::Busy {
+            with: other.name_any(),
+        });
+    }
+    let waiting = || rivals.iter().filter(|other| is_waiting(other));
+    let survives = |other: &PgBouncerOpsRequest| {
+        !waiting().any(|third| third.spec.type_ == other.spec.type_ && is_newer(third, other))
+    };
+    let older = waiting()
+        .filter(|other| other.spec.type_ != request.spec.type_ && is_newer(request, other))
+        .find(|other| survives(other));
+    older.map(|older| Hold::Behind {
+        of: older.name_any(),
+    })
 }
 
 /// The condition of a skipped request (PH-3).
@@ -216,6 +248,23 @@ mod tests {
     }
 
     #[test]
+    fn what_another_request_holds_up_is_known_without_its_pgbouncer() {
+        let running = request("first", "Restart", 9, Some("Progressing"));
+        let (old, new) = (tls("a", 1), tls("b", 2));
+        let all = [running.clone(), old.clone(), new.clone()];
+        assert!(matches!(
+            held_by_another(&new, &all),
+            Some(Hold::Busy { .. })
+        ));
+        // The older one is not held up: it is skipped.
+        assert_eq!(held_by_another(&old, &all), None);
+        assert_eq!(held_by_another(&new, &[old.clone(), new.clone()]), None);
+        let mut elsewhere = running;
+        elsewhere.metadata.namespace = Some("bank".to_owned());
+        assert_eq!(held_by_another(&new, &[elsewhere, old, new.clone()]), None);
+    }
+
+    #[test]
     fn nothing_begins_while_another_request_of_the_pgbouncer_is_progressing() {
         let running = request("first", "Restart", 9, Some("Progressing"));
         let held = decide(&tls("second", 3), std::slice::from_ref(&running));
@@ -316,6 +365,7 @@ mod tests {
     #[test]
     fn a_request_for_a_missing_pgbouncer_is_told_so() {
         let lost = tls("t", 1);
-        assert_eq!(admit(&lost, &[], None), Admission::NoDatabase);
+        let none: [PgBouncerOpsRequest; 0] = [];
+        assert_eq!(admit(&lost, &none, None), Admission::NoDatabase);
     }
 }

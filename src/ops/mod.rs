@@ -36,11 +36,13 @@ pub mod planner;
 mod error;
 mod executor;
 mod ledger;
+mod locks;
 mod metrics;
 mod operator;
 mod orphans;
 mod status;
 
+pub use admit::held_by_another;
 pub use error::{LedgerError, OpsError, PlanError};
 pub use executor::ABORT;
 pub use metrics::{OpsMetrics, RequestOutcome};

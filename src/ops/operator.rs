@@ -3,18 +3,19 @@
 //! [`Operator::reconcile`] takes nothing but a name. What there is to do is read from the request
 //! and from its journal, so it makes no difference whether an event, a timer or a restart woke it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::ResourceExt;
 use serde_json::json;
 use time::OffsetDateTime;
-use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::admit::{Admission, Hold, admit, phase, skipped};
+use super::admit::{Admission, Hold, admit, held_by_another, phase, skipped};
 use super::error::{LedgerError, OpsError, PlanError};
 use super::executor::{Execution, Left};
 use super::ledger::Ledger;
+use super::locks::Locks;
 use super::metrics::{OpsMetrics, RequestOutcome};
 use super::planner;
 use super::view::{self, News};
@@ -28,10 +29,12 @@ use crate::clock::Clock;
 use crate::cluster::{Cluster, EventKind, Reporter};
 use crate::material::Materials;
 use crate::names::ObjectRef;
+use crate::panics::InternalErrors;
 use crate::surroundings::{self, References, SurroundingsError};
 
-/// How often a request that waits for others, or for its PgBouncer, looks again.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// How often a request that waits for others, or for its PgBouncer, looks again by itself. What it waits
+/// for wakes it; this is the net under a lost event.
+const WAKES_ITSELF: Duration = Duration::from_secs(30);
 
 /// When to look at a request again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,8 +68,9 @@ pub struct Operator {
     cancel: CancellationToken,
     pub(super) reporter: Reporter,
     /// Held from looking at all requests of a PgBouncer until one has begun (PH-1).
-    pub(super) admission: Mutex<()>,
     references: References,
+    pub(super) admission: Locks,
+    pub(super) errors: InternalErrors,
     /// The class of PgBouncers whose requests are carried out.
     class: String,
 }
@@ -94,8 +98,9 @@ impl Operator {
             metrics,
             cancel,
             reporter,
-            admission: Mutex::new(()),
             references,
+            admission: Locks::default(),
+            errors: InternalErrors::default(),
             class: String::new(),
         }
     }
@@ -109,12 +114,32 @@ impl Operator {
         }
     }
 
-    /// Carries a request on as far as it goes.
-    pub async fn reconcile(&self, at: &ObjectRef) -> Result<Next, OpsError> {
+    /// Counts panics in `errors`.
+    #[must_use]
+    pub fn counting(self, errors: InternalErrors) -> Self {
+        Self { errors, ..self }
+    }
+
+    /// Carries a request on as far as it goes. `known` are the requests of its namespace, as a copy has
+    /// them: while they say that another goes first, the API server is not asked.
+    pub async fn reconcile(
+        &self,
+        at: &ObjectRef,
+        known: &[Arc<PgBouncerOpsRequest>],
+    ) -> Result<Next, OpsError> {
+        let own = known.iter().find(|request| request.name_any() == at.name);
+        let waits = own.filter(|own| {
+            let is_gone = own.metadata.deletion_timestamp.is_some();
+            phase(own) == Some(RequestPhase::Pending) && !is_gone
+        });
+        if waits.is_some_and(|own| held_by_another(own, known).is_some()) {
+            return Ok(Next::Again(WAKES_ITSELF));
+        }
         let Some(request) = self.cluster.get::<PgBouncerOpsRequest>(at).await? else {
             return Ok(Next::Wait);
         };
-        if !self.is_ours(&request).await? {
+        let database = self.database(&request).await?;
+        if database.as_ref().map_or("", class_of) != self.class {
             return Ok(Next::Wait);
         }
         match phase(&request) {
@@ -128,7 +153,11 @@ impl Operator {
                 self.unhold(at).await?;
                 Ok(Next::Wait)
             }
-            _ => Box::pin(self.admit(at)).await,
+            // It has said that it waits, and by the copy it still has to: nothing is listed.
+            Some(RequestPhase::Pending) if is_held(&request, known, database.as_ref()) => {
+                Ok(Next::Again(WAKES_ITSELF))
+            }
+            _ => Box::pin(self.admit(at, &request)).await,
         }
     }
 
@@ -148,9 +177,10 @@ impl Operator {
     }
 
     /// Begins a request if it may, and then carries it on.
-    async fn admit(&self, at: &ObjectRef) -> Result<Next, OpsError> {
+    async fn admit(&self, at: &ObjectRef, asked: &PgBouncerOpsRequest) -> Result<Next, OpsError> {
         let begun = {
-            let _one_at_a_time = self.admission.lock().await;
+            let database = ObjectRef::new(&at.namespace, &asked.spec.database_ref.name);
+            let _one_at_a_time = self.admission.lock(&database).await;
             // Read again: who was in here before may have changed it.
             let all: Vec<PgBouncerOpsRequest> = self.cluster.list(&at.namespace, "").await?;
             let Some(request) = all.iter().find(|request| request.name_any() == at.name) else {
@@ -287,7 +317,7 @@ impl Operator {
         }
         Ok(match hold {
             Hold::Approval => Next::Wait,
-            Hold::Busy { .. } | Hold::Behind { .. } | Hold::NotReady => Next::Again(LOOK_AGAIN),
+            Hold::Busy { .. } | Hold::Behind { .. } | Hold::NotReady => Next::Again(WAKES_ITSELF),
         })
     }
 
@@ -315,12 +345,6 @@ impl Operator {
     /// Whether the PgBouncer is of our class.
     pub(super) fn looks_after(&self, bouncer: &PgBouncer) -> bool {
         class_of(bouncer) == self.class
-    }
-
-    /// Whether the request's PgBouncer is of our class.
-    async fn is_ours(&self, request: &PgBouncerOpsRequest) -> Result<bool, OpsError> {
-        let database = self.database(request).await?;
-        Ok(database.as_ref().map_or("", class_of) == self.class)
     }
 
     async fn database(&self, request: &PgBouncerOpsRequest) -> Result<Option<PgBouncer>, OpsError> {
@@ -414,6 +438,15 @@ impl Operator {
             () = self.stopping() => {}
         }
     }
+}
+
+/// Whether a request waits, by a copy of the requests of its namespace. An empty copy says nothing.
+fn is_held(
+    request: &PgBouncerOpsRequest,
+    known: &[Arc<PgBouncerOpsRequest>],
+    database: Option<&PgBouncer>,
+) -> bool {
+    !known.is_empty() && matches!(admit(request, known, database), Admission::Hold(_))
 }
 
 /// Why a request is left alone, in a word and in a sentence that says what to do.

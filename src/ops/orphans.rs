@@ -25,6 +25,8 @@ use crate::causes::chain;
 use crate::cluster::{EventKind, Namespaced, reference};
 use crate::names::ObjectRef;
 
+/// What panics are counted under.
+const PART: &str = "orphans";
 /// Bound of putting one PgBouncer's pods back.
 const PUT_BACK: Duration = Duration::from_secs(30);
 
@@ -46,16 +48,19 @@ impl Operator {
             .collect();
         for bouncer in bouncers {
             let at = reference(&bouncer);
-            let suspect = match held(&bouncer) {
+            let is_suspect = || match held(&bouncer) {
                 Held::Request { .. } => true,
                 Held::Nobody => out.contains(&at),
                 // Whoever has paused it may have taken its pods out, too.
                 Held::Other => false,
             };
-            if !suspect || bouncer.metadata.deletion_timestamp.is_some() {
+            let is_suspect = self.errors.guard(PART, is_suspect).unwrap_or_default();
+            if !is_suspect || bouncer.metadata.deletion_timestamp.is_some() {
                 continue;
             }
-            if let Err(error) = self.put_back(&at).await {
+            // One that panics is counted, and tried again with the next round.
+            let done = self.errors.guarded(PART, self.put_back(&at)).await;
+            if let Ok(Err(error)) = done {
                 tracing::warn!(
                     pgbouncer = %at,
                     error = &error as &dyn std::error::Error,
@@ -83,7 +88,7 @@ impl Operator {
 
     async fn put_back(&self, at: &ObjectRef) -> Result<(), OpsError> {
         // No request begins meanwhile, so none in progress is overlooked.
-        let _none_begins = self.admission.lock().await;
+        let _none_begins = self.admission.lock(at).await;
         let requests: Vec<PgBouncerOpsRequest> = self.cluster.list(&at.namespace, "").await?;
         let owed = requests.iter().any(|request| {
             request.spec.database_ref.name == at.name

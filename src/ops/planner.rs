@@ -14,7 +14,8 @@ use crate::api::{PgBouncer, PgBouncerOpsRequest};
 use crate::blueprint::certificates::wanted;
 use crate::blueprint::defaults::{IssuerKind, complete};
 use crate::blueprint::{
-    Inputs, InputsError, MaterialFacts, Surroundings, WorkloadKind, beyond_reload, labels, loaded,
+    Inputs, InputsError, MaterialFacts, Surroundings, WorkloadKind, beyond_reload, bounds, labels,
+    loaded,
 };
 use crate::causes::chain;
 use crate::cluster::{Cluster, reference};
@@ -119,6 +120,11 @@ pub fn read(
     request: &PgBouncerOpsRequest,
     database: &PgBouncer,
 ) -> Result<(Change, Settings), PlanError> {
+    bounds::check(&database.spec).map_err(|error| PlanError::Unworkable(error.to_string()))?;
+    if let Some(tls) = &request.spec.tls {
+        bounds::check_tls(tls.issuer_ref.as_ref(), &tls.certificates)
+            .map_err(|error| PlanError::Unworkable(error.to_string()))?;
+    }
     let change = parse(&request.spec, &database.spec)?;
     let own = request.annotations();
     let settings = Settings::parse(&request.spec, own, database.annotations())?;

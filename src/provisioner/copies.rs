@@ -18,6 +18,7 @@ use crate::api::PgBouncer;
 use crate::cluster::{Mirror, change};
 use crate::instants::Shift;
 use crate::names::{Area, ObjectRef};
+use crate::panics::readable;
 
 /// How long looks wait for the first lists, from the daemon's start. What has not come by then is
 /// refused, or the API server is in trouble: looks go on without.
@@ -60,7 +61,7 @@ impl Copies {
     pub fn pods(&self) -> impl FnMut(&Event<Pod>) + Send + use<> {
         let heard = Arc::clone(&self.heard);
         move |event| {
-            let change = change(event, &heard.area, PodKnown::of);
+            let change = change(event, &heard.area, |pod| readable(|| PodKnown::of(pod)));
             lock(&heard.pods).follow(change);
             heard.see_whether_complete(event);
         }
@@ -75,7 +76,7 @@ impl Copies {
         let (heard, area) = (Arc::clone(&self.heard), area.clone());
         lock(&heard.around).expect(kind, area.clone());
         move |event| {
-            let change = change(event, &area, |object| Some(Told::of(object)));
+            let change = change(event, &area, |object| readable(|| Some(Told::of(object))));
             lock(&heard.around).follow(kind, &area, change);
             heard.see_whether_complete(event);
         }

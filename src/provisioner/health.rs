@@ -13,6 +13,7 @@ use kube::ResourceExt;
 
 use super::copies::Copies;
 use crate::api::PgBouncer;
+use crate::blueprint::bounds::REPLICAS_MAX;
 use crate::blueprint::{labels, loaded, names, port, serves_tls};
 use crate::causes::chain;
 use crate::pgbouncer::probe::{self, Served};
@@ -91,7 +92,9 @@ impl PodKnown {
 /// carry.
 pub(super) fn pods(bouncer: &PgBouncer, digest: Option<&str>, copies: &Copies) -> Vec<PodState> {
     let (name, namespace) = (bouncer.name_any(), bouncer.namespace().unwrap_or_default());
-    (0..bouncer.spec.replicas.unwrap_or(1))
+    // More are refused; their pods are none of ours.
+    let replicas = bouncer.spec.replicas.unwrap_or(1).min(REPLICAS_MAX);
+    (0..replicas)
         .map(|n| names::pod(&name, n))
         .filter_map(|pod| {
             let known = copies.pod(&namespace, &pod)?;

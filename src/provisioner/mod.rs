@@ -37,7 +37,7 @@ use tokio::time::Instant;
 use crate::api::PgBouncer;
 use crate::api::annotations::class_of;
 use crate::api::common::find_condition;
-use crate::blueprint::{self, Inputs, WorkloadKind};
+use crate::blueprint::{self, Inputs, WorkloadKind, bounds};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, ClusterError, EventKind, Reporter, reference};
 use crate::instants::{Shift, Since};
@@ -251,6 +251,7 @@ impl Provisioner {
     /// Everything between the object and its objects. `bouncer` is always as it was last written,
     /// also when this fails; the digest that its pods are to carry is returned.
     async fn converge(&self, bouncer: &mut PgBouncer) -> Result<String, Blocked> {
+        bounds::check(&bouncer.spec)?;
         self.complete(bouncer).await?;
         self.check_tls_is_as_before(bouncer).await?;
         self.ensure_auth(bouncer).await?;

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::api::PgBouncer;
 use crate::api::annotations::FINALIZER;
 use crate::api::pgbouncer::PgBouncerSpec;
+use crate::blueprint::bounds::OutOfBounds;
 use crate::blueprint::certificates::WantedError;
 use crate::blueprint::{InputsError, PodTemplateError};
 use crate::causes::chain;
@@ -29,6 +30,9 @@ pub enum Blocked {
     /// Something that the specification names is missing or of no use.
     #[error(transparent)]
     Surroundings(SurroundingsError),
+    /// The specification asks for more than there is room for.
+    #[error(transparent)]
+    Bounds(#[from] OutOfBounds),
     /// The specification has no meaning.
     #[error(transparent)]
     Inputs(#[from] InputsError),
@@ -103,7 +107,7 @@ impl Blocked {
             Self::ForeignAuthSecret(_) | Self::EmptyAuthSecret(_) | Self::AuthSecretKind(_) => {
                 "AuthSecretUnusable"
             }
-            Self::Inputs(_) | Self::Certificates(_) | Self::PodTemplate(_) => {
+            Self::Bounds(_) | Self::Inputs(_) | Self::Certificates(_) | Self::PodTemplate(_) => {
                 "SpecificationUnusable"
             }
             Self::TlsEdited { .. } => "ReconfigureTLSRequired",

@@ -6,7 +6,7 @@
 //!
 //! | cause | begins again |
 //! |---|---|
-//! | a certificate is due | a tenth of the granted life after the last rotation |
+//! | a certificate is due | a tenth of the granted life after the last rotation began |
 //! | anything else (drift) | the same after the last but one, and at most a day |
 //!
 //! The facts are in the cluster, so a restart of the daemon does not release the brake: when the

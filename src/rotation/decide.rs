@@ -12,6 +12,7 @@ use super::window::{Opening, Windows};
 use crate::api::common::rfc3339_seconds;
 use crate::instants::Shift;
 use crate::names::Alias;
+use crate::panics::readable;
 
 /// For a wish that has no age: how soon it is to be granted, for the order among others.
 const WISH_GRANTED_WITHIN: Duration = Duration::days(1);
@@ -80,6 +81,8 @@ pub enum Waiting {
     RenewedByOthers,
     /// It was rotated too short a time ago.
     Braked,
+    /// Deciding about it panicked.
+    Broken,
 }
 
 impl Waiting {
@@ -94,6 +97,7 @@ impl Waiting {
                 | Self::FreezeUnreadable
                 | Self::NotReady
                 | Self::Braked
+                | Self::Broken
         )
     }
 
@@ -114,9 +118,13 @@ impl Waiting {
             Self::Absent => "absent",
             Self::RenewedByOthers => "renewed by others",
             Self::Braked => "rotated too often",
+            Self::Broken => "internal error",
         }
     }
 }
+
+/// Openings that are kept: as many different texts as a fleet may have; beyond that they are computed anew.
+const OPENINGS_MAX: usize = 4_096;
 
 /// Openings that were computed, by the windows' text: fleets have few windows.
 #[derive(Clone, Debug, Default)]
@@ -176,6 +184,11 @@ pub fn verdict(facts: &Facts, now: OffsetDateTime, openings: &mut Openings) -> V
         return Verdict::At(at, waiting);
     }
     Verdict::Begin(task(facts, &need, now))
+}
+
+/// The same; a panic over one PgBouncer's facts holds that PgBouncer, and no other.
+pub fn guarded_verdict(facts: &Facts, now: OffsetDateTime, openings: &mut Openings) -> Verdict {
+    readable(|| Some(verdict(facts, now, openings))).unwrap_or(Verdict::Hold(Waiting::Broken))
 }
 
 /// What keeps off that which is not urgent, and until when (`None`: until it is urgent).
@@ -283,6 +296,9 @@ impl Openings {
             return *known;
         }
         let found = windows.next(now);
+        if self.0.len() >= OPENINGS_MAX {
+            self.0.clear();
+        }
         self.0.insert(windows.as_str().to_owned(), found);
         found
     }

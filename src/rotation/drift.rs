@@ -24,7 +24,7 @@ use crate::api::annotations::{FINGERPRINT, ISSUED, REVISION};
 use crate::api::common::parse_rfc3339;
 use crate::api::holder;
 use crate::blueprint::certificates::{LoadBalancer, Wanted};
-use crate::causes;
+use crate::causes::{self, shortened};
 use crate::instants::{Shift, Within};
 use crate::names::{Alias, Fingerprint};
 use crate::pki::bundle::TrustBundle;
@@ -32,6 +32,10 @@ use crate::pki::chain::KeyedChain;
 use crate::pki::facts::{CertificateFacts, read_chain};
 use crate::pki::profile::LeafUsage;
 
+/// Names of a leaf that are kept, of each kind: more than any specification may ask for.
+const NAMES_MAX: usize = 1_000;
+/// Longest text that is kept of a Secret, in bytes.
+const TEXT_MAX: usize = 1_024;
 /// How long a restart may be put off where nobody knows when what is served expires.
 const UNKNOWN_URGENT_AFTER: time::Duration = time::Duration::days(1);
 
@@ -291,11 +295,11 @@ pub fn read(secret: &Secret, now: OffsetDateTime) -> Option<SecretFacts> {
         leaf: leaf.as_ref().map(|leaf| leaf.fingerprint),
         dns_names: leaf
             .iter()
-            .flat_map(|leaf| leaf.dns_names.clone())
+            .flat_map(|leaf| leaf.dns_names.iter().take(NAMES_MAX).cloned())
             .collect(),
         ip_addresses: leaf
             .iter()
-            .flat_map(|leaf| leaf.ip_addresses.clone())
+            .flat_map(|leaf| leaf.ip_addresses.iter().take(NAMES_MAX).copied())
             .collect(),
         server_auth: leaf.as_ref().is_some_and(|leaf| leaf.server_auth),
         client_auth: leaf.as_ref().is_some_and(|leaf| leaf.client_auth),
@@ -306,8 +310,10 @@ pub fn read(secret: &Secret, now: OffsetDateTime) -> Option<SecretFacts> {
         issued: annotation(ISSUED).and_then(|text| parse_rfc3339(text)),
         revision: annotation(REVISION).and_then(|text| text.parse().ok()),
         published: annotation(FINGERPRINT).and_then(|text| Fingerprint::parse(text)),
-        owner: owner.map(|owner| owner.to_string()),
-        unsound: proof(text("tls.crt"), text("tls.key"), text("ca.crt"), now).err(),
+        owner: owner.map(|owner| shortened(&owner.to_string(), TEXT_MAX).into_owned()),
+        unsound: proof(text("tls.crt"), text("tls.key"), text("ca.crt"), now)
+            .err()
+            .map(|why| shortened(&why, TEXT_MAX).into_owned()),
     })
 }
 

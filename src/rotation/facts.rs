@@ -103,7 +103,7 @@ pub struct History {
     pub failed_at: Option<OffsetDateTime>,
     /// When any request last succeeded, whoever made it.
     pub succeeded_at: Option<OffsetDateTime>,
-    /// When those made here succeeded.
+    /// When those made here that succeeded began.
     pub succeeded: Recent,
     /// When the newest was created.
     pub started_at: Option<OffsetDateTime>,

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use time::{Duration, OffsetDateTime};
 
-use super::decide::{Openings, Task, Verdict, Waiting, verdict};
+use super::decide::{Openings, Task, Verdict, Waiting, guarded_verdict};
 use super::facts::{Facts, Remedy};
 use super::limits::Limits;
 use crate::instants::Shift;
@@ -195,7 +195,7 @@ impl Fleet {
                 continue;
             };
             // Its window may have closed since it became ready.
-            match verdict(&member.facts, now, &mut self.openings) {
+            match guarded_verdict(&member.facts, now, &mut self.openings) {
                 Verdict::Begin(task) => {
                     *begun_in.entry(&at.namespace).or_default() += 1;
                     starts.push(start(at, &member.facts, task));
@@ -306,6 +306,9 @@ impl Fleet {
             self.busy = self.busy.saturating_sub(1);
             if let Some(count) = self.busy_in.get_mut(&at.namespace) {
                 *count = count.saturating_sub(1);
+                if *count == 0 {
+                    self.busy_in.remove(&at.namespace);
+                }
             }
         }
         Some(member)
@@ -316,7 +319,7 @@ impl Fleet {
         member.is_busy = member.assumed.is_some() || member.facts.live.is_some();
         member.verdict = match &member.assumed {
             Some((name, _)) => Verdict::Hold(Waiting::Request(name.clone())),
-            None => verdict(&member.facts, now, &mut self.openings),
+            None => guarded_verdict(&member.facts, now, &mut self.openings),
         };
         member.place = match &member.verdict {
             Verdict::Begin(task) => Place::Ready(task.deadline),

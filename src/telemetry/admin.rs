@@ -7,7 +7,7 @@
 //! | `/livez` | 200 while the process answers |
 //! | `/readyz` | 200 while the daemon does its work, else 503 |
 //!
-//! Nothing here is secret, and nothing can be changed; still it listens on loopback unless it is
+//! Connections are bounded in number, also of one address, and in time (`front`). Nothing here is secret, and nothing can be changed; still it listens on loopback unless it is
 //! told otherwise.
 
 use std::io;
@@ -15,10 +15,11 @@ use std::net::SocketAddr;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use http::header::{ACCEPT, CONTENT_TYPE};
+use http::header::{ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderMap, StatusCode};
 use tokio::net::TcpListener;
 use tokio::task::spawn_blocking;
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::chunks::Chunks;
 use super::classic::Classic;
+use super::front::{self, Bounds};
 use super::listen::ListenAddress;
 use super::monitor::Monitor;
 
@@ -43,9 +45,6 @@ pub enum AdminError {
         #[source]
         source: io::Error,
     },
-    /// It ended by itself.
-    #[error("the admin server failed")]
-    Serve(#[source] io::Error),
 }
 
 /// A server that listens and does not answer yet.
@@ -53,6 +52,7 @@ pub enum AdminError {
 pub struct AdminServer {
     listener: TcpListener,
     address: SocketAddr,
+    bounds: Bounds,
 }
 
 impl AdminServer {
@@ -61,7 +61,12 @@ impl AdminServer {
         let unusable = |source| AdminError::Listen { address, source };
         let listener = address.bind().await.map_err(unusable)?;
         let address = listener.local_addr().map_err(unusable)?;
-        Ok(Self { listener, address })
+        let bounds = Bounds::default();
+        Ok(Self {
+            listener,
+            address,
+            bounds,
+        })
     }
 
     /// Where it listens.
@@ -71,10 +76,8 @@ impl AdminServer {
 
     /// Answers until it is told to stop.
     pub async fn run(self, monitor: Monitor, stop: CancellationToken) -> Result<(), AdminError> {
-        axum::serve(self.listener, router(monitor))
-            .with_graceful_shutdown(stop.cancelled_owned())
-            .await
-            .map_err(AdminError::Serve)
+        front::serve(self.listener, router(monitor), self.bounds, stop).await;
+        Ok(())
     }
 }
 
@@ -85,7 +88,19 @@ pub fn router(monitor: Monitor) -> Router {
         .route("/state.json", get(state))
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
+        .layer(middleware::from_fn(without_body))
         .with_state(monitor)
+}
+
+/// Refuses a request with a body: nothing here reads one.
+async fn without_body(request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    let length = headers.get(CONTENT_LENGTH);
+    if headers.contains_key(TRANSFER_ENCODING) || length.is_some_and(|length| length != "0") {
+        let why = "send no body: the admin server only answers questions\n";
+        return (StatusCode::PAYLOAD_TOO_LARGE, [(CONNECTION, "close")], why).into_response();
+    }
+    next.run(request).await
 }
 
 async fn metrics(State(monitor): State<Monitor>, headers: HeaderMap) -> Response {
@@ -133,15 +148,16 @@ async fn readyz(State(monitor): State<Monitor>) -> Response {
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
-    use http::Request;
     use http_body_util::BodyExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpSocket, TcpStream};
     use tower::ServiceExt as _;
 
     use super::*;
     use crate::clock::Clock;
 
     async fn ask(monitor: &Monitor, path: &str, accept: &str) -> (StatusCode, String, String) {
-        let request = Request::get(path).header(ACCEPT, accept);
+        let request = http::Request::get(path).header(ACCEPT, accept);
         let request = request.body(Body::empty()).unwrap();
         let answer = router(monitor.clone()).oneshot(request).await.unwrap();
         let kind = answer.headers().get(CONTENT_TYPE);
@@ -162,6 +178,133 @@ mod tests {
         let (_, kind, text) = ask(&monitor, "/metrics", "*/*").await;
         assert!(kind.starts_with("text/plain"), "{kind}");
         assert!(!text.contains("EOF"), "{text}");
+    }
+
+    // === the door ===
+
+    /// A server with small bounds; it stops when the guard is dropped.
+    async fn open(bounds: Bounds) -> (SocketAddr, tokio_util::sync::DropGuard) {
+        let address: ListenAddress = "127.0.0.1:0".parse().unwrap();
+        let mut server = AdminServer::bind(address).await.unwrap();
+        server.bounds = bounds;
+        let (address, stop) = (server.address(), CancellationToken::new());
+        let running = server.run(Monitor::new(Clock::System), stop.clone());
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(running);
+        tasks.detach_all();
+        (address, stop.drop_guard())
+    }
+
+    async fn connect(from: [u8; 4], to: SocketAddr) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from((from, 0))).unwrap();
+        socket.connect(to).await.unwrap()
+    }
+
+    /// What a peer is told until the server closes.
+    async fn told(mut peer: TcpStream, says: &str) -> String {
+        let mut answer = Vec::new();
+        let _may_be_closed = peer.write_all(says.as_bytes()).await;
+        let _may_be_reset = peer.read_to_end(&mut answer).await;
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    const LIVEZ: &str = "GET /livez HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+
+    fn bounds() -> Bounds {
+        Bounds {
+            connections: 12,
+            connections_of_a_peer: 8,
+            head: std::time::Duration::from_millis(500),
+            life: std::time::Duration::from_secs(60),
+        }
+    }
+
+    #[tokio::test]
+    async fn half_open_requests_are_closed_and_take_no_place_from_other_addresses() {
+        let (address, _guard) = open(bounds()).await;
+        let mut half_open = Vec::new();
+        for _ in 0..40 {
+            let mut peer = connect([127, 0, 0, 2], address).await;
+            let _may_be_closed = peer.write_all(b"GET /metrics HTTP/1.1\r\nhost: ").await;
+            half_open.push(peer);
+        }
+        // Another address is answered while they are there.
+        let answer = told(connect([127, 0, 0, 3], address).await, LIVEZ).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        // All of them end by themselves.
+        for peer in half_open {
+            let answer = told(peer, "").await;
+            assert!(!answer.contains("200 OK"), "{answer}");
+        }
+        let answer = told(connect([127, 0, 0, 2], address).await, LIVEZ).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn who_has_too_many_connections_is_told_so() {
+        let bounds = Bounds {
+            head: std::time::Duration::from_secs(60),
+            ..bounds()
+        };
+        let (address, _guard) = open(bounds).await;
+        let mut silent = Vec::new();
+        for _ in 0..8 {
+            silent.push(connect([127, 0, 0, 2], address).await);
+        }
+        let answer = told(connect([127, 0, 0, 2], address).await, "").await;
+        assert!(
+            answer.contains("503") && answer.contains("close some"),
+            "{answer}"
+        );
+        for last in 3..7 {
+            silent.push(connect([127, 0, 0, last], address).await);
+        }
+        let answer = told(connect([127, 0, 0, 9], address).await, "").await;
+        assert!(
+            answer.contains("503") && answer.contains("try again later"),
+            "{answer}"
+        );
+        drop(silent);
+        // Places are free again as soon as the server has seen them go.
+        loop {
+            let answer = told(connect([127, 0, 0, 9], address).await, LIVEZ).await;
+            if answer.starts_with("HTTP/1.1 200") {
+                break;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_ends_after_its_time_and_an_idle_one_before() {
+        let life = std::time::Duration::from_millis(700);
+        for bounds in [
+            bounds(),
+            Bounds {
+                head: 100 * life,
+                life,
+                ..bounds()
+            },
+        ] {
+            let (address, _guard) = open(bounds).await;
+            let kept = "GET /livez HTTP/1.1\r\nhost: a\r\n\r\n";
+            let answer = told(connect([127, 0, 0, 2], address).await, kept).await;
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_and_an_endless_head_are_refused() {
+        let (address, _guard) = open(bounds()).await;
+        let with_body = "POST /livez HTTP/1.1\r\nhost: a\r\ncontent-length: 9999999\r\n\r\nxxx";
+        let answer = told(connect([127, 0, 0, 2], address).await, with_body).await;
+        assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+        let head = format!(
+            "GET /livez HTTP/1.1\r\nhost: a\r\nx: {}",
+            "y".repeat(64 * 1_024)
+        );
+        let answer = told(connect([127, 0, 0, 2], address).await, &head).await;
+        assert!(!answer.contains("200 OK"), "{answer}");
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@
 pub mod admin;
 mod chunks;
 mod classic;
+mod front;
 mod listen;
 mod monitor;
 

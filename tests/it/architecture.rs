@@ -19,6 +19,7 @@ const LAYERS: [&[&str]; 8] = [
         "clock",
         "fence",
         "instants",
+        "panics",
         "telemetry",
     ],
     &["pki", "api", "policy", "lease"],

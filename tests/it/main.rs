@@ -14,6 +14,7 @@ mod bad_input;
 mod cli;
 mod daemons;
 mod e2e;
+mod fairness;
 mod faults;
 mod fleet;
 mod install;

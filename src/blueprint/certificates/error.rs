@@ -2,6 +2,7 @@
 
 use time::Duration;
 
+use crate::blueprint::bounds::OutOfBounds;
 use crate::duration::ParseDurationError;
 use crate::names::Alias;
 
@@ -11,6 +12,9 @@ pub enum WantedError {
     /// Nobody signs.
     #[error("spec.tls.issuerRef is missing: name the Issuer or ClusterIssuer that signs")]
     NoIssuer,
+    /// More, or longer, than there is room for.
+    #[error(transparent)]
+    Bounds(#[from] OutOfBounds),
     /// Not an issuer that cert-manager's own group has.
     #[error(
         "the issuer of {alias} is a {kind} in {group}; it has to be an Issuer or ClusterIssuer in \

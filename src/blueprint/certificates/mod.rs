@@ -13,6 +13,7 @@ use time::Duration;
 pub use self::error::WantedError;
 use crate::api::tls::{IssuerRef, PrivateKeyEncoding, X509Subject};
 use crate::api::{CertificateSpec, PgBouncer};
+use crate::blueprint::bounds::check_tls;
 use crate::blueprint::choices::{Choices, RotationPolicy};
 use crate::blueprint::names;
 use crate::duration::GoDuration;
@@ -101,6 +102,7 @@ pub fn wanted(bouncer: &PgBouncer, outside: &LoadBalancer) -> Result<Vec<Wanted>
     let Some(tls) = &bouncer.spec.tls else {
         return Ok(Vec::new());
     };
+    check_tls(tls.issuer_ref.as_ref(), &tls.certificates)?;
     let common = tls.issuer_ref.as_ref().ok_or(WantedError::NoIssuer)?;
     let Choices {
         algorithm,

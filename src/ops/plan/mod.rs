@@ -28,6 +28,7 @@ pub use self::step::Step;
 pub use self::strategy::{Choice, Reach, Way, choose, server_tls};
 use super::request::{Change, Drain, Pools, Settings, TlsState};
 use crate::api::IssuerRef;
+use crate::blueprint::bounds::REPLICAS_MAX;
 use crate::names::{Alias, ObjectRef, Revision};
 
 /// Form of the stored plan. A daemon refuses a plan of another form instead of misreading it.
@@ -277,7 +278,9 @@ pub fn pod_name(database: &str, ordinal: u32) -> String {
 /// serve no other may go.
 fn ordered(facts: &Facts) -> Vec<PlannedPod> {
     let name = &facts.database.at.name;
-    let mut pods: Vec<PlannedPod> = (0..facts.replicas)
+    // The planner refuses more; this bounds a plan wherever its facts come from.
+    let most = u32::try_from(REPLICAS_MAX).unwrap_or_default();
+    let mut pods: Vec<PlannedPod> = (0..facts.replicas.min(most))
         .rev()
         .map(|ordinal| pod_name(name, ordinal))
         .map(|name| PlannedPod {

@@ -145,6 +145,9 @@ impl Index {
         let bouncer = self.requests.remove(at)?.bouncer;
         if let Some(all) = self.requests_of.get_mut(&bouncer) {
             all.remove(at);
+            if all.is_empty() {
+                self.requests_of.remove(&bouncer);
+            }
         }
         Some(bouncer)
     }
@@ -174,7 +177,12 @@ impl Index {
             .filter(|(key, _)| ours(key))
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect();
-        if self.namespaces.insert(name.to_owned(), kept.clone()) == Some(kept) {
+        let former = if kept.is_empty() {
+            self.namespaces.remove(name)
+        } else {
+            self.namespaces.insert(name.to_owned(), kept.clone())
+        };
+        if former.unwrap_or_default() == kept {
             return Vec::new();
         }
         let here = self.bouncers.keys().filter(|at| at.namespace == name);

@@ -56,7 +56,7 @@ impl Index {
             .iter()
             .filter(|(_, facts)| facts.phase == Some(RequestPhase::Successful));
         let mut history = History {
-            succeeded: Recent::of(good.filter_map(|(_, facts)| facts.ended)),
+            succeeded: Recent::of(good.filter_map(|(_, facts)| facts.created)),
             succeeded_at: succeeded.filter_map(|facts| facts.ended).max(),
             started_at: newest.and_then(|(_, facts)| facts.created),
             newest: newest.map(|(name, _)| name.name.clone()),

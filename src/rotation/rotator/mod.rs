@@ -6,6 +6,7 @@
 mod notes;
 mod repair;
 mod suspects;
+mod testing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -13,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kube::ResourceExt;
 use serde_json::json;
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 
 pub use self::notes::{Note, Object};
 use super::decide::Verdict;
@@ -27,11 +28,18 @@ use super::{request, tell};
 use crate::api::{PgBouncer, PgBouncerOpsRequest};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, EventKind, Reporter};
+use crate::instants::Shift;
 use crate::material::Materials;
 use crate::names::{Area, ObjectRef};
+use crate::panics::InternalErrors;
 
 /// Source of rotation's events.
 const COMPONENT: &str = "bouncert-rotation";
+/// What panics are counted under.
+const PART: &str = "rotation";
+/// How long a PgBouncer is left alone after a panic that came of it; a change of it ends that.
+const GIVEN_UP_FOR: Duration = Duration::minutes(5);
+
 /// How rotation works.
 #[derive(Clone, Debug)]
 pub struct RotationOptions {
@@ -101,6 +109,7 @@ pub struct Rotator {
     reporter: Reporter,
     options: RotationOptions,
     state: Mutex<State>,
+    errors: InternalErrors,
 }
 
 struct State {
@@ -108,6 +117,8 @@ struct State {
     fleet: Fleet,
     dirty: BTreeSet<ObjectRef>,
     suspects: BTreeMap<ObjectRef, OffsetDateTime>,
+    /// What is left alone until then, because a panic came of it.
+    given_up: BTreeMap<ObjectRef, OffsetDateTime>,
     /// What has drifted, by reason.
     drifting: BTreeMap<ObjectRef, BTreeSet<&'static str>>,
     /// What has not been listed yet.
@@ -140,6 +151,7 @@ impl Rotator {
             fleet: Fleet::new(options.limits),
             dirty: BTreeSet::new(),
             suspects: BTreeMap::new(),
+            given_up: BTreeMap::new(),
             drifting: BTreeMap::new(),
             unlisted: Area::covering(&options.namespaces)
                 .into_iter()
@@ -155,7 +167,14 @@ impl Rotator {
             clock,
             options,
             state: Mutex::new(state),
+            errors: InternalErrors::default(),
         }
+    }
+
+    /// Counts panics in `errors`.
+    #[must_use]
+    pub fn counting(self, errors: InternalErrors) -> Self {
+        Self { errors, ..self }
     }
 
     /// How it works.
@@ -166,6 +185,11 @@ impl Rotator {
     /// Takes notice of something. Nothing is done about it before [`Rotator::settle`].
     pub fn note(&self, note: Note) {
         let now = self.clock.now();
+        // An object that cannot be read is as if it had not been told.
+        let _caught = self.errors.guard(PART, || self.take_notice(note, now));
+    }
+
+    fn take_notice(&self, note: Note, now: OffsetDateTime) {
         let mut state = self.lock();
         let concerned = match note {
             Note::Set(object) => notes::set(&mut state.index, &self.options, object, now),
@@ -195,15 +219,28 @@ impl Rotator {
         self.look_at_suspects(now).await;
         let (work, starts, wake) = self.decide(now);
         for start in starts {
-            self.start(&start).await;
+            if self.errors.guarded(PART, self.start(&start)).await.is_err() {
+                self.give_up(&start.at, now);
+            }
         }
         for work in work {
-            self.act(&work, now).await;
+            if self
+                .errors
+                .guarded(PART, self.act(&work, now))
+                .await
+                .is_err()
+            {
+                self.give_up(&work.at, now);
+            }
         }
         let state = self.lock();
         let suspects = state.suspects.values().min().copied();
+        let given_up = state.given_up.values().min().copied();
         let dirty = (!state.dirty.is_empty()).then_some(now);
-        [wake, suspects, dirty].into_iter().flatten().min()
+        [wake, suspects, given_up, dirty]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// How things stand.
@@ -227,19 +264,39 @@ impl Rotator {
         let mut state = self.lock();
         let state = &mut *state;
         let mut concerned = std::mem::take(&mut state.dirty);
-        for at in &concerned {
-            match state.index.known(at, now) {
-                Some(known) => state.fleet.upsert(at, known.facts, now),
-                None => state.fleet.remove(at),
+        concerned.extend(state.tried_again(now));
+        concerned.retain(|at| {
+            let known = self.errors.guard(PART, || {
+                testing::planted(&at.name);
+                match state.index.known(at, now) {
+                    Some(known) => state.fleet.upsert(at, known.facts, now),
+                    None => state.fleet.remove(at),
+                }
+            });
+            if known.is_err() {
+                state.give_up(at, now);
             }
-        }
+            known.is_ok()
+        });
         let pass = state.fleet.pass(now);
         state.waiting = pass.waiting;
         concerned.extend(pass.looked_at);
-        let work = concerned
-            .into_iter()
-            .filter_map(|at| state.work(at, now, &self.options));
-        (work.collect(), pass.starts, pass.wake)
+        let mut work = Vec::new();
+        for at in concerned {
+            match self
+                .errors
+                .guard(PART, || state.work(at.clone(), now, &self.options))
+            {
+                Ok(found) => work.extend(found),
+                Err(_) => state.give_up(&at, now),
+            }
+        }
+        (work, pass.starts, pass.wake)
+    }
+
+    /// Leaves a PgBouncer alone for a while: what is done about it panicked.
+    fn give_up(&self, at: &ObjectRef, now: OffsetDateTime) {
+        self.lock().give_up(at, now);
     }
 
     /// Creates a request. One of that name is this very one: somebody has decided the same before.
@@ -356,6 +413,21 @@ impl Rotator {
 // === impl State ===
 
 impl State {
+    fn give_up(&mut self, at: &ObjectRef, now: OffsetDateTime) {
+        self.fleet.remove(at);
+        self.given_up.insert(at.clone(), now.plus(GIVEN_UP_FOR));
+    }
+
+    /// Those whose time to be tried again has come.
+    fn tried_again(&mut self, now: OffsetDateTime) -> Vec<ObjectRef> {
+        let due = self.given_up.iter().filter(|(_, until)| **until <= now);
+        let due: Vec<ObjectRef> = due.map(|(at, _)| at.clone()).collect();
+        for at in &due {
+            self.given_up.remove(at);
+        }
+        due
+    }
+
     /// What is to be done about one PgBouncer, and whether its pods are suspect.
     fn work(
         &mut self,

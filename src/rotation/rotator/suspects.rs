@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use time::OffsetDateTime;
 
-use super::Rotator;
+use super::{PART, Rotator};
 use crate::api::PgBouncer;
 use crate::api::common::{Condition, find_condition};
 use crate::blueprint::{labels, names, port, serves_tls};
@@ -51,13 +51,16 @@ impl Rotator {
                 .filter_map(|at| Some((at.clone(), state.index.bouncer(at)?)));
             known.collect()
         };
-        let looks = due
-            .iter()
-            .map(|(at, bouncer)| async move { (at, self.served(bouncer).await) });
+        let looks = due.iter().map(|(at, bouncer)| async move {
+            let look = self.errors.guarded(PART, self.served(bouncer));
+            (at, look.await)
+        });
         for (at, seen) in join_all(looks).await {
             match seen {
-                Ok(pods) => self.seen(at, pods, now),
-                Err(error) => {
+                // It is looked at again in its turn.
+                Err(_) => {}
+                Ok(Ok(pods)) => self.seen(at, pods, now),
+                Ok(Err(error)) => {
                     let error = &error as &dyn Error;
                     tracing::debug!(pgbouncer = %at, error, "pods not looked at");
                 }

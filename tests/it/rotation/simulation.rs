@@ -61,7 +61,7 @@ pub(crate) struct Report {
     pub(crate) outside_window: usize,
     /// The least part of its granted life that a certificate was served before it was rotated by age.
     pub(crate) soonest: f64,
-    /// The most rotations by age that began within the granted life of one certificate.
+    /// The most rotations by age that succeeded within the granted life of one certificate.
     pub(crate) most_in_a_life: usize,
     /// How long each pass took, in ascending order.
     pub(crate) passes: Vec<std::time::Duration>,
@@ -105,8 +105,8 @@ struct Member {
     facts: Facts,
     lifetime: Duration,
     policy: RenewPolicy,
-    /// When rotations began, newest last.
-    begun: VecDeque<OffsetDateTime>,
+    /// When rotations succeeded, newest last.
+    rotated: VecDeque<OffsetDateTime>,
 }
 
 struct Run<'a> {
@@ -214,7 +214,7 @@ impl<'a> Run<'a> {
                 at,
                 lifetime,
                 policy,
-                begun: VecDeque::new(),
+                rotated: VecDeque::new(),
             };
             member.issue(1, issued);
             run.by_name.insert(member.at.clone(), run.members.len());
@@ -271,17 +271,6 @@ impl<'a> Run<'a> {
         let held = &member.facts.certificates[0];
         let age = (now - held.granted) / held.lifetime();
         self.report.soonest = self.report.soonest.min(age);
-        member.begun.push_back(now);
-        while member
-            .begun
-            .front()
-            .is_some_and(|at| *at + member.lifetime <= now)
-        {
-            member.begun.pop_front();
-        }
-        let failed = usize::try_from(member.facts.history.failures).unwrap();
-        let within_a_life = member.begun.len().saturating_sub(failed);
-        self.report.most_in_a_life = self.report.most_in_a_life.max(within_a_life);
         assert!(
             member.facts.live.is_none(),
             "{} has two requests",
@@ -315,6 +304,16 @@ impl<'a> Run<'a> {
                 history.failures = 0;
                 history.failed_at = None;
                 self.report.rotations += 1;
+                member.rotated.push_back(now);
+                while member
+                    .rotated
+                    .front()
+                    .is_some_and(|at| *at + member.lifetime <= now)
+                {
+                    member.rotated.pop_front();
+                }
+                let most = &mut self.report.most_in_a_life;
+                *most = (*most).max(member.rotated.len());
                 let held = member.facts.certificates[0].clone();
                 member.issue(held.revision + 1, now);
                 self.age(&held, now);
