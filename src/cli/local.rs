@@ -5,6 +5,7 @@ use super::args::LocalArgs;
 use super::exit::{Exit, Failure};
 use super::output::Output;
 use super::{run, standing};
+use crate::issuer::VaultNetworks;
 use crate::local::platform::PlatformOptions;
 use crate::telemetry::admin::AdminServer;
 
@@ -25,7 +26,11 @@ pub(super) async fn until_stopped(output: Output, args: LocalArgs) -> Result<(),
         .map_err(|error| Failure::new(Exit::Machine, error))?;
     let url = format!("http://{}", admin.address());
     // Whoever says so starts daemons beside it.
-    let daemon = run::options(&args.daemon, LEASE_NAMESPACE)?;
+    let daemon = run::options(
+        &args.daemon,
+        LEASE_NAMESPACE,
+        VaultNetworks::RoutableAndLoopback,
+    )?;
     let daemon = (!args.no_daemon).then_some(daemon);
     let monitor = daemon.as_ref().map(|daemon| daemon.monitor.clone());
     let mut standing = standing::start(options, daemon).await?;

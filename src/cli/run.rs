@@ -16,6 +16,7 @@ use super::output::Output;
 use super::policy;
 use crate::clock::Clock;
 use crate::daemon::{self, DaemonOptions};
+use crate::issuer::VaultNetworks;
 use crate::surroundings::References;
 use crate::telemetry::admin::AdminServer;
 
@@ -37,7 +38,7 @@ pub(super) async fn until_stopped(output: Output, args: &RunArgs) -> Result<(), 
             Some(_) => Clock::Shifted(Arc::default()),
             None => Clock::System,
         },
-        ..options(&args.daemon, &connection.namespace)?
+        ..options(&args.daemon, &connection.namespace, VaultNetworks::Routable)?
     };
     let mut serving = JoinSet::new();
     serving.spawn(admin.run(options.monitor.clone(), stop.clone()));
@@ -60,8 +61,13 @@ pub(super) async fn until_stopped(output: Output, args: &RunArgs) -> Result<(), 
     Ok(daemon.await?)
 }
 
-/// What the arguments stand for; `namespace` is the Lease's where none is named.
-pub(super) fn options(args: &DaemonArgs, namespace: &str) -> Result<DaemonOptions, Failure> {
+/// What the arguments stand for; `namespace` is the Lease's and `networks` are Vault's where none are
+/// named.
+pub(super) fn options(
+    args: &DaemonArgs,
+    namespace: &str,
+    networks: VaultNetworks,
+) -> Result<DaemonOptions, Failure> {
     Ok(DaemonOptions {
         inventory: args.admin.inventory(),
         cluster_resource_namespace: args.cluster_resource_namespace.clone(),
@@ -69,6 +75,10 @@ pub(super) fn options(args: &DaemonArgs, namespace: &str) -> Result<DaemonOption
             References::Open
         } else {
             References::Granted
+        },
+        vault_networks: match &args.vault_networks[..] {
+            [] => networks,
+            named => VaultNetworks::Within(named.to_vec()),
         },
         policies: policy::in_force(args.policies.as_deref())?,
         rotation: args.history.with(&args.rotation),

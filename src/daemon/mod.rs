@@ -25,6 +25,7 @@ use crate::clock::Clock;
 use crate::cluster::{ApiMetrics, Cluster, ClusterError, counted};
 use crate::controllers::{self, Bystander, ReconcileMetrics, SchedulerMetrics};
 use crate::inventory::{Inventory, InventoryOptions, Reach};
+use crate::issuer::VaultNetworks;
 use crate::material::{IssuanceMetrics, Materials};
 use crate::names::Area;
 use crate::ops::{Operator, OperatorOptions, OpsMetrics};
@@ -48,6 +49,8 @@ pub struct DaemonOptions {
     pub class: String,
     /// Which references into other namespaces are followed.
     pub references: References,
+    /// Networks that Vault servers may be in.
+    pub vault_networks: VaultNetworks,
     /// What may be issued.
     pub policies: Policies,
     /// Where the time comes from.
@@ -69,6 +72,7 @@ impl Default for DaemonOptions {
             watch_namespaces: Vec::new(),
             class: String::new(),
             references: References::default(),
+            vault_networks: VaultNetworks::default(),
             policies: Policies::builtin(),
             clock: Clock::System,
             rotation: RotationOptions::default(),
@@ -228,6 +232,7 @@ async fn lead(
         watch_namespaces,
         class,
         references,
+        vault_networks,
         policies,
         clock,
         rotation,
@@ -244,6 +249,7 @@ async fn lead(
     tracing::info!(workload = %kind, "started");
     let materials = Materials::new(cluster.clone(), clock.clone(), &cluster_resource_namespace)
         .with_policies(policies)
+        .with_vault_networks(vault_networks)
         .with_metrics(metrics.issuance);
     let cancel = cancel.child_token();
     let provisioner = Provisioner::new(cluster.clone(), materials.clone(), clock.clone());

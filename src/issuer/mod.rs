@@ -36,7 +36,7 @@ pub use self::delegate::ANSWER_TIMEOUT;
 pub use self::error::IssuerError;
 pub use self::observe::Issuers;
 pub use self::signer::{IssuerKind, Observed, Signer};
-pub use self::vault::VaultError;
+pub use self::vault::{Network, NotANetwork, VaultError, VaultNetworks};
 use crate::api::IssuerRef;
 use crate::instants::Shift;
 use crate::pki::bundle::TrustBundle;

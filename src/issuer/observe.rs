@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Secret;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::signer::{IssuerKind, Observed, Signer};
-use super::vault::Vault;
+use super::vault::{Vault, VaultNetworks};
 use super::{IssuerError, IssuerName, Outcome, SigningRequest, delegate};
 use crate::api::tls::CERT_MANAGER_GROUP;
 use crate::api::{ClusterIssuer, Issuer, IssuerRef};
@@ -19,6 +19,7 @@ pub struct Issuers {
     cluster: Cluster,
     clock: Clock,
     cluster_resource_namespace: String,
+    vault_networks: VaultNetworks,
 }
 
 impl Issuers {
@@ -33,7 +34,15 @@ impl Issuers {
             cluster,
             clock,
             cluster_resource_namespace: cluster_resource_namespace.into(),
+            vault_networks: VaultNetworks::default(),
         }
+    }
+
+    /// Asks Vault servers in `networks` only.
+    #[must_use]
+    pub fn with_vault_networks(mut self, networks: VaultNetworks) -> Self {
+        self.vault_networks = networks;
+        self
     }
 
     /// Has a certificate signed.
@@ -120,8 +129,8 @@ impl Issuers {
                 Way::Native(Box::new(signer))
             }
             IssuerKind::Vault(spec) => {
-                let namespace = &observed.secret_namespace;
-                Way::Vault(Box::new(Vault::new(&self.cluster, name, namespace, spec)?))
+                let place = (observed.secret_namespace.as_str(), &self.vault_networks);
+                Way::Vault(Box::new(Vault::new(&self.cluster, name, place, spec)?))
             }
             IssuerKind::Delegated { roots } => Way::Delegated { roots },
         };

@@ -31,7 +31,7 @@ use crate::api::PgBouncer;
 use crate::blueprint::certificates::Wanted;
 use crate::clock::Clock;
 use crate::cluster::{Cluster, reference};
-use crate::issuer::Issuers;
+use crate::issuer::{Issuers, VaultNetworks};
 use crate::names::{Alias, ObjectRef, Revision};
 use crate::pki::bundle::TrustBundle;
 use crate::pki::chain::{CertificateChain, Expectation};
@@ -121,6 +121,13 @@ impl Materials {
     #[must_use]
     pub fn with_policies(mut self, policies: Policies) -> Self {
         self.gate = Gate::new(policies);
+        self
+    }
+
+    /// Asks Vault servers in `networks` only.
+    #[must_use]
+    pub fn with_vault_networks(mut self, networks: VaultNetworks) -> Self {
+        self.issuers = self.issuers.with_vault_networks(networks);
         self
     }
 

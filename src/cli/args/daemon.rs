@@ -8,6 +8,7 @@ use clap::Args;
 use super::ClusterArgs;
 use crate::cli::leader::LeaderArgs;
 use crate::inventory::{CertManagerMetrics, InventoryOptions, LOOKS_PER_SECOND_DEFAULT};
+use crate::issuer::Network;
 use crate::rotation::RotationOptions;
 use crate::rotation::limits::{self, Limits};
 use crate::rotation::window::Windows;
@@ -116,6 +117,10 @@ pub struct DaemonArgs {
     /// `bouncert.dev/allowed-namespaces`.
     #[arg(long)]
     pub allow_cross_namespace_databases: bool,
+    /// Networks that Vault servers of issuers may be in, such as `10.0.0.0/8,127.0.0.1`, and no others. By
+    /// default all addresses but link-local, multicast and reserved ones, and (except in `local`) loopback.
+    #[arg(long, value_name = "CIDRS", value_delimiter = ',')]
+    pub vault_networks: Vec<Network>,
     /// How certificates are rotated by themselves.
     #[command(flatten)]
     pub rotation: RotationArgs,

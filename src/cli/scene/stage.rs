@@ -18,6 +18,7 @@ use crate::cli::output::Progress;
 use crate::cli::random_hex;
 use crate::cli::standing::{self, Standing};
 use crate::daemon::DaemonOptions;
+use crate::issuer::VaultNetworks;
 use crate::local::apiserver::faults::Faults;
 use crate::local::platform::PlatformOptions;
 use crate::local::postgres::{PostgresOptions, ThrowAwayPostgres};
@@ -67,7 +68,10 @@ impl Stage {
         let mut options = PlatformOptions::new(directory.path().join("data"));
         options.pgbouncer = pgbouncer.into_iter().collect();
         let within = match daemon {
-            Daemon::Within => Some(DaemonOptions::default()),
+            Daemon::Within => Some(DaemonOptions {
+                vault_networks: VaultNetworks::RoutableAndLoopback,
+                ..DaemonOptions::default()
+            }),
             Daemon::Elsewhere { faults, room } => {
                 options.faults = Some(faults);
                 options.room = room;

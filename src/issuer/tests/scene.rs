@@ -8,7 +8,7 @@ use time::{Duration, OffsetDateTime};
 use crate::api::{CertificateRequest, ClusterIssuer, Issuer};
 use crate::clock::Clock;
 use crate::cluster::Cluster;
-use crate::issuer::{Issuers, Outcome, SigningRequest};
+use crate::issuer::{Issuers, Outcome, SigningRequest, VaultNetworks};
 use crate::local::apiserver::{ApiServer, Options};
 use crate::local::store::Store;
 use crate::pki::authority::CertificateAuthority;
@@ -19,7 +19,9 @@ use crate::pki::testing::{key, serial};
 pub(super) const NAMESPACE: &str = "treasury";
 
 pub(super) struct Scene {
+    pub(super) server: ApiServer,
     pub(super) cluster: Cluster,
+    pub(super) networks: VaultNetworks,
 }
 
 /// The instant of these tests: API objects and TLS know no other.
@@ -52,7 +54,10 @@ impl Scene {
             definitions.create(&params, &definition).await.unwrap();
         }
         Self {
+            server,
             cluster: Cluster::new(client),
+            // The Vaults of these tests are on this machine.
+            networks: VaultNetworks::RoutableAndLoopback,
         }
     }
 
@@ -92,6 +97,7 @@ impl Scene {
             key,
         };
         let issuers = Issuers::new(self.cluster.clone(), clock, "cert-manager");
+        let issuers = issuers.with_vault_networks(self.networks.clone());
         issuers.sign(&request).await
     }
 }

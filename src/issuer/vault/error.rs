@@ -2,7 +2,6 @@
 
 use http::StatusCode;
 
-use super::http::EXCHANGE_TIMEOUT;
 use crate::cluster::ClusterError;
 use crate::fence::Fenced;
 use crate::names::ObjectRef;
@@ -52,19 +51,56 @@ pub enum VaultError {
     /// The CAs of the server's certificate cannot be read.
     #[error("spec.vault.caBundle cannot be read")]
     CaBundle(#[source] PemError),
-    /// No connection, or it broke, or its certificate is not trusted.
-    #[error("cannot speak to {server}: {detail}")]
+    /// An address that issuers may not name.
+    #[error(
+        "spec.vault.server is {server:?}, whose address the daemon does not connect to: name a server at \
+         another address, or have the daemon started with --vault-networks and the network of this one"
+    )]
+    Address {
+        /// The server.
+        server: String,
+    },
+    /// No connection, no answer in time, a certificate that is not trusted, or an answer that Vault does
+    /// not give. It is one text, so that an issuer does not find out what listens where; the cause is in
+    /// the daemon's log, at level debug.
+    #[error(
+        "cannot speak to {server} as to a Vault: see whether spec.vault.server is right, whether the \
+         daemon reaches it, and whether spec.vault.caBundle verifies its certificate"
+    )]
     Unreachable {
         /// The server.
         server: String,
-        /// What happened.
-        detail: String,
     },
-    /// No answer in time.
-    #[error("{server} gave no answer within {} s", EXCHANGE_TIMEOUT.as_secs())]
-    TimedOut {
-        /// The server.
-        server: String,
+    /// A value that cannot be sent.
+    #[error("{field} has characters that an HTTP header cannot have")]
+    NotAHeader {
+        /// The value's place.
+        field: &'static str,
+    },
+    /// The daemon may not ask for a token of the ServiceAccount.
+    #[error(
+        "the API server does not give the daemon a token of the ServiceAccount {account}: write a Role in \
+         namespace {} that allows create of serviceaccounts/token with resourceNames [{}], and bind it to \
+         the daemon's ServiceAccount: {message}", .account.namespace, .account.name
+    )]
+    TokenForbidden {
+        /// The ServiceAccount.
+        account: ObjectRef,
+        /// What the API server says, which names the daemon's user.
+        message: String,
+    },
+    /// A token for that audience could be used for something else than Vault.
+    #[error(
+        "spec.vault.auth.kubernetes.serviceAccountRef.audiences has {audience:?}, which {why}: remove it, \
+         and bind the role in Vault to the audience {own}, which every token has"
+    )]
+    Audience {
+        /// The audience.
+        audience: String,
+        /// What is wrong with it.
+        why: &'static str,
+        /// The audience of this issuer.
+        own: String,
     },
     /// Vault is sealed or not initialised.
     #[error("Vault at {server} is sealed or not ready: {message}")]
@@ -84,14 +120,6 @@ pub enum VaultError {
         /// Its words.
         message: String,
     },
-    /// Vault's answer is not what its API defines.
-    #[error("Vault's answer to {what} has no {field}")]
-    Malformed {
-        /// What was asked for.
-        what: &'static str,
-        /// What is missing.
-        field: &'static str,
-    },
 }
 
 impl VaultError {
@@ -103,13 +131,16 @@ impl VaultError {
             | Self::NoLogin
             | Self::NoSecret { .. }
             | Self::NoToken { .. }
+            | Self::Address { .. }
+            | Self::NotAHeader { .. }
+            | Self::Audience { .. }
             | Self::CaBundle(_) => Retry::WhenChanged,
             Self::Cluster(source) => source.retry(),
             Self::Fenced(_) => Retry::Never,
-            Self::Unreachable { .. }
-            | Self::TimedOut { .. }
-            | Self::Sealed { .. }
-            | Self::Malformed { .. } => Retry::Backoff,
+            // Nothing wakes us when a Role is written.
+            Self::Unreachable { .. } | Self::TokenForbidden { .. } | Self::Sealed { .. } => {
+                Retry::Backoff
+            }
             Self::Refused { status, .. } => {
                 if status.is_client_error() && *status != StatusCode::TOO_MANY_REQUESTS {
                     Retry::WhenChanged
@@ -123,17 +154,18 @@ impl VaultError {
     /// One word for conditions, events and metrics.
     pub const fn reason(&self) -> &'static str {
         match self {
-            Self::Spec { .. } | Self::Server { .. } | Self::NoLogin | Self::CaBundle(_) => {
-                "IssuerNotSupported"
-            }
+            Self::Spec { .. }
+            | Self::Server { .. }
+            | Self::NoLogin
+            | Self::Address { .. }
+            | Self::NotAHeader { .. }
+            | Self::Audience { .. }
+            | Self::CaBundle(_) => "IssuerNotSupported",
             Self::NoSecret { .. } | Self::NoToken { .. } => "IssuerSecretNotFound",
-            Self::Cluster(_)
-            | Self::Fenced(_)
-            | Self::Unreachable { .. }
-            | Self::TimedOut { .. } => "IssuerUnreachable",
+            Self::TokenForbidden { .. } => "IssuerTokenForbidden",
+            Self::Cluster(_) | Self::Fenced(_) | Self::Unreachable { .. } => "IssuerUnreachable",
             Self::Sealed { .. } => "IssuerSealed",
             Self::Refused { .. } => "IssuerRefused",
-            Self::Malformed { .. } => "IssuerAnswerUnusable",
         }
     }
 }

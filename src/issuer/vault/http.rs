@@ -2,7 +2,12 @@
 //!
 //! There is no pool and no redirect: a certificate is issued a few times a day, and a token that
 //! followed a redirect would end up with whoever sent it.
+//!
+//! The server's name is resolved once, the addresses are judged, and these are connected to: a name that
+//! leads elsewhere a moment later changes nothing. What goes wrong on the way is told as one error,
+//! because an issuer is a tenant's, and its condition must not say what listens where.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,10 +21,10 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::TlsConnector;
 
-use super::VaultError;
+use super::{VaultError, VaultNetworks};
 use crate::pki::bundle::TrustBundle;
 use crate::redacted::Redacted;
 
@@ -34,13 +39,18 @@ pub(super) struct Server {
     prefix: String,
     host: String,
     port: u16,
+    addresses: Vec<SocketAddr>,
     tls: Option<TlsConnector>,
 }
 
 impl Server {
     /// The server at `url`, whose certificate is proved against `roots`, or against the roots of the
-    /// machine.
-    pub(super) fn new(url: &str, roots: Option<&TrustBundle>) -> Result<Self, VaultError> {
+    /// machine, and whose address has to be in `networks`.
+    pub(super) async fn find(
+        url: &str,
+        roots: Option<&TrustBundle>,
+        networks: &VaultNetworks,
+    ) -> Result<Self, VaultError> {
         let bad = || VaultError::Server {
             server: url.to_owned(),
         };
@@ -50,17 +60,20 @@ impl Server {
             Some("http") => (None, 80),
             _ => return Err(bad()),
         };
-        let host = parsed.host().ok_or_else(bad)?;
+        let host = parsed.host().ok_or_else(bad)?.trim_matches(['[', ']']);
+        let port = parsed.port_u16().unwrap_or(port);
         Ok(Self {
+            addresses: addresses(url, (host, port), networks).await?,
             url: url.to_owned(),
             prefix: parsed.path().trim_end_matches('/').to_owned(),
-            host: host.trim_matches(['[', ']']).to_owned(),
-            port: parsed.port_u16().unwrap_or(port),
+            host: host.to_owned(),
+            port,
             tls,
         })
     }
 
-    /// Posts `body` to `path`; status and answer, which is `null` where it is no JSON.
+    /// Posts `body` to `path`; status and answer. An answer that is neither a success with an object
+    /// nor a refusal with `errors` is not Vault's.
     pub(super) async fn post(
         &self,
         path: &str,
@@ -69,13 +82,18 @@ impl Server {
     ) -> Result<(StatusCode, Value), VaultError> {
         let request = self.request(path, headers, body)?;
         let exchange = tokio::time::timeout(EXCHANGE_TIMEOUT, self.exchange(request)).await;
-        let (status, bytes) = exchange.map_err(|_| VaultError::TimedOut {
-            server: self.url.clone(),
-        })??;
-        Ok((
-            status,
-            serde_json::from_slice(&bytes).unwrap_or(Value::Null),
-        ))
+        let (status, bytes) = exchange.map_err(|_| self.broken(&"no answer in time"))??;
+        let answer = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        let is_vault = if status.is_success() {
+            answer.is_object()
+        } else {
+            answer["errors"].is_array()
+        };
+        if is_vault {
+            Ok((status, answer))
+        } else {
+            Err(self.broken(&format!("the answer, {status}, is not Vault's")))
+        }
     }
 
     fn request(
@@ -93,22 +111,23 @@ impl Server {
             // Vault's agents refuse requests without it, against forged ones from browsers.
             .header("x-vault-request", "true");
         for (name, value) in headers {
-            let mut value = HeaderValue::from_str(value.expose()).map_err(|_| {
-                self.broken(&format!("{name} has characters that no header may have"))
-            })?;
+            let mut value = HeaderValue::from_str(value.expose())
+                .map_err(|_| VaultError::NotAHeader { field: name })?;
             value.set_sensitive(true);
             request = request.header(HeaderName::from_static(name), value);
         }
         request
             .body(Full::new(Bytes::from(body.to_string())))
-            .map_err(|error| self.broken(&error))
+            .map_err(|_| VaultError::Spec {
+                detail: "path and mountPath have to be paths of a URL".to_owned(),
+            })
     }
 
     async fn exchange(
         &self,
         request: Request<Full<Bytes>>,
     ) -> Result<(StatusCode, Bytes), VaultError> {
-        let socket = TcpStream::connect((self.host.as_str(), self.port));
+        let socket = TcpStream::connect(self.addresses.as_slice());
         let socket = socket.await.map_err(|error| self.broken(&error))?;
         let Some(tls) = &self.tls else {
             return self.speak(socket, request).await;
@@ -144,19 +163,48 @@ impl Server {
         }
     }
 
+    /// An answer that lacks what Vault's has.
+    pub(super) fn not_vault(&self, what: &str) -> VaultError {
+        self.broken(&format!("the answer has no {what}"))
+    }
+
     fn broken(&self, detail: &impl ToString) -> VaultError {
-        VaultError::Unreachable {
-            server: self.url.clone(),
-            detail: detail.to_string(),
-        }
+        unreachable(&self.url, detail)
+    }
+}
+
+/// The addresses of a server that may be connected to.
+async fn addresses(
+    url: &str,
+    name: (&str, u16),
+    networks: &VaultNetworks,
+) -> Result<Vec<SocketAddr>, VaultError> {
+    let found = tokio::time::timeout(EXCHANGE_TIMEOUT, lookup_host(name)).await;
+    let found = found.map_err(|_| unreachable(url, &"the name is not resolved in time"))?;
+    let found: Vec<SocketAddr> = found.map_err(|error| unreachable(url, &error))?.collect();
+    let allowed = found.iter().copied();
+    let allowed: Vec<SocketAddr> = allowed.filter(|at| networks.allows(at.ip())).collect();
+    if allowed.is_empty() && !found.is_empty() {
+        return Err(VaultError::Address {
+            server: url.to_owned(),
+        });
+    }
+    Ok(allowed)
+}
+
+/// The one error for whatever keeps us from an answer of Vault's.
+fn unreachable(url: &str, detail: &impl ToString) -> VaultError {
+    tracing::debug!(
+        server = url,
+        detail = detail.to_string(),
+        "Vault does not answer"
+    );
+    VaultError::Unreachable {
+        server: url.to_owned(),
     }
 }
 
 fn connector(url: &str, roots: Option<&TrustBundle>) -> Result<TlsConnector, VaultError> {
-    let broken = |detail: String| VaultError::Unreachable {
-        server: url.to_owned(),
-        detail,
-    };
     let mut store = RootCertStore::empty();
     match roots {
         Some(roots) => store.add_parsable_certificates(roots.certificates().iter().cloned()),
@@ -165,7 +213,7 @@ fn connector(url: &str, roots: Option<&TrustBundle>) -> Result<TlsConnector, Vau
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| broken(error.to_string()))?
+        .map_err(|error| unreachable(url, &error))?
         .with_root_certificates(store)
         .with_no_client_auth();
     Ok(TlsConnector::from(Arc::new(config)))

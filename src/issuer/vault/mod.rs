@@ -4,9 +4,14 @@
 //! What Vault's answers mean: 400 from `sign` is the role's refusal (`Denied`); 503 is a Vault that is
 //! sealed or not ready (`Pending`); 403 and 404 wait for somebody to change the policy, the token or
 //! the path; 429, other 5xx and a broken connection pass (`Failed`, to be tried again).
+//!
+//! An Issuer is a tenant's, and so may its server be. What it gets, and what is told of it, is bounded:
+//! addresses ([`VaultNetworks`]), audiences of tokens, one text for all that is not Vault's answer, and
+//! a length for what is.
 
 mod error;
 mod http;
+mod networks;
 mod spec;
 
 use ::http::StatusCode;
@@ -16,9 +21,10 @@ use time::OffsetDateTime;
 
 pub use self::error::VaultError;
 use self::http::Server;
-use self::spec::{KubernetesAuth, SecretKeyRef, VaultSpec};
+pub use self::networks::{Network, NotANetwork, VaultNetworks};
+use self::spec::{KubernetesAuth, SecretKeyRef, ServiceAccountRef, VaultSpec};
 use super::{Issuance, IssuerError, IssuerName, Outcome, SigningRequest, clamped};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, ClusterError};
 use crate::names::ObjectRef;
 use crate::pki::answer::{self, Answer};
 use crate::pki::bundle::TrustBundle;
@@ -31,20 +37,32 @@ const TOKEN_KEY: &str = "token";
 /// Life of the ServiceAccount token that we ask for: the shortest that Kubernetes gives.
 const SERVICE_ACCOUNT_TOKEN_S: i64 = 600;
 
+/// Longest text of Vault's that is passed on.
+const WORDS_MAX_CHARS: usize = 512;
+/// Beginnings of audiences that API servers have, whatever this one says.
+const API_AUDIENCES: [&str; 4] = [
+    "https://kubernetes.default",
+    "kubernetes.default",
+    "kubernetes/serviceaccount",
+    "api",
+];
+
 /// A Vault that an issuer names.
 pub(super) struct Vault<'a> {
     cluster: &'a Cluster,
     issuer: &'a IssuerName,
     secret_namespace: &'a str,
+    networks: &'a VaultNetworks,
     spec: VaultSpec,
 }
 
 impl<'a> Vault<'a> {
-    /// The Vault of `spec.vault`, whose Secrets are in `secret_namespace`.
+    /// The Vault of `spec.vault`, whose Secrets are in `secret_namespace`, and whose address has to be in
+    /// `networks`.
     pub(super) fn new(
         cluster: &'a Cluster,
         issuer: &'a IssuerName,
-        secret_namespace: &'a str,
+        (secret_namespace, networks): (&'a str, &'a VaultNetworks),
         spec: Value,
     ) -> Result<Self, IssuerError> {
         match serde_json::from_value(spec) {
@@ -52,6 +70,7 @@ impl<'a> Vault<'a> {
                 cluster,
                 issuer,
                 secret_namespace,
+                networks,
                 spec,
             }),
             Err(error) => Err(IssuerError::Vault {
@@ -105,7 +124,8 @@ impl<'a> Vault<'a> {
     /// The `data` of Vault's answer.
     async fn ask(&self, profile: &LeafProfile, csr: &str) -> Result<Value, VaultError> {
         let roots = self.roots().await?;
-        let server = Server::new(&self.spec.server, roots.as_ref())?;
+        // Before anything that is secret is asked for.
+        let server = Server::find(&self.spec.server, roots.as_ref(), self.networks).await?;
         let token = self.token(&server).await?;
         let headers = [("x-vault-token", &token)];
         let body = body(profile, csr);
@@ -113,10 +133,7 @@ impl<'a> Vault<'a> {
         let mut answer = self.post(&server, SIGN, (&path, &headers, &body)).await?;
         match answer.get_mut("data").map(Value::take) {
             Some(data) if data["certificate"].is_string() => Ok(data),
-            _ => Err(VaultError::Malformed {
-                what: SIGN,
-                field: "data.certificate",
-            }),
+            _ => Err(server.not_vault("data.certificate")),
         }
     }
 
@@ -177,19 +194,59 @@ impl<'a> Vault<'a> {
             .as_ref()
             .ok_or(VaultError::NoLogin)?;
         let at = ObjectRef::new(self.secret_namespace, &account.name);
-        // The audience that cert-manager asks for, so that its Vault roles fit.
+        let audiences = self.audiences(&at, account).await?;
+        let asking = self
+            .cluster
+            .service_account_token(&at, audiences, SERVICE_ACCOUNT_TOKEN_S);
+        let token = asking.await.map_err(|error| forbidden(error, &at))?;
+        token.ok_or(VaultError::NoToken { account: at })
+    }
+
+    /// The audiences of a token for this Vault: the issuer's own, as cert-manager asks for, so that its
+    /// Vault roles fit, and those of the spec. The server may be a tenant's, so none of them is the API
+    /// server's: it could come back with the token.
+    async fn audiences(
+        &self,
+        at: &ObjectRef,
+        account: &ServiceAccountRef,
+    ) -> Result<Vec<String>, VaultError> {
         let own = if self.issuer.namespace.is_empty() {
             format!("vault://{}", self.issuer.name)
         } else {
             format!("vault://{}/{}", self.issuer.namespace, self.issuer.name)
         };
+        let refused = |audience: &str, why| VaultError::Audience {
+            audience: audience.to_owned(),
+            why,
+            own: own.clone(),
+        };
+        if account.audiences.is_empty() {
+            return Ok(vec![own]);
+        }
+        for audience in &account.audiences {
+            if audience.trim().is_empty() {
+                return Err(refused(audience, "is empty"));
+            }
+            if is_well_known(audience) {
+                return Err(refused(audience, "is an audience of API servers"));
+            }
+        }
+        let asking = self.cluster.api_audiences(at, SERVICE_ACCOUNT_TOKEN_S);
+        let of_api = asking.await.map_err(|error| forbidden(error, at))?;
+        let Some(of_api) = of_api else {
+            return Err(VaultError::NoToken {
+                account: at.clone(),
+            });
+        };
+        for audience in &account.audiences {
+            // One that does not say its audiences could have any.
+            if of_api.is_empty() || of_api.iter().any(|known| same(known, audience)) {
+                return Err(refused(audience, "is an audience of this API server"));
+            }
+        }
         let mut audiences = vec![own];
         audiences.extend(account.audiences.iter().cloned());
-        let token = self
-            .cluster
-            .service_account_token(&at, audiences, SERVICE_ACCOUNT_TOKEN_S)
-            .await?;
-        token.ok_or(VaultError::NoToken { account: at })
+        Ok(audiences)
     }
 
     async fn log_in(
@@ -202,10 +259,7 @@ impl<'a> Vault<'a> {
         if let Value::String(token) = answer["auth"]["client_token"].take() {
             return Ok(Redacted::new(token));
         }
-        Err(VaultError::Malformed {
-            what: LOG_IN,
-            field: "auth.client_token",
-        })
+        Err(server.not_vault("auth.client_token"))
     }
 
     async fn post(
@@ -304,6 +358,52 @@ fn issuance(answer: Answer, profile: &LeafProfile, now: OffsetDateTime) -> Issua
     }
 }
 
+/// Whether any API server, by its defaults, has that audience.
+fn is_well_known(audience: &str) -> bool {
+    let audience = audience.trim().to_ascii_lowercase();
+    API_AUDIENCES
+        .iter()
+        .any(|known| match audience.strip_prefix(known) {
+            Some(rest) => {
+                !rest.starts_with(|next: char| next.is_ascii_alphanumeric() || next == '-')
+            }
+            None => false,
+        })
+}
+
+/// Whether two audiences are the same but for case, white space and a slash at the end.
+fn same(known: &str, audience: &str) -> bool {
+    let plain = |text: &str| text.trim().trim_end_matches('/').to_ascii_lowercase();
+    plain(known) == plain(audience)
+}
+
+/// A refusal of the API server to give a token, as what to do about it.
+fn forbidden(error: ClusterError, account: &ObjectRef) -> VaultError {
+    if error.code() != Some(403) {
+        return error.into();
+    }
+    VaultError::TokenForbidden {
+        account: account.clone(),
+        message: bounded(&error.server_message().unwrap_or_default()),
+    }
+}
+
+/// A stranger's text on one line, without characters that do not show, and not longer than a line.
+fn bounded(text: &str) -> String {
+    let is_shown = |letter: &char| {
+        !letter.is_control()
+            // Marks that turn the direction of text, and letters without width.
+            && !matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{61c}')
+    };
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let shown: String = words.join(" ").chars().filter(is_shown).collect();
+    match shown.char_indices().nth(WORDS_MAX_CHARS) {
+        Some((end, _)) => format!("{}…", &shown[..end]),
+        None => shown,
+    }
+}
+
 /// Vault's `errors`, on one line.
 fn words(answer: &Value) -> String {
     let errors = answer["errors"].as_array();
@@ -315,6 +415,5 @@ fn words(answer: &Value) -> String {
     if errors.is_empty() {
         return "no reason given".to_owned();
     }
-    let joined = errors.join("; ");
-    joined.split_whitespace().collect::<Vec<_>>().join(" ")
+    bounded(&errors.join("; "))
 }

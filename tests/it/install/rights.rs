@@ -104,7 +104,11 @@ async fn delete(stage: &Stage, name: &str) {
 async fn the_rights_of_the_chart_are_sufficient_and_each_is_used() {
     // Where lists come as streams, a right to watch is enough; elsewhere it takes that to list as well.
     let mut stage = Stage::without_watch_list().await;
-    let granted = install(&mut stage, &json!({"createNamespace": true})).await;
+    let changes = json!({
+        "createNamespace": true,
+        "vaultServiceAccounts": [{"namespace": NS, "name": "vault-login"}],
+    });
+    let granted = install(&mut stage, &changes).await;
     issuers(&stage).await;
     stage.start_daemon_with(candidate("one"));
 

@@ -43,10 +43,6 @@
   - apiGroups: [""]
     resources: [serviceaccounts]
     verbs: [list, watch, create, patch]
-  # A Vault issuer logs in with the token of a ServiceAccount.
-  - apiGroups: [""]
-    resources: [serviceaccounts/token]
-    verbs: [create]
   - apiGroups: [""]
     resources: [pods]
     verbs: [get, list, watch, patch, delete]
