@@ -106,10 +106,7 @@ impl<K: Set> SetController<K> {
         }
         for (name, uid) in &plan.delete {
             let at = ObjectRef::new(&*key.namespace, &**name);
-            match self.cluster.delete::<Pod>(&at, Some(uid)).await {
-                Err(error) if !error.is_conflict() => return Err(error),
-                _ => {}
-            }
+            self.cluster.delete_uid::<Pod>(&at, uid).await?;
         }
         for name in &plan.foreign {
             let message = format!("pod {name} exists and belongs to somebody else");

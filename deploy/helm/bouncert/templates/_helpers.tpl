@@ -42,7 +42,7 @@
     verbs: [get, list, watch, create, patch, delete]
   - apiGroups: [""]
     resources: [serviceaccounts]
-    verbs: [list, watch, create, patch]
+    verbs: [get, list, watch, create, patch]
   # A Vault issuer logs in with the token of a ServiceAccount.
   - apiGroups: [""]
     resources: [serviceaccounts/token]
@@ -67,5 +67,5 @@
     verbs: [list]
   - apiGroups: [policy]
     resources: [poddisruptionbudgets]
-    verbs: [list, watch, create, patch, delete]
+    verbs: [get, list, watch, create, patch, delete]
 {{- end -}}
