@@ -222,13 +222,14 @@ fn applied(meta: &ObjectMeta, wanted: &Value) -> Option<Vec<ManagedFieldsEntry>>
     })?;
     ours.operation = Some("Apply".to_owned());
     let fields = ours.fields_v1.take().map(|fields| fields.0);
-    let stated = stated(&fields.unwrap_or_default(), wanted);
+    let stated = stated(&fields.unwrap_or_default(), wanted, false);
     ours.fields_v1 = Some(FieldsV1(Value::Object(stated)));
     Some(entries)
 }
 
 /// Of the fields of a new object those that were stated: what the server has filled in is not ours.
-fn stated(fields: &Value, wanted: &Value) -> Map<String, Value> {
+/// An apply owns an item as such (`.`), and of anything else with contents only these.
+fn stated(fields: &Value, wanted: &Value, is_item: bool) -> Map<String, Value> {
     let of_item = |key: &str| {
         let key: Map<String, Value> = serde_json::from_str(key).ok()?;
         wanted.as_array()?.iter().find(|item| {
@@ -246,8 +247,12 @@ fn stated(fields: &Value, wanted: &Value) -> Map<String, Value> {
             _ => Some(&Value::Null),
         };
         if let Some(value) = value {
-            kept.insert(key.clone(), Value::Object(stated(inner, value)));
+            let inner = stated(inner, value, key.starts_with("k:"));
+            kept.insert(key.clone(), Value::Object(inner));
         }
+    }
+    if !is_item && kept.len() > 1 {
+        kept.remove(".");
     }
     kept
 }
@@ -288,11 +293,10 @@ mod tests {
         assert_eq!(
             entries[0].fields_v1.as_ref().unwrap().0,
             json!({
-                "f:metadata": {"f:labels": {".": {}, "f:team": {}}},
+                "f:metadata": {"f:labels": {"f:team": {}}},
                 "f:spec": {
                     "f:type": {},
                     "f:ports": {
-                        ".": {},
                         "k:{\"port\":5432,\"protocol\":\"TCP\"}": {
                             ".": {}, "f:name": {}, "f:port": {},
                         },

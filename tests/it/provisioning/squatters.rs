@@ -43,7 +43,6 @@ async fn written(stage: &Stage, name: &str) -> Value {
         pod.labels(),
         pod.annotations(),
         pod.owner_references(),
-        pod.spec
     ])
 }
 
