@@ -16,6 +16,9 @@ use crate::local::informer::{Informer, key_of};
 use crate::local::queue::Queue;
 use crate::names::ObjectRef;
 
+/// How soon it is looked again whether a pod of another has gone.
+const IN_THE_WAY: Duration = Duration::from_secs(2);
+
 /// A kind that this controller handles.
 pub trait Set: Namespaced {
     /// What it has in common with its sibling.
@@ -124,7 +127,8 @@ impl<K: Set> SetController<K> {
                 self.say(&*set, "NotOnLocalPlatform", what).await;
             }
         }
-        Ok(None)
+        // That a pod of another goes wakes nobody here.
+        Ok((!plan.foreign.is_empty()).then_some(IN_THE_WAY))
     }
 
     async fn create(&self, set: &SetView, ordinal: i32) -> Result<(), ClusterError> {
