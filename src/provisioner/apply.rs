@@ -197,16 +197,12 @@ impl<'a> Writing<'a> {
 
     async fn stats(&mut self, stats: Option<Service>) -> Result<(), ClusterError> {
         let owner = self.owner.clone();
-        match stats {
-            Some(stats) => {
-                let written = self.write(&owner, Kind::Service, &stats).await;
-                sort_out(written, &mut self.spared).map(drop)
-            }
-            None => {
-                let name = names::stats_service(&self.bouncer.name_any());
-                self.remove::<Service>(&owner, Kind::Service, name).await
-            }
+        if let Some(stats) = stats {
+            let written = self.write(&owner, Kind::Service, &stats).await;
+            return sort_out(written, &mut self.spared).map(drop);
         }
+        let name = names::stats_service(&self.bouncer.name_any());
+        self.remove::<Service>(&owner, Kind::Service, name).await
     }
 
     async fn budget(&mut self, budget: Option<PodDisruptionBudget>) -> Result<(), ClusterError> {
@@ -218,13 +214,11 @@ impl<'a> Writing<'a> {
             Claim::Unknown | Claim::Absent | Claim::Unproved => None,
         };
         let owner = self.owner.clone().through(workload);
-        match budget {
-            Some(budget) => {
-                let written = self.write(&owner, kind, &budget).await;
-                sort_out(written, &mut self.spared).map(drop)
-            }
-            None => self.remove::<PodDisruptionBudget>(&owner, kind, name).await,
+        if let Some(budget) = budget {
+            let written = self.write(&owner, kind, &budget).await;
+            return sort_out(written, &mut self.spared).map(drop);
         }
+        self.remove::<PodDisruptionBudget>(&owner, kind, name).await
     }
 
     /// Says whose the workload is, without writing it.
