@@ -8,7 +8,7 @@ FUZZ_TARGETS = pem der csr duration policy
 FUZZ_SECONDS ?= 60
 SOAK ?= 10m
 
-.PHONY: help deps demo compare test chaos fmt lint bans doc ci bench fleet soak fuzz fuzzci crds
+.PHONY: help deps demo compare test chaos fmt lint bans audit doc ci bench fleet soak fuzz fuzzci crds
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,13 +41,25 @@ fmt: ## Check the format
 lint: ## Check for warnings
 	$(CARGO) clippy --all-targets -- -D warnings
 
-bans: ## Check that there is one crypto provider and no OpenSSL
+bans: audit ## Check that there is one crypto provider and no OpenSSL, and known advisories
 	@for crate in aws-lc-sys openssl-sys; do \
 	  if $(CARGO) tree --edges normal,build --target all --invert $$crate 2>/dev/null | grep -q .; then \
 	    echo "bans: $$crate is in the tree:"; \
 	    $(CARGO) tree --edges normal,build --target all --invert $$crate; exit 1; \
 	  fi; \
 	done; echo "bans: neither aws-lc-sys nor openssl-sys is in the tree"
+
+# RustSec's database is a Git repository, and no registry carries it. ADVISORIES names a checkout of it,
+# for machines without access to GitHub; its commit is printed, so that a report says how old it was.
+audit: ## Compare Cargo.lock with RustSec's advisories (cargo-audit; ADVISORIES=checkout of its database)
+	@if ! $(CARGO) audit --version >/dev/null 2>&1; then \
+	  echo "audit: NOT RUN: cargo-audit is not installed (cargo install cargo-audit --locked)"; \
+	elif [ -n "$(ADVISORIES)" ]; then \
+	  echo "audit: advisories of commit $$(git -C "$(ADVISORIES)" log -1 --format='%h of %cs')"; \
+	  $(CARGO) audit --db "$(ADVISORIES)" --no-fetch --deny warnings; \
+	elif git ls-remote --exit-code https://github.com/rustsec/advisory-db HEAD >/dev/null 2>&1; then \
+	  $(CARGO) audit --deny warnings; \
+	else echo "audit: NOT RUN: no access to github.com/rustsec/advisory-db, and no ADVISORIES"; fi
 
 doc: ## Check the documentation
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps

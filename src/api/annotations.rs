@@ -22,6 +22,9 @@ pub const SETTLED: &str = "bouncert.dev/settled";
 /// On a PgBouncer: which daemon looks after it and its requests (`--class`); without it the daemon
 /// that has no class does.
 pub const CLASS: &str = "bouncert.dev/class";
+/// On an object that Bouncert did not make: the name of the PgBouncer that it is handed over to. The
+/// daemon then becomes its controller, unless it has one.
+pub const ADOPT: &str = "bouncert.dev/adopt";
 /// On a PgBouncer or a request: how changes reach the pods: `RollingRestart`, `Reload` or `Auto`.
 pub const STRATEGY: &str = "bouncert.dev/strategy";
 /// On a PgBouncer or a request: how long a drain waits for clients to leave (a Go duration).

@@ -8,6 +8,7 @@
 use std::fmt;
 
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 
 use super::annotations::REVISION;
@@ -32,15 +33,23 @@ impl fmt::Display for Holder {
     }
 }
 
-/// The controller of a Secret.
-pub fn controller(secret: &Secret) -> Option<Holder> {
-    let mut owners = secret.owner_references().iter();
-    owners
-        .find(|owner| owner.controller == Some(true))
-        .map(|owner| Holder {
-            kind: owner.kind.clone(),
-            name: owner.name.clone(),
-        })
+/// The controller of an object.
+pub fn controller<K: ResourceExt>(object: &K) -> Option<Holder> {
+    controller_reference(object).map(|owner| Holder {
+        kind: owner.kind.clone(),
+        name: owner.name.clone(),
+    })
+}
+
+/// The owner reference that names the controller of an object.
+pub fn controller_reference<K: ResourceExt>(object: &K) -> Option<&OwnerReference> {
+    let mut owners = object.owner_references().iter();
+    owners.find(|owner| owner.controller == Some(true))
+}
+
+/// Whether the object with that UID is the controller.
+pub fn is_controlled_by<K: ResourceExt>(object: &K, uid: &str) -> bool {
+    !uid.is_empty() && controller_reference(object).is_some_and(|owner| owner.uid == uid)
 }
 
 /// The `Certificate` in whose name cert-manager has written a Secret: over what Bouncert had

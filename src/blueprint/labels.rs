@@ -6,6 +6,7 @@ use kube::ResourceExt;
 
 use crate::api::PgBouncer;
 use crate::api::annotations::SERVING_LABEL;
+use crate::cluster::Owner;
 
 /// Labels, annotations, selectors.
 pub type Map = BTreeMap<String, String>;
@@ -72,6 +73,12 @@ pub fn to_selector_text(labels: &Map) -> String {
         .map(|(key, value)| format!("{key}={value}"))
         .collect();
     pairs.join(",")
+}
+
+/// The owner of the Secrets of `bouncer`: also of those that an earlier PgBouncer of that name has left
+/// when it was deleted (CONTRACT 2.10). They have our labels and no controller.
+pub fn heir(bouncer: &PgBouncer) -> Owner {
+    Owner::of(bouncer).inheriting(NAME, KIND)
 }
 
 /// Whether `labels` belong to another object's Secret (CONTRACT 2.7): they name a kind or an

@@ -50,7 +50,7 @@ pub use self::inputs::{
     Surroundings, WorkloadKind,
 };
 pub use self::pod_template::PodTemplateError;
-pub use self::pods::GRACE_SECONDS;
+pub use self::pods::{GRACE_SECONDS, is_of_workload};
 pub use self::reach::beyond_reload;
 pub use self::services::ServiceTemplateError;
 pub use self::workload::{Workload, disruptions};
@@ -85,6 +85,8 @@ pub fn build(inputs: &Inputs) -> Result<Resources, PodTemplateError> {
     Ok(Resources {
         service_account: ServiceAccount {
             metadata: metadata(&inputs.bouncer, inputs.bouncer.name_any()),
+            // Nothing in the pods speaks to the API server.
+            automount_service_account_token: Some(false),
             ..ServiceAccount::default()
         },
         governing: services::governing(inputs),

@@ -1,6 +1,6 @@
 //! The pods' template (CONTRACT 2.4): ours, with the user's `spec.podTemplate` laid on top.
 
-use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{Pod, PodSpec, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use serde_json::{Map as JsonMap, Value, json};
@@ -12,6 +12,7 @@ use super::merge::{list, overlay, overlay_by_name};
 use super::pod_template::PodTemplateError;
 use super::{config, exporter, names};
 use crate::api::annotations::{BACKEND_SECRET_VERSION_LABEL, DIGEST, SERVING_LABEL};
+use crate::api::holder::controller;
 use crate::names::{Alias, NAME_LABEL_MAX};
 
 /// The volume of the backend Secret (M3).
@@ -24,6 +25,13 @@ pub const GRACE_SECONDS: i64 = 30;
 const READINESS_PERIOD_SECONDS: i32 = 1;
 /// Files of key material are for the pooler's user and group only.
 const KEY_FILE_MODE: i32 = 0o640;
+
+/// Whether a pod says that a workload of that name has made it.
+pub fn is_of_workload(pod: &Pod, name: &str) -> bool {
+    controller(pod).is_some_and(|holder| {
+        ["PetSet", "StatefulSet"].contains(&holder.kind.as_str()) && holder.name == name
+    })
+}
 
 /// The template that all pods are made from.
 pub(super) fn template(inputs: &Inputs) -> Result<PodTemplateSpec, PodTemplateError> {
@@ -81,6 +89,7 @@ fn spec(inputs: &Inputs) -> Result<PodSpec, PodTemplateError> {
     let security = &pooler["securityContext"];
     let mut spec = json!({
         "serviceAccountName": inputs.bouncer.name_any(),
+        "automountServiceAccountToken": false,
         "restartPolicy": "Always",
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "securityContext": {

@@ -1,6 +1,6 @@
 //! What can go wrong between us and the API server.
 
-use super::CALL_TIMEOUT;
+use super::{CALL_TIMEOUT, Foreign};
 use crate::names::ObjectRef;
 use crate::retry::Retry;
 
@@ -50,6 +50,17 @@ pub enum ClusterError {
         /// The object.
         at: ObjectRef,
     },
+    /// An object at a name that one of ours needs, and that is not ours.
+    #[error("{0}")]
+    Foreign(Box<Foreign>),
+    /// An object that is another one at every look.
+    #[error("cannot write {kind} {at}: it is deleted and made again all the time")]
+    Swapped {
+        /// Kind of the object.
+        kind: String,
+        /// The object.
+        at: ObjectRef,
+    },
 }
 
 impl ClusterError {
@@ -82,9 +93,10 @@ impl ClusterError {
 
     /// Whether trying again may help.
     pub fn retry(&self) -> Retry {
-        if matches!(self, Self::Fenced { .. } | Self::NotAName { .. }) {
+        match self {
             // A fence that is closed stays closed. What there is to do is the next leader's.
-            return Retry::Never;
+            Self::Fenced { .. } | Self::NotAName { .. } | Self::Foreign(_) => return Retry::Never,
+            Self::Call { .. } | Self::TimedOut { .. } | Self::Swapped { .. } => {}
         }
         match self.code() {
             Some(404) => Retry::WhenChanged,
@@ -99,7 +111,11 @@ impl ClusterError {
                 kube::Error::Api(status) => Some(status.as_ref()),
                 _ => None,
             },
-            Self::TimedOut { .. } | Self::Fenced { .. } | Self::NotAName { .. } => None,
+            Self::TimedOut { .. }
+            | Self::Fenced { .. }
+            | Self::NotAName { .. }
+            | Self::Foreign(_)
+            | Self::Swapped { .. } => None,
         }
     }
 }

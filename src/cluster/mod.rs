@@ -1,8 +1,9 @@
 //! The only user of `kube::Client`: timeouts, field manager, compare-and-swap, events.
 //!
 //! Every call is bounded by [`CALL_TIMEOUT`] and its error names the verb and the object. Writes
-//! come in three strengths: [`Cluster::apply`] states the fields we own, [`Cluster::replace`]
-//! succeeds only on the very version that was read, [`Cluster::create`] only if nothing was there.
+//! come in three strengths: [`Cluster::apply_owned`] states the fields we own in an object that is
+//! our owner's, [`Cluster::replace`] succeeds only on the very version that was read,
+//! [`Cluster::create`] only if nothing was there. No object is deleted by its name alone.
 //!
 //! Every write passes a [`Fence`]: once this daemon does not lead any more, it is refused before it
 //! leaves, or given up in flight ([`ClusterError::Fenced`]). Reads are not.
@@ -12,6 +13,8 @@ mod correlate;
 mod error;
 mod events;
 mod mirror;
+mod owned;
+mod owner;
 mod patience;
 mod tokens;
 mod traffic;
@@ -23,18 +26,17 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
-use kube::api::{
-    DeleteParams, EvictParams, ListParams, Patch, PatchParams, PostParams, Preconditions,
-};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use self::correlate::Correlator;
 pub use self::error::ClusterError;
 pub use self::events::{EventKind, Reporter};
 pub use self::mirror::{Change, Mirror};
+pub use self::owner::{Foreign, Owner, Standing};
 pub use self::patience::patient;
 pub use self::traffic::{ApiMetrics, counted};
 pub use self::watches::{NO_OBJECT, change, within};
@@ -212,19 +214,6 @@ impl Cluster {
             .await
     }
 
-    /// States the fields that we own (server-side apply, forced).
-    pub async fn apply<K: Namespaced>(&self, object: &K) -> Result<K, ClusterError> {
-        let at = reference(object);
-        let api = self.api::<K>(&at.namespace);
-        let params = PatchParams::apply(FIELD_MANAGER).force();
-        self.write::<K, _>(
-            "apply",
-            &at,
-            api.patch(&at.name, &params, &Patch::Apply(object)),
-        )
-        .await
-    }
-
     /// Changes an object by a JSON merge patch. A `metadata.resourceVersion` in it makes it a
     /// compare-and-swap.
     pub async fn patch<K: Namespaced>(
@@ -255,60 +244,34 @@ impl Cluster {
         self.write::<K, _>("patch the status of", at, call).await
     }
 
-    /// Deletes an object; that it is gone already is success. With `uid`, only that very object.
-    pub async fn delete<K: Namespaced>(
-        &self,
-        at: &ObjectRef,
-        uid: Option<&str>,
-    ) -> Result<(), ClusterError> {
-        let api = self.api::<K>(&at.namespace);
-        let params = DeleteParams {
-            preconditions: uid.map(|uid| Preconditions {
-                uid: Some(uid.to_owned()),
-                resource_version: None,
-            }),
-            ..DeleteParams::background()
-        };
-        match self
-            .write::<K, _>("delete", at, api.delete(&at.name, &params))
-            .await
-        {
-            Err(error) if !error.is_not_found() => Err(error),
-            _ => Ok(()),
-        }
-    }
-
-    /// Asks for a pod's eviction, which honours PodDisruptionBudgets.
-    pub async fn evict(&self, at: &ObjectRef) -> Result<Eviction, ClusterError> {
-        self.eviction(at, &EvictParams::default()).await
+    /// Asks for the eviction of the pod that was read, which honours PodDisruptionBudgets.
+    pub async fn evict(&self, pod: &Pod) -> Result<Eviction, ClusterError> {
+        self.eviction(pod, &PostParams::default()).await
     }
 
     /// What an eviction would come to now; nothing is evicted.
-    pub async fn try_eviction(&self, at: &ObjectRef) -> Result<Eviction, ClusterError> {
-        // In the query: kube writes the body's delete options under a name that servers ignore.
-        let post_options = PostParams {
+    pub async fn try_eviction(&self, pod: &Pod) -> Result<Eviction, ClusterError> {
+        let params = PostParams {
             dry_run: true,
             ..PostParams::default()
         };
-        let params = EvictParams {
-            post_options,
-            ..EvictParams::default()
-        };
-        self.eviction(at, &params).await
+        self.eviction(pod, &params).await
     }
 
-    async fn eviction(
-        &self,
-        at: &ObjectRef,
-        params: &EvictParams,
-    ) -> Result<Eviction, ClusterError> {
+    async fn eviction(&self, pod: &Pod, params: &PostParams) -> Result<Eviction, ClusterError> {
+        let at = reference(pod);
         let api = self.api::<Pod>(&at.namespace);
-        match self
-            .write::<Pod, _>("evict", at, api.evict(&at.name, params))
-            .await
-        {
+        // kube writes the delete options of an eviction under a name that servers ignore.
+        let eviction = json!({
+            "apiVersion": "policy/v1", "kind": "Eviction",
+            "metadata": { "name": at.name, "namespace": at.namespace },
+            "deleteOptions": { "preconditions": { "uid": pod.uid() } },
+        });
+        let call = api.create_subresource::<_, Value>("eviction", &at.name, params, &eviction);
+        match self.write::<Pod, _>("evict", &at, call).await {
             Ok(_) => Ok(Eviction::Evicted),
-            Err(error) if error.is_not_found() => Ok(Eviction::Gone),
+            // Another pod has its name.
+            Err(error) if error.is_not_found() || error.is_conflict() => Ok(Eviction::Gone),
             Err(error) if error.code() == Some(429) => Ok(Eviction::Refused {
                 message: error.server_message().unwrap_or_default(),
             }),

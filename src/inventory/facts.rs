@@ -13,7 +13,7 @@ use crate::api::annotations::{FINGERPRINT, ISSUED, REVISION, REVISION_LABEL, cla
 use crate::api::common::{find_condition, parse_rfc3339};
 use crate::api::{IssuerRef, PgBouncer, PgBouncerOpsRequest, Phase, RequestPhase, RequestType};
 use crate::blueprint::certificates::{LoadBalancer, wanted};
-use crate::blueprint::{labels, port, serves_tls};
+use crate::blueprint::{is_of_workload, labels, port, serves_tls};
 use crate::names::{Alias, Fingerprint, ObjectRef};
 use crate::pki::facts::{CertificateFacts, read_chain};
 use crate::pki::renewal::{RenewPolicy, granted_from};
@@ -203,6 +203,9 @@ impl Replica {
             return None;
         }
         let instance = labels::instance(pod.labels())?;
+        if !is_of_workload(pod, instance) {
+            return None;
+        }
         let ip = pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?;
         Some(Self {
             pooler: ObjectRef::new(pod.namespace().unwrap_or_default(), instance),

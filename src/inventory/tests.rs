@@ -72,6 +72,10 @@ fn pod(name: &str, pooler: &str, ip: Option<&str>) -> Pod {
                 "app.kubernetes.io/name": "pgbouncers.kubedb.com",
                 "app.kubernetes.io/instance": pooler,
             },
+            "ownerReferences": [{
+                "apiVersion": "apps/v1", "kind": "StatefulSet", "name": pooler, "uid": pooler,
+                "controller": true,
+            }],
         },
         "status": { "podIP": ip },
     }))
@@ -231,6 +235,9 @@ fn a_revision_a_stranger_and_a_pod_on_its_way_out_are_left_out() {
     assert_eq!(Stored::of(&revision, &mut names), None);
     assert_eq!(Stored::of(&Secret::default(), &mut names), None);
     assert_eq!(Replica::of(&Pod::default()), None);
+    let mut foreign = pod("ledger-0", "ledger", Some("10.0.0.1"));
+    foreign.metadata.owner_references = None;
+    assert_eq!(Replica::of(&foreign), None, "labels are anybody's");
     assert_eq!(Replica::of(&pod("ledger-0", "ledger", None)), None);
     let mut leaving = pod("ledger-0", "ledger", Some("10.0.0.7"));
     leaving.metadata.deletion_timestamp =

@@ -20,11 +20,11 @@ use kube::ResourceExt as _;
 use time::{Duration, OffsetDateTime};
 
 use super::{Issuance, IssuerError, IssuerName, Outcome, SigningRequest, clamped};
-use crate::api::CertificateRequest;
 use crate::api::certmanager::{
     CertManagerCondition, CertificateRequestSpec, CertificateRequestStatus,
 };
-use crate::cluster::{Cluster, ClusterError};
+use crate::api::{CertificateRequest, holder};
+use crate::cluster::{Cluster, ClusterError, Owner};
 use crate::duration::GoDuration;
 use crate::names::ObjectRef;
 use crate::pki::profile::{LeafProfile, LeafUsage};
@@ -48,9 +48,14 @@ pub(super) async fn sign(
     }
 }
 
-/// Takes a request away; that it is gone, or that there are no such requests, is success.
-pub(super) async fn forget(cluster: &Cluster, at: &ObjectRef) -> Result<(), ClusterError> {
-    cluster.delete::<CertificateRequest>(at, None).await
+/// Deletes a request of `owner`'s; that it is gone, or that there are no such requests, is success.
+pub(super) async fn forget(
+    cluster: &Cluster,
+    owner: &Owner,
+    at: &ObjectRef,
+) -> Result<(), ClusterError> {
+    let deleted = cluster.delete_owned::<CertificateRequest>(owner, at).await;
+    deleted.map(drop)
 }
 
 async fn ask(
@@ -67,8 +72,7 @@ async fn ask(
     let wanted = wanted(issuer, &at, request)?;
     let found = cluster.get::<CertificateRequest>(&at).await;
     if let Some(found) = found.map_err(lookup)? {
-        let uid = found.uid();
-        let take_away = || cluster.delete::<CertificateRequest>(&at, uid.as_deref());
+        let take_away = || cluster.delete_read(&found);
         if !is_ours(&found, request) {
             return Err(IssuerError::ForeignRequest {
                 issuer: issuer.clone(),
@@ -146,12 +150,9 @@ fn usages(usage: LeafUsage) -> Vec<String> {
 }
 
 fn is_ours(found: &CertificateRequest, request: &SigningRequest<'_>) -> bool {
-    request.owner.is_none_or(|owner| {
-        found
-            .owner_references()
-            .iter()
-            .any(|reference| reference.uid == owner.uid)
-    })
+    request
+        .owner
+        .is_none_or(|owner| holder::is_controlled_by(found, &owner.uid))
 }
 
 fn asks_for_the_same(found: &CertificateRequest, wanted: &CertificateRequest) -> bool {

@@ -9,7 +9,7 @@ use super::{IssuerError, IssuerName, Outcome, SigningRequest, delegate};
 use crate::api::tls::CERT_MANAGER_GROUP;
 use crate::api::{ClusterIssuer, Issuer, IssuerRef};
 use crate::clock::Clock;
-use crate::cluster::{Cluster, ClusterError};
+use crate::cluster::{Cluster, ClusterError, Owner};
 use crate::names::ObjectRef;
 use crate::pki::authority::Serial;
 
@@ -62,8 +62,8 @@ impl Issuers {
     }
 
     /// Takes away what an issuance of that name has left behind.
-    pub async fn forget(&self, at: &ObjectRef) -> Result<(), ClusterError> {
-        delegate::forget(&self.cluster, at).await
+    pub async fn forget(&self, owner: &Owner, at: &ObjectRef) -> Result<(), ClusterError> {
+        delegate::forget(&self.cluster, owner, at).await
     }
 
     /// Reads an issuer of cert-manager's own group.

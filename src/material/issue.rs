@@ -13,7 +13,7 @@ use super::{IssueOutcome, MaterialError, Materials, Revisioned, policy_request, 
 use crate::api::PgBouncer;
 use crate::blueprint::certificates::Wanted;
 use crate::blueprint::choices::RotationPolicy;
-use crate::cluster::{EventKind, Reporter, reference};
+use crate::cluster::{EventKind, Owner, Reporter, reference};
 use crate::issuer::{Issuance, Outcome, SigningRequest};
 use crate::names::{Alias, Revision};
 use crate::pki::chain::{Expectation, KeyedChain};
@@ -99,9 +99,13 @@ impl Materials {
         revision: Revision,
     ) -> Result<(), MaterialError> {
         let at = secret::revision_ref(owner, alias, revision);
-        self.issuers.forget(&at).await?;
-        let key = secret::waiting_key_ref(owner, alias, revision);
-        Ok(self.cluster.delete::<Secret>(&key, None).await?)
+        let (key, owner) = (
+            secret::waiting_key_ref(owner, alias, revision),
+            Owner::of(owner),
+        );
+        self.issuers.forget(&owner, &at).await?;
+        self.cluster.delete_owned::<Secret>(&owner, &key).await?;
+        Ok(())
     }
 
     /// Proves the answer and writes the revision's Secret.
@@ -152,8 +156,7 @@ impl Materials {
                 Ok(read)
             }
             Season::Out => {
-                let uid = kept.meta().uid.as_deref();
-                self.cluster.delete::<Secret>(&at, uid).await?;
+                self.cluster.delete_read(kept).await?;
                 Err(MaterialError::OutOfSeason {
                     alias,
                     not_before: read.facts.not_before,

@@ -19,7 +19,7 @@ mod season;
 mod secret;
 
 use k8s_openapi::api::core::v1::Secret;
-use kube::{Resource, ResourceExt};
+use kube::ResourceExt;
 use time::OffsetDateTime;
 
 pub use self::error::MaterialError;
@@ -30,7 +30,7 @@ use self::profile::leaf_profile;
 use crate::api::PgBouncer;
 use crate::blueprint::certificates::Wanted;
 use crate::clock::Clock;
-use crate::cluster::{Cluster, reference};
+use crate::cluster::{Cluster, Owner};
 use crate::issuer::{Issuers, VaultNetworks};
 use crate::names::{Alias, ObjectRef, Revision};
 use crate::pki::bundle::TrustBundle;
@@ -312,10 +312,11 @@ impl Materials {
         secret::mark_issued(&mut next, &source);
         match present {
             None => self.cluster.create(&next).await.map(drop)?,
-            Some(present) if secret::holds_the_same(&present, &next) => {}
             Some(present) => {
                 let next = secret::keep_identity(&present, next);
-                self.cluster.replace(&next).await.map(drop)?;
+                if !secret::holds_the_same(&present, &next) {
+                    self.cluster.replace(&next).await.map(drop)?;
+                }
             }
         }
         Ok(Published {
@@ -326,24 +327,22 @@ impl Materials {
         })
     }
 
-    /// Takes a contract Secret away; that it is gone already is success. One that somebody else
-    /// owns is left alone.
+    /// Deletes a contract Secret that is ours; that it is gone already is success. One that a user has
+    /// made, or that cert-manager writes, stays.
     pub async fn withdraw(
         &self,
         owner: &PgBouncer,
         secret_name: &str,
     ) -> Result<(), MaterialError> {
         let at = at(owner, secret_name);
-        let Some(found) = self.cluster.get::<Secret>(&at).await? else {
-            return Ok(());
+        let found = self.cluster.get::<Secret>(&at).await?;
+        let is_ours = |found: &Secret| {
+            secret::is_owned_by(found, owner) && secret::check_writable(found, owner, &at).is_ok()
         };
-        if secret::check_writable(&found, owner, &at).is_err() {
-            return Ok(());
+        match found.filter(is_ours) {
+            Some(found) => Ok(self.cluster.delete_read(&found).await?),
+            None => Ok(()),
         }
-        Ok(self
-            .cluster
-            .delete::<Secret>(&at, found.meta().uid.as_deref())
-            .await?)
     }
 
     /// Takes a revision away: the undo of [`Materials::issue`].
@@ -354,7 +353,9 @@ impl Materials {
         revision: Revision,
     ) -> Result<(), MaterialError> {
         let at = secret::revision_ref(owner, alias, revision);
-        self.cluster.delete::<Secret>(&at, None).await?;
+        self.cluster
+            .delete_owned::<Secret>(&Owner::of(owner), &at)
+            .await?;
         self.forget(owner, alias, revision).await
     }
 
@@ -362,9 +363,7 @@ impl Materials {
     pub async fn discard_all(&self, owner: &PgBouncer) -> Result<(), MaterialError> {
         for alias in Alias::ALL {
             for kept in self.revisions(owner, alias).await? {
-                self.cluster
-                    .delete::<Secret>(&reference(&kept), kept.meta().uid.as_deref())
-                    .await?;
+                self.cluster.delete_read(&kept).await?;
             }
         }
         Ok(())
@@ -384,9 +383,7 @@ impl Materials {
         for (age, revision) in kept.iter().enumerate().skip(REVISIONS_KEPT_MIN) {
             let is_published = published.is_some() && secret::revision_of(revision) == published;
             if !is_published && (age >= REVISIONS_KEPT_MAX || !is_live(revision, now)) {
-                self.cluster
-                    .delete::<Secret>(&reference(revision), revision.meta().uid.as_deref())
-                    .await?;
+                self.cluster.delete_read(revision).await?;
             }
         }
         Ok(())

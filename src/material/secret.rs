@@ -241,13 +241,22 @@ pub(super) fn holds_the_same(present: &Secret, next: &Secret) -> bool {
 }
 
 /// Gives `next` what makes it the same object as `present`: its version, for the compare-and-swap,
-/// and the labels and annotations that others have put on it.
+/// the labels and annotations that others have put on it, and its owners. One that a user has made
+/// does not become ours by being written, and so does not go with the PgBouncer.
 pub(super) fn keep_identity(present: &Secret, mut next: Secret) -> Secret {
     next.metadata.resource_version = present.resource_version();
     next.metadata.uid = present.uid();
     next.metadata
         .finalizers
         .clone_from(&present.metadata.finalizers);
+    if !has_controller_of(&next, present) {
+        next.metadata.owner_references = None;
+    }
+    let known = next.owner_references().to_vec();
+    let others = present.owner_references().iter();
+    let others = others.filter(|other| known.iter().all(|owner| owner.uid != other.uid));
+    let owners: Vec<_> = known.iter().chain(others).cloned().collect();
+    next.metadata.owner_references = (!owners.is_empty()).then_some(owners);
     // The type of a Secret cannot be changed, and somebody may have made ours beforehand.
     next.type_.clone_from(&present.type_);
     for (key, value) in present.annotations() {
@@ -274,11 +283,13 @@ pub(super) fn created(secret: &Secret) -> Option<OffsetDateTime> {
 /// Whether `owner` is the Secret's controller.
 pub(super) fn is_owned_by(secret: &Secret, owner: &PgBouncer) -> bool {
     let uid = owner.meta().uid.as_deref();
-    uid.is_some()
-        && secret
-            .owner_references()
-            .iter()
-            .any(|own| Some(own.uid.as_str()) == uid)
+    uid.is_some_and(|uid| holder::is_controlled_by(secret, uid))
+}
+
+/// Whether the controller that `next` names is the one of `present`.
+fn has_controller_of(next: &Secret, present: &Secret) -> bool {
+    holder::controller_reference(next)
+        .is_some_and(|owner| holder::is_controlled_by(present, &owner.uid))
 }
 
 /// Refuses a revision Secret that is not `owner`'s.

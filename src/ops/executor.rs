@@ -19,7 +19,7 @@ use super::metrics::RequestOutcome;
 use super::operator::Operator;
 use super::plan::Step;
 use super::status::{self, Told};
-use super::steps::{Bench, StepError, Tally, Waiting};
+use super::steps::{Bench, Maker, StepError, Tally, Waiting};
 use super::view;
 use crate::api::PgBouncerOpsRequest;
 use crate::causes::chain;
@@ -51,6 +51,7 @@ pub(super) struct Execution<'a> {
     ledger: Ledger,
     waiting: Waiting,
     tally: Tally,
+    maker: Maker,
     told: Told,
 }
 
@@ -63,6 +64,7 @@ impl<'a> Execution<'a> {
             ledger,
             waiting: Waiting::default(),
             tally: Tally::default(),
+            maker: Maker::default(),
             told: Told::default(),
         }
     }
@@ -275,6 +277,7 @@ impl<'a> Execution<'a> {
             plan: self.ledger.plan(),
             waiting: &self.waiting,
             tally: &self.tally,
+            maker: &self.maker,
         }
     }
 

@@ -43,9 +43,7 @@ impl Ledger {
             .any(|owner| Some(&owner.uid) == request.uid().as_ref())
         {
             // Left by an earlier request of the same name, and about to be collected.
-            cluster
-                .delete::<ConfigMap>(&at, map.uid().as_deref())
-                .await?;
+            cluster.delete_read(&map).await?;
             return Ok(None);
         }
         read(map)

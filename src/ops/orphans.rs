@@ -17,7 +17,7 @@ use super::error::{OpsError, PlanError};
 use super::operator::Operator;
 use super::plan::Subject;
 use super::planner;
-use super::steps::{Bench, Held, Tally, Waiting, held};
+use super::steps::{Bench, Held, Maker, Tally, Waiting, held};
 use crate::api::annotations::SERVING_LABEL;
 use crate::api::{PgBouncer, PgBouncerOpsRequest, RequestPhase};
 use crate::blueprint::labels;
@@ -123,6 +123,7 @@ impl Operator {
             plan: &plan,
             waiting: &Waiting::default(),
             tally: &Tally::default(),
+            maker: &Maker::default(),
         };
         let why = match timeout(PUT_BACK, Box::pin(bench.put_everything_back())).await {
             Ok(Ok(())) => {

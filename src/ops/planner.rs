@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use super::error::PlanError;
 use super::plan::{Choice, Facts, Holding, Plan, PodFact, Reach, Subject, choose, server_tls};
 use super::request::{Change, Pools, Settings, TlsState, parse, target_state, with_state};
-use super::steps::{is_ready, workload};
+use super::steps::{Set, is_ready, workload};
 use crate::api::{PgBouncer, PgBouncerOpsRequest};
 use crate::blueprint::certificates::wanted;
 use crate::blueprint::defaults::{IssuerKind, complete};
@@ -18,7 +18,7 @@ use crate::blueprint::{
     loaded,
 };
 use crate::causes::chain;
-use crate::cluster::{Cluster, reference};
+use crate::cluster::{Cluster, ClusterError, Owner, reference};
 use crate::material::{MaterialError, Materials};
 use crate::names::{Alias, Fingerprint, Revision};
 use crate::pgbouncer::ini::Section;
@@ -45,7 +45,7 @@ pub async fn plan(
     if let (Some(around), false) = (&around, target == TlsState::of(&database.spec)) {
         check(database, &target, around)?;
     }
-    let running = pods(cluster, database).await?;
+    let running = pods(cluster, kind, database).await?;
     let reach = reach(database, &target, around.as_ref(), &running);
     let choice = choose(settings.strategy, &change, &reach)?;
     let facts = Facts {
@@ -108,7 +108,11 @@ pub async fn nothing(
         published: BTreeMap::new(),
         next: BTreeMap::new(),
         replicas: replicas(cluster, kind, database).await?,
-        pods: pods(cluster, database).await?.iter().map(fact).collect(),
+        pods: pods(cluster, kind, database)
+            .await?
+            .iter()
+            .map(fact)
+            .collect(),
         pools: Pools::Sessions,
         choice: Choice::default(),
     };
@@ -255,17 +259,40 @@ async fn replicas(
     kind: WorkloadKind,
     database: &PgBouncer,
 ) -> Result<u32, PlanError> {
-    let set = workload(cluster, kind, &reference(database)).await?;
+    let set = set(cluster, kind, database).await?;
     if set.is_none_or(|set| set.replicas == 0) {
         return Ok(0);
     }
     Ok(u32::try_from(database.spec.replicas.unwrap_or(1)).unwrap_or(1))
 }
 
-async fn pods(cluster: &Cluster, database: &PgBouncer) -> Result<Vec<Pod>, PlanError> {
+/// The workload of the PgBouncer.
+async fn set(
+    cluster: &Cluster,
+    kind: WorkloadKind,
+    database: &PgBouncer,
+) -> Result<Option<Set>, PlanError> {
+    let (owner, at) = (Owner::of(database), reference(database));
+    match workload(cluster, kind, (&owner, &at)).await {
+        Err(ClusterError::Foreign(foreign)) => Err(PlanError::Unworkable(foreign.to_string())),
+        found => Ok(found?),
+    }
+}
+
+/// The pods that the workload has made.
+async fn pods(
+    cluster: &Cluster,
+    kind: WorkloadKind,
+    database: &PgBouncer,
+) -> Result<Vec<Pod>, PlanError> {
+    let Some(set) = set(cluster, kind, database).await? else {
+        return Ok(Vec::new());
+    };
     let selector = labels::to_selector_text(&labels::selector(&database.name_any()));
     let namespace = database.namespace().unwrap_or_default();
-    Ok(cluster.list(&namespace, &selector).await?)
+    let mut pods: Vec<Pod> = cluster.list(&namespace, &selector).await?;
+    pods.retain(|pod| set.has_made(pod));
+    Ok(pods)
 }
 
 fn fact(pod: &Pod) -> (String, PodFact) {

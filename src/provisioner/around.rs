@@ -7,11 +7,13 @@
 //! begun looks in full only at what did change.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use kube::{Resource, ResourceExt};
 
 use crate::api::PgBouncer;
+use crate::api::holder::controller_reference;
 use crate::blueprint::{labels, names};
 use crate::cluster::Change;
 use crate::names::{Alias, Area, ObjectRef};
@@ -43,8 +45,30 @@ pub enum Kind {
 pub(super) struct Told {
     /// Changes whenever the object does.
     number: u64,
+    /// Its own UID, and that of its controller.
+    uid: Option<Uid>,
+    controller: Option<Uid>,
     /// Its namespace, if it was not made for a PgBouncer.
     home: Option<u64>,
+}
+
+/// A UID in sixteen bytes: of as many objects as a fleet has, no text is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Uid(u128);
+
+/// What watches tell of one name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// Not everything has been listed yet.
+    Unlisted,
+    /// No object with our labels has that name.
+    Absent,
+    /// There is an object.
+    There {
+        /// Its UID, and that of its controller.
+        uid: Option<Uid>,
+        controller: Option<Uid>,
+    },
 }
 
 /// The objects of one kind in one area, by numbers for their names.
@@ -82,9 +106,38 @@ impl Told {
         };
         Self {
             number: number(&(&meta.uid, meta.generation, what)),
+            uid: meta.uid.as_deref().and_then(Uid::parse),
+            controller: controller_of(object),
             home: (!is_ours).then(|| number(&meta.namespace.as_deref().unwrap_or_default())),
         }
     }
+}
+
+// === impl Uid ===
+
+impl Uid {
+    /// Reads a UID in the form that API servers write; `None` for any other text.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let uid = Self(u128::from_str_radix(&text.replace('-', ""), 16).ok()?);
+        (uid.to_string() == text).then_some(uid)
+    }
+}
+
+impl fmt::Display for Uid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hex = format!("{:032x}", self.0);
+        let (parts, ends) = ([0, 8, 12, 16, 20], [8, 12, 16, 20, 32]);
+        for (part, end) in parts.into_iter().zip(ends) {
+            let between = if part == 0 { "" } else { "-" };
+            write!(f, "{between}{}", &hex[part..end])?;
+        }
+        Ok(())
+    }
+}
+
+/// UID of the controller of an object.
+pub(super) fn controller_of<K: Resource>(object: &K) -> Option<Uid> {
+    controller_reference(object).and_then(|owner| Uid::parse(&owner.uid))
 }
 
 // === impl List ===
@@ -200,6 +253,22 @@ impl Around {
             (backend.namespace != namespace).then(|| self.home(&backend.namespace)),
         );
         Some(number(&(secrets, services, like_it, outside)))
+    }
+
+    /// What is known of the object at a name.
+    pub(super) fn known(&self, kind: Kind, at: &ObjectRef) -> Known {
+        let key = number(at);
+        let mut found = Known::Unlisted;
+        for list in self.covering(kind, &at.namespace) {
+            if let Some(told) = list.known.get(&key) {
+                let (uid, controller) = (told.uid, told.controller);
+                return Known::There { uid, controller };
+            }
+            if list.is_complete {
+                found = Known::Absent;
+            }
+        }
+        found
     }
 
     /// The number of an object; zero where there is none.
@@ -362,6 +431,38 @@ mod tests {
         let known = tell(&of("vault", "1"));
         assert_ne!(known, before);
         assert_ne!(tell(&of("vault", "2")), known);
+    }
+
+    #[test]
+    fn a_uid_is_kept_as_a_number_and_read_back_as_the_text_it_was() {
+        let text = "00c0ffee-0a1b-4c2d-8e3f-0123456789ab";
+        assert_eq!(Uid::parse(text).unwrap().to_string(), text);
+        for other in ["", "7", "00C0FFEE-0a1b-4c2d-8e3f-0123456789ab", "00c0ffee"] {
+            assert_eq!(Uid::parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn an_object_is_known_once_its_kind_has_been_listed() {
+        let mut around = Around::default();
+        let at = ObjectRef::new("shop", "billing-auth");
+        assert_eq!(around.known(Kind::Secret, &at), Known::Unlisted);
+        let mut made = secret("shop", "billing-auth", "7", &ours());
+        let uid = "00c0ffee-0a1b-4c2d-8e3f-0123456789ab";
+        made.metadata.uid = Some(uid.to_owned());
+        made.metadata.owner_references = serde_json::from_value(json!([{
+            "apiVersion": "v1", "kind": "X", "name": "x", "uid": uid, "controller": true,
+        }]))
+        .unwrap();
+        relist(&mut around, &[made]);
+        let uid = Uid::parse(uid);
+        let there = Known::There {
+            uid,
+            controller: uid,
+        };
+        assert_eq!(around.known(Kind::Secret, &at), there);
+        let other = ObjectRef::new("shop", "other");
+        assert_eq!(around.known(Kind::Secret, &other), Known::Absent);
     }
 
     #[test]

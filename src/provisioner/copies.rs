@@ -12,7 +12,7 @@ use kube::runtime::watcher::Event;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use super::around::{Around, Kind, Told};
+use super::around::{Around, Kind, Known, Told, Uid};
 use super::health::PodKnown;
 use crate::api::PgBouncer;
 use crate::cluster::{Mirror, change};
@@ -29,6 +29,19 @@ const LISTED_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Copies {
     bouncers: Store<PgBouncer>,
     heard: Arc<Heard>,
+}
+
+/// What watches have told of an object that one of ours has the name of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// Not everything has been listed.
+    Unknown,
+    /// No object with our labels has that name.
+    Absent,
+    /// There is one, and its owner reference does not show that it is ours.
+    Unproved,
+    /// It is ours, with that UID.
+    Ours(Uid),
 }
 
 struct Heard {
@@ -99,6 +112,20 @@ impl Copies {
     pub(super) fn pod(&self, namespace: &str, name: &str) -> Option<PodKnown> {
         let at = ObjectRef::new(namespace, name);
         lock(&self.heard.pods).get(&at).cloned()
+    }
+
+    /// What watches have told of an object, as one of `owner`'s.
+    pub(super) fn claim(&self, kind: Kind, at: &ObjectRef, owner: &PgBouncer) -> Claim {
+        let owner = owner.meta().uid.as_deref().and_then(Uid::parse);
+        match lock(&self.heard.around).known(kind, at) {
+            Known::Unlisted => Claim::Unknown,
+            Known::There {
+                uid: Some(uid),
+                controller,
+            } if owner.is_some() && controller == owner => Claim::Ours(uid),
+            Known::There { .. } => Claim::Unproved,
+            Known::Absent => Claim::Absent,
+        }
     }
 
     /// One number for all that the object is made from and into, if everything is known.

@@ -11,11 +11,13 @@ use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
-use super::copies::Copies;
+use super::around::{Kind, Uid, controller_of};
+use super::copies::{Claim, Copies};
 use crate::api::PgBouncer;
 use crate::blueprint::bounds::REPLICAS_MAX;
 use crate::blueprint::{labels, loaded, names, port, serves_tls};
 use crate::causes::chain;
+use crate::cluster::reference;
 use crate::pgbouncer::probe::{self, Served};
 
 /// Longest look at one pod, whatever the object allows.
@@ -55,6 +57,8 @@ pub(super) struct PodKnown {
     digest: Option<String>,
     /// The PgBouncer that it says it is of.
     instance: String,
+    /// What makes it.
+    controller: Option<Uid>,
 }
 
 impl PodKnown {
@@ -74,6 +78,7 @@ impl PodKnown {
             is_ready: is_ready(pod),
             digest: loaded::digest_of(pod).map(ToOwned::to_owned),
             instance: instance.to_owned(),
+            controller: controller_of(pod),
         })
     }
 
@@ -88,17 +93,25 @@ impl PodKnown {
     }
 }
 
-/// The pods that the object asks for, as far as they are there. `digest` is what pods made now would
-/// carry.
+/// The pods that the object asks for, as far as its workload has made them. `digest` is what pods made
+/// now would carry.
 pub(super) fn pods(bouncer: &PgBouncer, digest: Option<&str>, copies: &Copies) -> Vec<PodState> {
     let (name, namespace) = (bouncer.name_any(), bouncer.namespace().unwrap_or_default());
+    let workload = copies.claim(Kind::Workload, &reference(bouncer), bouncer);
+    let is_made_by_it = |known: &PodKnown| match workload {
+        Claim::Ours(uid) => known.controller == Some(uid),
+        // Without a list of workloads the labels have to do.
+        Claim::Unknown => known.controller.is_some(),
+        Claim::Absent | Claim::Unproved => false,
+    };
     // More are refused; their pods are none of ours.
     let replicas = bouncer.spec.replicas.unwrap_or(1).min(REPLICAS_MAX);
     (0..replicas)
         .map(|n| names::pod(&name, n))
         .filter_map(|pod| {
             let known = copies.pod(&namespace, &pod)?;
-            (known.instance == name).then(|| known.state(pod, digest))
+            let is_ours = known.instance == name && is_made_by_it(&known);
+            is_ours.then(|| known.state(pod, digest))
         })
         .collect()
 }

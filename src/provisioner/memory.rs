@@ -153,6 +153,14 @@ impl Memory {
         known.failed_looks
     }
 
+    /// Whether so many looks in a row found an object unhealthy.
+    pub(super) fn has_failed(&self, at: &ObjectRef, looks: i32) -> bool {
+        let objects = self.lock();
+        objects
+            .get(at)
+            .is_some_and(|known| known.failed_looks >= looks)
+    }
+
     /// How many looks in a row, before this one, found that an object's objects cannot be made.
     pub(super) fn blocked(&self, at: &ObjectRef, is_blocked: bool) -> u32 {
         let mut objects = self.lock();

@@ -39,7 +39,7 @@ use crate::api::annotations::class_of;
 use crate::api::common::find_condition;
 use crate::blueprint::{self, Inputs, WorkloadKind, bounds};
 use crate::clock::Clock;
-use crate::cluster::{Cluster, ClusterError, EventKind, Reporter, reference};
+use crate::cluster::{Cluster, ClusterError, EventKind, Foreign, Reporter, reference};
 use crate::instants::{Shift, Since};
 use crate::material::Materials;
 use crate::names::ObjectRef;
@@ -102,6 +102,45 @@ pub struct Provisioner {
     references: References,
     /// The class of objects that are looked after.
     class: String,
+}
+
+/// What a full look has left for others to do.
+#[derive(Debug, Default)]
+struct Open {
+    /// What keeps the objects from being made.
+    blocked: Option<Blocked>,
+    /// Foreign objects that the pooler works without.
+    spared: Vec<Foreign>,
+}
+
+// === impl Open ===
+
+impl Open {
+    fn blocked(blocked: Blocked) -> Self {
+        Self {
+            blocked: Some(blocked),
+            ..Self::default()
+        }
+    }
+
+    fn spared(spared: Vec<Foreign>) -> Self {
+        Self {
+            spared,
+            ..Self::default()
+        }
+    }
+
+    fn in_the_way(foreign: Vec<Foreign>) -> Self {
+        let blocked = (!foreign.is_empty()).then_some(Blocked::Foreign(foreign));
+        Self {
+            blocked,
+            ..Self::default()
+        }
+    }
+
+    const fn is_none(&self) -> bool {
+        self.blocked.is_none() && self.spared.is_empty()
+    }
 }
 
 // === impl Provisioner ===
@@ -175,22 +214,26 @@ impl Provisioner {
         }
         let (changes, around) = (self.memory.changes(at), copies.mark(&bouncer));
         let mut bouncer = self.begin(bouncer).await?;
-        let (digest, blocked) = match Box::pin(self.converge(&mut bouncer)).await {
-            Ok(digest) => (Some(digest), None),
+        let (digest, mut open) = match Box::pin(self.converge(&mut bouncer, copies)).await {
+            Ok((digest, spared)) => (Some(digest), Open::spared(spared)),
             Err(Blocked::Passing(error)) => return Err(error.into()),
             Err(Blocked::TakenOver) => return Ok(Next::Again(TAKEN_OVER_PAUSE)),
-            Err(blocked) => (None, Some(blocked)),
+            Err(blocked) => (None, Open::blocked(blocked)),
         };
-        if let Some(digest) = &digest {
+        let pods = health::pods(&bouncer, digest.as_deref(), copies);
+        if open.is_none() {
+            let squatters = self.squatters(&bouncer, &pods, copies).await?;
+            open = Open::in_the_way(squatters);
+        }
+        let settled = digest.as_ref().filter(|_| open.is_none());
+        if let Some(digest) = settled {
             let ask = Ask::of(&bouncer);
             self.memory.settle(at, ask, changes, digest.clone());
         }
-        let pause = self.pause(at, blocked.as_ref());
-        let pods = health::pods(&bouncer, digest.as_deref(), copies);
-        let next = self
-            .look(&bouncer, digest.as_deref(), (pods, blocked))
-            .await?;
-        if let Some(digest) = &digest {
+        let settled = settled.cloned();
+        let pause = self.pause(at, &open);
+        let next = self.look(&bouncer, digest.as_deref(), (pods, open)).await?;
+        if let Some(digest) = &settled {
             self.leave_word(&bouncer, digest, (around, copies)).await;
         }
         Ok(pause.map_or(next, Next::Again))
@@ -198,11 +241,11 @@ impl Provisioner {
 
     /// How long to wait for what blocks an object, growing from look to look: what it needs in the
     /// cluster wakes us when it comes. An issuer does not.
-    fn pause(&self, at: &ObjectRef, blocked: Option<&Blocked>) -> Option<Duration> {
-        let looks = self.memory.blocked(at, blocked.is_some());
-        match blocked? {
-            Blocked::CertificatePending { .. } => Some(UNREADY_PERIOD),
-            _ => Some(backoff(looks)),
+    fn pause(&self, at: &ObjectRef, open: &Open) -> Option<Duration> {
+        let looks = self.memory.blocked(at, !open.is_none());
+        match &open.blocked {
+            Some(Blocked::CertificatePending { .. }) => Some(UNREADY_PERIOD),
+            _ => (!open.is_none()).then(|| backoff(looks)),
         }
     }
 
@@ -224,7 +267,8 @@ impl Provisioner {
         if let Some(until) = self.memory.is_well(&reference(bouncer), &pods, now) {
             return Ok(Next::Again(until.since(now)));
         }
-        self.look(bouncer, Some(digest), (pods, None)).await
+        self.look(bouncer, Some(digest), (pods, Open::default()))
+            .await
     }
 
     /// Looks at the pods and reports.
@@ -232,11 +276,12 @@ impl Provisioner {
         &self,
         bouncer: &PgBouncer,
         digest: Option<&str>,
-        (pods, blocked): (Vec<PodState>, Option<Blocked>),
+        (pods, open): (Vec<PodState>, Open),
     ) -> Result<Next, ProvisionError> {
         let seen = Seen {
             pods: health::look_at(bouncer, &pods, digest).await,
-            blocked,
+            blocked: open.blocked,
+            spared: open.spared,
         };
         if !self.report(bouncer, &seen).await? {
             return Ok(Next::Again(UNREADY_PERIOD));
@@ -249,8 +294,13 @@ impl Provisioner {
     }
 
     /// Everything between the object and its objects. `bouncer` is always as it was last written,
-    /// also when this fails; the digest that its pods are to carry is returned.
-    async fn converge(&self, bouncer: &mut PgBouncer) -> Result<String, Blocked> {
+    /// also when this fails; the digest that its pods are to carry is returned, and the foreign
+    /// objects that the pooler works without.
+    async fn converge(
+        &self,
+        bouncer: &mut PgBouncer,
+        copies: &Copies,
+    ) -> Result<(String, Vec<Foreign>), Blocked> {
         bounds::check(&bouncer.spec)?;
         self.complete(bouncer).await?;
         self.check_tls_is_as_before(bouncer).await?;
@@ -268,8 +318,8 @@ impl Provisioner {
         let inputs = Inputs::new(bouncer, &around)?;
         let digest = inputs.digest();
         let resources = blueprint::build(&inputs)?;
-        Box::pin(self.apply(bouncer, &inputs, resources)).await?;
-        Ok(digest)
+        let spared = Box::pin(self.apply(bouncer, &inputs, (resources, copies))).await?;
+        Ok((digest, spared))
     }
 
     async fn workload_kind(&self, namespace: &str) -> Result<WorkloadKind, ClusterError> {

@@ -12,6 +12,10 @@ use crate::api::pgbouncer::PgBouncerStatus;
 use crate::api::{PgBouncer, Phase};
 use crate::cluster::{ClusterError, EventKind, reference};
 
+/// Looks in a row that find an object unhealthy before it is looked at in full again; then after twice
+/// as many each time.
+pub(super) const LOOKS_BEFORE_DOUBT: i32 = 8;
+
 impl Provisioner {
     /// Says that work has begun, once.
     pub(super) async fn report_started(
@@ -35,6 +39,10 @@ impl Provisioner {
         let is_healthy = Health::of(bouncer, seen).is_ready();
         let failed_looks = self.memory.looked(&reference(bouncer), is_healthy);
         let was = bouncer.status.clone().unwrap_or_default();
+        if failed_looks >= LOOKS_BEFORE_DOUBT && failed_looks.count_ones() == 1 {
+            // Something that no watch tells of may be in the way of its pods.
+            self.memory.changed(&reference(bouncer));
+        }
         let is_patient = failed_looks < bouncer.spec.health_checker.failure_threshold;
         if !is_healthy && is_patient && was.phase == Some(Phase::Ready) && seen.blocked.is_none() {
             return Ok(false);

@@ -10,13 +10,15 @@ use crate::blueprint::bounds::OutOfBounds;
 use crate::blueprint::certificates::WantedError;
 use crate::blueprint::{InputsError, PodTemplateError};
 use crate::causes::chain;
-use crate::cluster::ClusterError;
+use crate::cluster::{ClusterError, Foreign};
 use crate::names::ObjectRef;
 use crate::retry::Retry;
 use crate::surroundings::SurroundingsError;
 
 /// Reason of a refused reference into another namespace.
 pub(super) const REFERENCE_NOT_GRANTED: &str = "ReferenceNotGranted";
+/// Reason of the condition that names objects which are not ours.
+pub(super) const FOREIGN_OBJECT: &str = "ForeignObject";
 
 /// Why the objects of a PgBouncer cannot be made now.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +87,9 @@ pub enum Blocked {
         /// What was done to it.
         what: &'static str,
     },
+    /// Objects that are not ours have names that ours need.
+    #[error("{}", told(.0))]
+    Foreign(Vec<Foreign>),
     /// A request took the object over while we were at it.
     #[error("a request holds the object")]
     TakenOver,
@@ -111,6 +116,7 @@ impl Blocked {
                 "SpecificationUnusable"
             }
             Self::TlsEdited { .. } => "ReconfigureTLSRequired",
+            Self::Foreign(_) => FOREIGN_OBJECT,
             Self::Passing(_) | Self::Refused(_) | Self::TakenOver => "ApplyFailed",
         }
     }
@@ -123,9 +129,10 @@ impl Blocked {
 
 impl From<ClusterError> for Blocked {
     fn from(error: ClusterError) -> Self {
-        match error.retry() {
-            Retry::Never => Self::Refused(error),
-            Retry::Backoff | Retry::WhenChanged => Self::Passing(error),
+        match (error.retry(), error) {
+            (_, ClusterError::Foreign(foreign)) => Self::Foreign(vec![*foreign]),
+            (Retry::Never, error) => Self::Refused(error),
+            (Retry::Backoff | Retry::WhenChanged, error) => Self::Passing(error),
         }
     }
 }
@@ -137,6 +144,12 @@ impl From<SurroundingsError> for Blocked {
             error => Self::Surroundings(error),
         }
     }
+}
+
+/// What is to be said of foreign objects.
+pub(super) fn told(foreign: &[Foreign]) -> String {
+    let told: Vec<String> = foreign.iter().map(ToString::to_string).collect();
+    told.join("; ")
 }
 
 /// The merge patch that turns the specification into the completed one; `None` if it is complete.

@@ -19,7 +19,7 @@ use crate::api::tls::{CERT_MANAGER_GROUP, IssuerRef};
 use crate::blueprint::certificates::LoadBalancer;
 use crate::blueprint::defaults::IssuerKind;
 use crate::blueprint::{Credentials, Surroundings, WorkloadKind, mounts_material, names};
-use crate::cluster::{Cluster, ClusterError};
+use crate::cluster::{Cluster, ClusterError, Owner};
 use crate::names::ObjectRef;
 use crate::redacted::Redacted;
 use crate::retry::Retry;
@@ -132,6 +132,9 @@ pub async fn read(
     };
     let backend_secret: Option<Secret> = cluster.get(&here(names::backend_secret(&name))).await?;
     let service: Option<Service> = cluster.get(&here(name)).await?;
+    // Where another's Service leads to is of no interest.
+    let owner = Owner::of(bouncer);
+    let service = service.filter(|service| owner.check(service).is_ok());
     Ok(Surroundings {
         program,
         backend,

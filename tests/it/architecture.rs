@@ -65,6 +65,7 @@ const CORE: [&str; 29] = [
     "rotation/brake",
     "cluster/correlate",
     "cluster/mirror",
+    "cluster/owner",
     "inventory/facts",
     "inventory/round",
     "inventory/state",
@@ -267,6 +268,61 @@ fn impurities(source: &Source) -> Vec<String> {
         }
     }
     found
+}
+
+/// Words that state or delete an object whose owner nobody has asked for.
+const UNGUARDED: [&str; 5] = [
+    "Patch::Apply",
+    ".force()",
+    "DeleteParams",
+    "delete_collection",
+    ".evict(&at",
+];
+
+/// The operator states and deletes objects in one file, which asks whose they are.
+fn unguarded(source: &Source) -> Vec<String> {
+    let is_operator = source
+        .module()
+        .is_some_and(|module| OPERATOR.contains(&module) || module == "cluster");
+    if !is_operator || source.is_test() || source.path == "src/cluster/owned.rs" {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    for (at, line) in source.code() {
+        for word in UNGUARDED.iter().filter(|word| line.contains(**word)) {
+            found.push(format!("{}:{at}: `{word}` without an owner", source.path));
+        }
+    }
+    found
+}
+
+/// The parameters of a verb of `cluster::owned` by which it knows whose the object is.
+const GUARDS: [&str; 3] = ["owner: &Owner", "uid: &str", "object: &K"];
+
+/// The verbs of `cluster::owned` that anybody may call and that have no such parameter.
+fn unowned_verbs(source: &Source) -> Vec<String> {
+    let verbs = source.text.split("    pub async fn ").skip(1);
+    let head = |verb: &str| verb.split(" {\n").next().unwrap_or_default().to_owned();
+    let verbs = verbs.map(head);
+    verbs
+        .filter(|verb| !GUARDS.iter().any(|guard| verb.contains(guard)))
+        .collect()
+}
+
+#[test]
+fn no_object_is_applied_with_force_or_deleted_without_a_look_at_whose_it_is() {
+    none(unguarded);
+    let planted = Source::new("src/ops/act.rs", "let p = DeleteParams::default();\n");
+    let found = ["src/ops/act.rs:1: `DeleteParams` without an owner"];
+    assert_eq!(unguarded(&planted), found);
+    let sources = sources();
+    let owned = sources.iter().find(|it| it.path == "src/cluster/owned.rs");
+    assert_eq!(unowned_verbs(owned.unwrap()), Vec::<String>::new());
+    let planted = "    pub async fn delete<K>(&self, at: &ObjectRef) -> Result<()> {\n";
+    assert_eq!(
+        unowned_verbs(&Source::new("src/cluster/owned.rs", planted)).len(),
+        1
+    );
 }
 
 fn oversize(source: &Source) -> Option<String> {

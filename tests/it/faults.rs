@@ -108,11 +108,11 @@ async fn who_is_asked_to_wait_waits_and_an_eviction_does_not() {
         cluster,
     } = quarry(3).await;
     let calm = Cluster::new(server.client());
-    calm.create(&pod("stone")).await.unwrap();
+    let stone = calm.create(&pod("stone")).await.unwrap();
     faults.strike(1, &[Fault::TooManyRequests]);
     let begun = Instant::now();
     let at = ObjectRef::new(NAMESPACE, "stone");
-    let evicted = cluster.evict(&at).await.unwrap();
+    let evicted = cluster.evict(&stone).await.unwrap();
     assert!(matches!(evicted, Eviction::Refused { .. }), "{evicted:?}");
     assert!(begun.elapsed() < Duration::from_millis(900), "at once");
 

@@ -258,6 +258,76 @@ async fn a_secret_that_another_controller_holds_is_left_alone() {
 }
 
 #[tokio::test]
+async fn a_secret_that_a_user_has_made_is_written_and_neither_owned_nor_deleted() {
+    let scene = Scene::new().await;
+    let made: Secret = serde_json::from_value(json!({
+        "metadata": {
+            "name": "billing-server-cert", "namespace": NAMESPACE,
+            "labels": {"team": "ledger"}, "annotations": {"note": "mine"},
+            "ownerReferences": [{
+                "apiVersion": "v1", "kind": "ConfigMap", "name": "app", "uid": "a",
+            }],
+        },
+        "type": "kubernetes.io/tls", "data": {"tls.crt": "", "tls.key": ""},
+    }))
+    .unwrap();
+    let made = scene.cluster.create(&made).await.unwrap();
+    let wanted = scene.wanted(Alias::Server, "first");
+    let issued = scene.issue(&wanted, Revision::FIRST).await;
+    let publish = async || {
+        let owner = &scene.owner;
+        let trust = &issued.anchors;
+        let published = scene
+            .materials
+            .publish(owner, &wanted, issued.revision, trust);
+        published.await.unwrap();
+        scene.secret("billing-server-cert").await.unwrap()
+    };
+    let written = publish().await;
+    assert_eq!(written.uid(), made.uid());
+    assert!(!written.data.as_ref().unwrap()["tls.crt"].0.is_empty());
+    assert_eq!(written.owner_references(), made.owner_references());
+    assert_eq!(written.labels()["team"], "ledger");
+    assert_eq!(
+        publish().await.resource_version(),
+        written.resource_version()
+    );
+    let withdrawn = scene
+        .materials
+        .withdraw(&scene.owner, "billing-server-cert");
+    withdrawn.await.unwrap();
+    assert!(scene.secret("billing-server-cert").await.is_some());
+}
+
+/// Names of what `discard` deletes follow from the PgBouncer's, so that anybody can take them.
+#[tokio::test]
+async fn what_has_the_name_of_a_revision_and_is_not_ours_is_not_discarded() {
+    let scene = Scene::new().await;
+    for name in ["billing-server-cert-r1", "billing-server-cert-r1-key"] {
+        let other: Secret = serde_json::from_value(json!({
+            "metadata": {"name": name, "namespace": NAMESPACE},
+        }))
+        .unwrap();
+        scene.cluster.create(&other).await.unwrap();
+    }
+    let request: bouncert::api::CertificateRequest = serde_json::from_value(json!({
+        "metadata": {"name": "billing-server-cert-r1", "namespace": NAMESPACE},
+        "spec": {"request": "", "issuerRef": {"name": "other"}},
+    }))
+    .unwrap();
+    let request = scene.cluster.create(&request).await.unwrap();
+    let discarded = scene
+        .materials
+        .discard(&scene.owner, Alias::Server, Revision::FIRST);
+    discarded.await.unwrap();
+    assert!(scene.secret("billing-server-cert-r1").await.is_some());
+    assert!(scene.secret("billing-server-cert-r1-key").await.is_some());
+    let at = ObjectRef::new(NAMESPACE, "billing-server-cert-r1");
+    let left: Option<bouncert::api::CertificateRequest> = scene.cluster.get(&at).await.unwrap();
+    assert_eq!(left.unwrap().uid(), request.uid());
+}
+
+#[tokio::test]
 async fn an_anchor_stays_until_the_last_certificate_that_needs_it_is_gone() {
     let scene = Scene::new().await;
     scene.issuer("second", Duration::days(365)).await;

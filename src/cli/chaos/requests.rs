@@ -170,8 +170,10 @@ impl<'a> Asker<'a> {
                     sleep(after).await;
                     self.insist(async || {
                         let (cluster, at) = (self.cluster(), named(&first));
-                        let deleted = cluster.delete::<PgBouncerOpsRequest>(&at, None);
-                        deleted.await.map(drop)
+                        match cluster.get::<PgBouncerOpsRequest>(&at).await? {
+                            Some(found) => cluster.delete_read(&found).await,
+                            None => Ok(()),
+                        }
                     })
                     .await?;
                     ended.push(self.see_through(wish, &first, &before).await?);

@@ -185,7 +185,7 @@ impl Striker<'_> {
         let (name, uid) = (pod.name_any(), pod.uid());
         self.invariants.hurt(&name);
         let at = named(&name);
-        self.cluster().delete::<Pod>(&at, uid.as_deref()).await?;
+        self.cluster().delete_read(pod).await?;
         let deadline = Instant::now().plus(GONE_WAIT);
         while Instant::now() < deadline {
             let found: Option<Pod> = self.cluster().get(&at).await?;

@@ -117,11 +117,13 @@ async fn evict_all(
         let at = named(format!("{POOLER}-{ordinal}"));
         progress.now(&format!("{at}: evicted without a drain"));
         let before: Option<Pod> = cluster.get(&at).await?;
-        let uid = before.and_then(|pod| pod.uid());
+        let uid = before.as_ref().and_then(ResourceExt::uid);
         let end = Instant::now().plus(EVICTION_TIMEOUT);
-        while let Eviction::Refused { message } = cluster.evict(&at).await? {
-            anyhow::ensure!(Instant::now() < end, "pod {at} is not evicted: {message}");
-            tokio::time::sleep(LOOK).await;
+        if let Some(pod) = &before {
+            while let Eviction::Refused { message } = cluster.evict(pod).await? {
+                anyhow::ensure!(Instant::now() < end, "pod {at} is not evicted: {message}");
+                tokio::time::sleep(LOOK).await;
+            }
         }
         loop {
             let after: Option<Pod> = cluster.get(&at).await?;

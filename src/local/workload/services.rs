@@ -208,9 +208,10 @@ impl ServiceController {
                 },
             }
         }
-        for name in known.keys().filter(|name| !names.contains(*name)) {
-            let at = ObjectRef::new(&*key.namespace, &**name);
-            self.cluster.delete::<EndpointSlice>(&at, None).await?;
+        for (name, slice) in &known {
+            if !names.contains(name) {
+                self.cluster.delete_read(&**slice).await?;
+            }
         }
         Ok(())
     }

@@ -16,6 +16,9 @@ use crate::local::informer::{Informer, key_of};
 use crate::local::queue::Queue;
 use crate::names::ObjectRef;
 
+/// How soon it is looked again whether a pod of another has gone.
+const IN_THE_WAY: Duration = Duration::from_secs(2);
+
 /// A kind that this controller handles.
 pub trait Set: Namespaced {
     /// What it has in common with its sibling.
@@ -106,10 +109,7 @@ impl<K: Set> SetController<K> {
         }
         for (name, uid) in &plan.delete {
             let at = ObjectRef::new(&*key.namespace, &**name);
-            match self.cluster.delete::<Pod>(&at, Some(uid)).await {
-                Err(error) if !error.is_conflict() => return Err(error),
-                _ => {}
-            }
+            self.cluster.delete_uid::<Pod>(&at, uid).await?;
         }
         for name in &plan.foreign {
             let message = format!("pod {name} exists and belongs to somebody else");
@@ -127,7 +127,8 @@ impl<K: Set> SetController<K> {
                 self.say(&*set, "NotOnLocalPlatform", what).await;
             }
         }
-        Ok(None)
+        // That a pod of another goes wakes nobody here.
+        Ok((!plan.foreign.is_empty()).then_some(IN_THE_WAY))
     }
 
     async fn create(&self, set: &SetView, ordinal: i32) -> Result<(), ClusterError> {

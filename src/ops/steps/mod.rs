@@ -24,7 +24,8 @@ use std::sync::{Mutex, PoisonError};
 pub use self::error::{Leaf, StepError};
 pub use self::look::Waiting;
 pub(super) use self::pause::{Held, held};
-pub(super) use self::pods::{is_ready, workload};
+pub use self::pods::Maker;
+pub(super) use self::pods::{Set, is_ready, workload};
 use super::journal::{Closed, Note};
 use super::plan::{Plan, Step};
 use super::request::Change;
@@ -49,6 +50,8 @@ pub struct Bench<'a> {
     pub waiting: &'a Waiting,
     /// What the step closes.
     pub tally: &'a Tally,
+    /// What makes the pods.
+    pub maker: &'a Maker,
 }
 
 /// What has been closed and not yet been journalled; kept over the tries of a step.

@@ -6,14 +6,16 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::look::{Look, OFTEN};
 use super::reach::Reach;
 use super::{Bench, Side, StepError};
 use crate::api::annotations::{DIGEST, SERVING_LABEL};
+use crate::api::holder::is_controlled_by;
 use crate::api::{PetSet, PgBouncer};
 use crate::blueprint::{WorkloadKind, labels, port};
-use crate::cluster::{Cluster, ClusterError, Eviction};
+use crate::cluster::{Cluster, ClusterError, Eviction, Owner};
 use crate::names::ObjectRef;
 use crate::ops::plan::PlannedPod;
 
@@ -22,31 +24,50 @@ const RESTARTS_MAX: i32 = 3;
 
 /// The workload, as far as it matters here.
 pub(in crate::ops) struct Set {
+    uid: String,
     /// Number of pods it asks for.
     pub(in crate::ops) replicas: u32,
     /// The digest that its new pods carry.
     pub(super) digest: Option<String>,
 }
 
+impl Set {
+    /// Whether the workload has made a pod.
+    pub(in crate::ops) fn has_made(&self, pod: &Pod) -> bool {
+        is_controlled_by(pod, &self.uid)
+    }
+}
+
+/// UID of the workload, once a step has read it.
+#[derive(Debug, Default)]
+pub struct Maker(Mutex<String>);
+
 /// Reads the workload of a PgBouncer; `None` before there is one.
+///
+/// # Errors
+/// [`ClusterError::Foreign`] for a workload of that name that is not the PgBouncer's.
 pub(in crate::ops) async fn workload(
     cluster: &Cluster,
     kind: WorkloadKind,
-    at: &ObjectRef,
+    (owner, at): (&Owner, &ObjectRef),
 ) -> Result<Option<Set>, ClusterError> {
     let found = match kind {
         WorkloadKind::PetSet => {
             let set: Option<PetSet> = cluster.get(at).await?;
-            set.map(|set| (set.spec.replicas, set.spec.template))
+            set.as_ref().map_or(Ok(()), |set| owner.check(set))?;
+            set.map(|set| (set.uid(), set.spec.replicas, set.spec.template))
         }
         WorkloadKind::StatefulSet => {
             let set: Option<StatefulSet> = cluster.get(at).await?;
-            set.map(|set| (set.spec.replicas, set.spec.template))
+            set.as_ref().map_or(Ok(()), |set| owner.check(set))?;
+            let spec = |set: StatefulSet| (set.uid(), set.spec.replicas, set.spec.template);
+            set.map(spec)
         }
     };
-    Ok(found.map(|(replicas, template)| {
+    Ok(found.map(|(uid, replicas, template)| {
         let annotations = template.metadata.and_then(|metadata| metadata.annotations);
         Set {
+            uid: uid.unwrap_or_default(),
             replicas: u32::try_from(replicas.unwrap_or(1)).unwrap_or_default(),
             digest: annotations.and_then(|mut all| all.remove(DIGEST)),
         }
@@ -116,30 +137,55 @@ pub(super) fn trouble(pod: &Pod) -> (String, bool) {
 }
 
 impl Bench<'_> {
-    /// A pod; `None` if there is none of that name.
+    /// A pod of the workload; `None` if it has made none of that name. Any other pod of that name is
+    /// left alone.
     pub(super) async fn pod(&self, name: &str) -> Result<Option<Box<Pod>>, StepError> {
         let found = self.cluster.get::<Pod>(&self.beside(name)).await?;
-        Ok(found.map(Box::new))
+        let found: Vec<Pod> = self.made(found.into_iter().collect()).await?;
+        Ok(found.into_iter().next().map(Box::new))
     }
 
     /// All pods of the PgBouncer.
     pub(super) async fn pods(&self) -> Result<Vec<Pod>, StepError> {
         let selector = labels::to_selector_text(&labels::selector(self.name()));
         let namespace = &self.plan.database.at.namespace;
-        Ok(self.cluster.list(namespace, &selector).await?)
+        self.made(self.cluster.list(namespace, &selector).await?)
+            .await
+    }
+
+    /// Of some pods those that the workload has made. Labels and names are anybody's to choose.
+    async fn made(&self, mut pods: Vec<Pod>) -> Result<Vec<Pod>, StepError> {
+        let known = |uid: &str| pods.iter().all(|pod| is_controlled_by(pod, uid));
+        if known(&self.maker()) {
+            return Ok(pods);
+        }
+        match self.set().await {
+            Ok(set) => pods.retain(|pod| set.has_made(pod)),
+            Err(StepError::NoWorkload(_)) => pods.clear(),
+            Err(error) => return Err(error),
+        }
+        Ok(pods)
+    }
+
+    /// UID of the workload; empty before it was read.
+    pub(super) fn maker(&self) -> MutexGuard<'_, String> {
+        self.maker.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The workload.
     pub(super) async fn set(&self) -> Result<Set, StepError> {
         let at = &self.plan.database.at;
-        let found = workload(self.cluster, self.kind, at).await?;
-        found.ok_or_else(|| StepError::NoWorkload(at.clone()))
+        let found = workload(self.cluster, self.kind, (&self.owner(), at)).await?;
+        let found = found.ok_or_else(|| StepError::NoWorkload(at.clone()))?;
+        self.maker().clone_from(&found.uid);
+        Ok(found)
     }
 
     /// Asks the workload for so many pods.
     pub(super) async fn scale(&self, replicas: u32) -> Result<(), StepError> {
         let at = &self.plan.database.at;
-        let patch = json!({ "spec": { "replicas": replicas } });
+        let uid = self.set().await?.uid;
+        let patch = json!({ "metadata": { "uid": uid }, "spec": { "replicas": replicas } });
         match self.kind {
             WorkloadKind::PetSet => drop(self.cluster.patch::<PetSet>(at, &patch).await?),
             WorkloadKind::StatefulSet => {
@@ -232,7 +278,7 @@ impl Bench<'_> {
         let name = pod.name_any();
         self.waiting
             .until(OFTEN, || async {
-                match self.cluster.try_eviction(&self.beside(&name)).await? {
+                match self.cluster.try_eviction(pod).await? {
                     Eviction::Evicted | Eviction::Gone => Ok(Look::Found(())),
                     Eviction::Refused { message } => {
                         self.live().await?;

@@ -242,9 +242,13 @@ impl Bench<'_> {
         names::service_host(self.name(), &self.plan.database.at.namespace)
     }
 
-    /// Where clients go; `None` for a Service without an address of its own.
+    /// Where clients go; `None` for a Service without an address of its own. Credentials are not taken
+    /// through a Service that is not the PgBouncer's.
     async fn service_address(&self) -> Result<Option<SocketAddr>, StepError> {
         let service: Option<Service> = self.cluster.get(&self.plan.database.at).await?;
+        if let Some(service) = &service {
+            self.owner().check(service)?;
+        }
         let spec = service.and_then(|service| service.spec);
         Ok(spec.and_then(|spec| {
             let ip = spec.cluster_ip?.parse().ok()?;

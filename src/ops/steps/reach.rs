@@ -9,6 +9,8 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::ResourceExt;
 
+use crate::api::holder::controller;
+
 /// Over which of a Service's address families (`IPv4`, `IPv6`) its clients get to a pod.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Reach {
@@ -30,7 +32,7 @@ impl Reach {
             let mut endpoints = slice.endpoints.iter().flatten();
             if endpoints.any(|endpoint| is_ready_at(endpoint, pod)) {
                 reach.over.insert(family.clone());
-            } else if spoken.contains(&**family) {
+            } else if spoken.contains(&**family) && is_of_service(slice) {
                 reach.not_over.insert(family.clone());
             }
         }
@@ -76,6 +78,12 @@ fn families(pod: &Pod) -> BTreeSet<&'static str> {
         .collect()
 }
 
+/// Whether a Service has made a slice. Clients are sent to what any slice of its label names, but only
+/// its own ones follow the pods.
+fn is_of_service(slice: &EndpointSlice) -> bool {
+    controller(slice).is_some_and(|holder| holder.kind == "Service")
+}
+
 /// Whether an endpoint is this incarnation of the pod, and ready; a condition that is not given
 /// counts as good.
 fn is_ready_at(endpoint: &Endpoint, pod: &Pod) -> bool {
@@ -111,7 +119,10 @@ mod tests {
             })
             .collect();
         serde_json::from_value(json!({
-            "metadata": {"name": "till-x"}, "addressType": family, "endpoints": endpoints,
+            "metadata": {"name": "till-x", "ownerReferences": [{
+                "apiVersion": "v1", "kind": "Service", "name": "till", "uid": "s", "controller": true,
+            }]},
+            "addressType": family, "endpoints": endpoints,
         }))
         .unwrap()
     }

@@ -130,11 +130,8 @@ impl Bench<'_> {
         }
         if !is_ready(pod) {
             // Nobody is served by it, so nobody has to leave it, and no budget protects anybody.
-            let at = self.beside(pod.name_any());
-            if let Eviction::Refused { .. } = self.cluster.evict(&at).await? {
-                self.cluster
-                    .delete::<Pod>(&at, pod.uid().as_deref())
-                    .await?;
+            if let Eviction::Refused { .. } = self.cluster.evict(pod).await? {
+                self.cluster.delete_read(pod).await?;
             }
             return self.await_gone(pod).await;
         }
@@ -142,7 +139,7 @@ impl Bench<'_> {
             self.await_company(pod, side).await?;
             self.await_budget(pod).await?;
             let drained = Box::pin(self.drain(pod)).await?;
-            match self.cluster.evict(&self.beside(pod.name_any())).await {
+            match self.cluster.evict(pod).await {
                 Ok(Eviction::Evicted | Eviction::Gone) => {
                     self.closed(&pod.name_any(), drained);
                     return self.await_gone(pod).await;

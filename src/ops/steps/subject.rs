@@ -10,6 +10,7 @@ use crate::api::PgBouncer;
 use crate::blueprint::certificates::{Wanted, wanted};
 use crate::blueprint::defaults::{IssuerKind, complete};
 use crate::blueprint::{Inputs, Surroundings};
+use crate::cluster::Owner;
 use crate::names::{Alias, ObjectRef};
 use crate::ops::request::{TlsState, with_state};
 use crate::pki::bundle::TrustBundle;
@@ -32,6 +33,12 @@ impl Bench<'_> {
             Side::Former => &self.plan.former,
             Side::Target => &self.plan.target,
         }
+    }
+
+    /// Whose objects the request may touch.
+    pub(super) fn owner(&self) -> Owner {
+        let database = &self.plan.database;
+        Owner::named::<PgBouncer>(&database.at.name, &database.uid)
     }
 
     /// The PgBouncer as it stands in the cluster: the very one of the plan.
@@ -73,6 +80,7 @@ impl Bench<'_> {
         bouncer: &PgBouncer,
     ) -> Result<BTreeMap<Alias, Wanted>, StepError> {
         let service: Option<Service> = self.cluster.get(&self.plan.database.at).await?;
+        let service = service.filter(|service| self.owner().check(service).is_ok());
         let outside = service.as_ref().map(surroundings::load_balancer);
         let all = wanted(bouncer, &outside.unwrap_or_default())?;
         Ok(all

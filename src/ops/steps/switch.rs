@@ -4,14 +4,14 @@
 //!
 //! Undoing it publishes what was there before and brings every pod back to it.
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::ResourceExt;
 
 use super::pods::{Serving, is_ready};
 use super::reload::is_unmoved;
 use super::roll::is_stale;
 use super::{Bench, Side, StepError};
-use crate::blueprint::{Workload, build, mounts_material};
+use crate::blueprint::{Workload, build, labels, mounts_material};
 use crate::names::Alias;
 use crate::ops::plan::{PlannedPod, Step, Way};
 use crate::ops::request::Change;
@@ -74,7 +74,9 @@ impl Bench<'_> {
         let (bouncer, inputs) = self.inputs(side).await?;
         let resources = build(&inputs)?;
         let mut workload = resources.workload;
-        let backend = self.cluster.apply(&resources.backend).await?;
+        let heir = labels::heir(&bouncer);
+        let write = |secret| self.cluster.read_and_apply::<Secret>(&heir, secret);
+        let backend = write(&resources.backend).await?;
         if let Some(version) = backend.resource_version() {
             workload.set_backend_secret_version(&version);
         }
@@ -83,18 +85,20 @@ impl Bench<'_> {
         // it does with material no longer asked for and still mounted.
         if mounts_material(&bouncer) {
             self.apply_workload(&workload).await?;
-            self.cluster.apply(&resources.config).await?;
+            write(&resources.config).await?;
         } else {
-            self.cluster.apply(&resources.config).await?;
+            write(&resources.config).await?;
             self.apply_workload(&workload).await?;
         }
         Ok(inputs.digest())
     }
 
     async fn apply_workload(&self, workload: &Workload) -> Result<(), StepError> {
+        let (cluster, owner, maker) = (self.cluster, self.owner(), self.maker().clone());
+        let known = Some(maker.as_str()).filter(|uid| !uid.is_empty());
         match workload {
-            Workload::PetSet(set) => drop(self.cluster.apply(set.as_ref()).await?),
-            Workload::StatefulSet(set) => drop(self.cluster.apply(set.as_ref()).await?),
+            Workload::PetSet(set) => drop(cluster.apply_owned(&owner, &**set, known).await?),
+            Workload::StatefulSet(set) => drop(cluster.apply_owned(&owner, &**set, known).await?),
         }
         Ok(())
     }

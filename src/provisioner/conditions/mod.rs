@@ -9,11 +9,11 @@ use std::fmt::Write as _;
 use time::OffsetDateTime;
 
 use super::health::PodSeen;
-use super::validate::{Blocked, REFERENCE_NOT_GRANTED};
+use super::validate::{Blocked, FOREIGN_OBJECT, REFERENCE_NOT_GRANTED, told};
 use crate::api::common::{ConditionStatus, find_condition, set_condition};
 use crate::api::pgbouncer::PgBouncerStatus;
 use crate::api::{Condition, PgBouncer, Phase};
-use crate::cluster::reference;
+use crate::cluster::{Foreign, reference};
 
 pub(super) const PROVISIONING_STARTED: &str = "ProvisioningStarted";
 const REPLICA_READY: &str = "ReplicaReady";
@@ -31,6 +31,15 @@ pub(super) struct Seen {
     pub(super) pods: Vec<PodSeen>,
     /// What keeps its objects from being made.
     pub(super) blocked: Option<Blocked>,
+    /// Objects that are not its own, at names of objects that the pooler works without.
+    pub(super) spared: Vec<Foreign>,
+}
+
+impl Seen {
+    /// Whether an object that is not its own has the name of one that the pooler needs.
+    const fn is_displaced(&self) -> bool {
+        matches!(self.blocked, Some(Blocked::Foreign(_)))
+    }
 }
 
 /// The pods, counted.
@@ -79,7 +88,7 @@ pub(super) fn status(bouncer: &PgBouncer, seen: &Seen, now: OffsetDateTime) -> P
     set(replica_ready(bouncer, health, now));
     set(accepting(bouncer, seen, health, now));
     set(ready(bouncer, seen, health, now));
-    if health.is_ready() {
+    if health.is_ready() && !seen.is_displaced() {
         set(Condition::new(
             PROVISIONED,
             ConditionStatus::True,
@@ -182,8 +191,12 @@ fn accepting(bouncer: &PgBouncer, seen: &Seen, health: Health, now: OffsetDateTi
 
 fn ready(bouncer: &PgBouncer, seen: &Seen, health: Health, now: OffsetDateTime) -> Condition {
     let at = reference(bouncer);
-    let (reason, message) = if health.is_ready() {
+    let is_ready = health.is_ready() && !seen.is_displaced();
+    let (reason, message) = if is_ready {
         ("AllReplicasReady", format!("pgBouncer {at} is ready"))
+    } else if let Some(Blocked::Foreign(foreign)) = &seen.blocked {
+        let message = format!("pgBouncer {at} is not ready: {}", told(foreign));
+        (FOREIGN_OBJECT, message)
     } else {
         let message = format!(
             "pgBouncer {at} is not ready: {} of {} pods accept connections{}",
@@ -193,7 +206,7 @@ fn ready(bouncer: &PgBouncer, seen: &Seen, health: Health, now: OffsetDateTime) 
         );
         ("ReadinessCheckFailed", message)
     };
-    Condition::new(READY, health.is_ready().into(), reason, message, now)
+    Condition::new(READY, is_ready.into(), reason, message, now)
 }
 
 /// What is wrong with single pods, as the end of a sentence.
@@ -212,6 +225,9 @@ fn troubles(seen: &Seen) -> String {
 fn open(seen: &Seen) -> Option<(&'static str, String)> {
     if let Some(blocked) = &seen.blocked {
         return Some((blocked.reason(), blocked.message()));
+    }
+    if !seen.spared.is_empty() {
+        return Some((FOREIGN_OBJECT, told(&seen.spared)));
     }
     let stale = seen.pods.iter().filter(|pod| pod.is_stale);
     let stale: Vec<&str> = stale.map(|pod| pod.name.as_str()).collect();

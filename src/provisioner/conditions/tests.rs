@@ -20,6 +20,7 @@ fn seen(pods: Vec<PodSeen>) -> Seen {
     Seen {
         pods,
         blocked: None,
+        spared: Vec::new(),
     }
 }
 
@@ -95,6 +96,7 @@ fn an_object_that_was_never_ready_is_provisioning_and_says_what_it_waits_for() {
         &Seen {
             pods: vec![],
             blocked,
+            spared: Vec::new(),
         },
         NOW,
     );
@@ -148,5 +150,51 @@ fn a_halted_object_without_pods_is_halted() {
     assert_eq!(
         status(&bouncer, &seen(vec![]), NOW).phase,
         Some(Phase::Halted)
+    );
+}
+
+fn foreign(kind: &str, name: &str) -> Foreign {
+    Foreign {
+        kind: kind.to_owned(),
+        at: ObjectRef::new("shop", name),
+        holder: None,
+        needed_by: ("PgBouncer".to_owned(), "billing".to_owned()),
+    }
+}
+
+#[test]
+fn an_object_of_another_at_a_name_that_the_pooler_needs_keeps_the_phase_from_ready() {
+    let bouncer = testing::bouncer("billing");
+    let pods = vec![pod("billing-0", true, None)];
+    let displaced = Seen {
+        pods: pods.clone(),
+        blocked: Some(Blocked::Foreign(vec![foreign("Service", "billing")])),
+        spared: Vec::new(),
+    };
+    let told = status(&bouncer, &displaced, NOW);
+    assert_ne!(told.phase, Some(Phase::Ready));
+    let ready = find_condition(&told.conditions, READY).unwrap();
+    assert_eq!(
+        (ready.status.as_str(), ready.reason.as_str()),
+        ("False", FOREIGN_OBJECT)
+    );
+    assert!(ready.message.contains("Service shop/billing"), "{ready:?}");
+    let open = find_condition(&told.conditions, RECONCILED).unwrap();
+    assert!(
+        open.message.contains("bouncert.dev/adopt: billing"),
+        "{open:?}"
+    );
+
+    let spared = Seen {
+        pods,
+        blocked: None,
+        spared: vec![foreign("PodDisruptionBudget", "billing")],
+    };
+    let told = status(&bouncer, &spared, NOW);
+    assert_eq!(told.phase, Some(Phase::Ready), "the pooler works without");
+    let open = find_condition(&told.conditions, RECONCILED).unwrap();
+    assert!(
+        open.message.contains("PodDisruptionBudget shop/billing"),
+        "{open:?}"
     );
 }

@@ -13,10 +13,14 @@ use crate::names::ObjectRef;
 use crate::rotation::brake::Recent;
 use crate::rotation::facts::History;
 
+/// Name and UID of a request.
+type Named = (ObjectRef, String);
+
 /// What is left of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RequestFacts {
     pub(super) bouncer: ObjectRef,
+    uid: Box<str>,
     phase: Option<RequestPhase>,
     is_ours: bool,
     attempt: u32,
@@ -25,13 +29,14 @@ pub(super) struct RequestFacts {
 }
 
 impl Index {
-    /// Names of our own finished requests of a PgBouncer, newest first; successful and others.
-    pub fn finished(&self, at: &ObjectRef) -> (Vec<ObjectRef>, Vec<ObjectRef>) {
+    /// Names and UIDs of our own finished requests of a PgBouncer, newest first; successful and others.
+    pub fn finished(&self, at: &ObjectRef) -> (Vec<Named>, Vec<Named>) {
         let (mut good, mut bad) = (Vec::new(), Vec::new());
         for (name, facts) in self.ours(at) {
+            let named = || (name.clone(), facts.uid.to_string());
             match facts.phase {
-                Some(RequestPhase::Successful) => good.push(name.clone()),
-                Some(phase) if phase.is_terminal() => bad.push(name.clone()),
+                Some(RequestPhase::Successful) => good.push(named()),
+                Some(phase) if phase.is_terminal() => bad.push(named()),
                 _ => {}
             }
         }
@@ -104,6 +109,7 @@ impl RequestFacts {
         let phase = status.and_then(|status| status.phase);
         Self {
             bouncer: ObjectRef::new(namespace, &request.spec.database_ref.name),
+            uid: request.uid().unwrap_or_default().into(),
             phase,
             is_ours: created_by.is_some_and(|who| who == CREATED_BY_ROTATION),
             attempt: attempt.unwrap_or(1),

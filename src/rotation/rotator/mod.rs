@@ -133,7 +133,7 @@ struct Work {
     known: Known,
     verdict: Option<Verdict>,
     bouncer: PgBouncer,
-    finished: Vec<ObjectRef>,
+    finished: Vec<(ObjectRef, String)>,
 }
 
 // === impl Rotator ===
@@ -331,10 +331,10 @@ impl Rotator {
     }
 
     async fn act(&self, work: &Work, now: OffsetDateTime) {
-        for request in &work.finished {
+        for (request, uid) in &work.finished {
             if let Err(error) = self
                 .cluster
-                .delete::<PgBouncerOpsRequest>(request, None)
+                .delete_uid::<PgBouncerOpsRequest>(request, uid)
                 .await
             {
                 let error = &error as &dyn Error;

@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 
 use super::RotationOptions;
 use crate::api::annotations::class_of;
+use crate::api::holder::controller;
 use crate::api::{ClusterIssuer, Issuer, PgBouncer, PgBouncerOpsRequest};
 use crate::blueprint::certificates::LoadBalancer;
 use crate::blueprint::labels;
@@ -115,7 +116,9 @@ pub(super) fn gone(index: &mut Index, object: &Object) -> Vec<ObjectRef> {
 /// Of the Services of a PgBouncer, the one by its name is for clients.
 fn set_outside(index: &mut Index, service: &Service, given: LoadBalancer) -> Vec<ObjectRef> {
     let at = reference(service);
-    if labels::instance(service.labels()) == Some(at.name.as_str()) {
+    let is_its_own = controller(service)
+        .is_some_and(|holder| holder.kind == "PgBouncer" && holder.name == at.name);
+    if is_its_own && labels::instance(service.labels()) == Some(at.name.as_str()) {
         index.set_outside(&at, given)
     } else {
         Vec::new()

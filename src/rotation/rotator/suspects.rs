@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use super::{PART, Rotator};
 use crate::api::PgBouncer;
 use crate::api::common::{Condition, find_condition};
-use crate::blueprint::{labels, names, port, serves_tls};
+use crate::blueprint::{is_of_workload, labels, names, port, serves_tls};
 use crate::cluster::ClusterError;
 use crate::instants::Shift;
 use crate::names::{Alias, Fingerprint, ObjectRef};
@@ -117,6 +117,7 @@ impl Rotator {
         let looks = pods
             .iter()
             .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+            .filter(|pod| is_of_workload(pod, &bouncer.name_any()))
             .map(|pod| async move {
                 let ip: IpAddr = pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?;
                 let at = SocketAddr::new(ip, port);

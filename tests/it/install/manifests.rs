@@ -47,7 +47,15 @@ fn everything_else() -> Value {
         "affinity": {"nodeAffinity": {}},
         "podAnnotations": {"example.org/team": "dba"},
         "podLabels": {"team": "dba"},
-        "networkPolicy": {"from": [{"podSelector": {"matchLabels": {"app": "prometheus"}}}]},
+        "networkPolicy": {
+            "from": [{"podSelector": {"matchLabels": {"app": "prometheus"}}}],
+            "apiServer": {"cidrs": ["192.0.2.1/32"], "ports": [6443]},
+            "dns": [{"ipBlock": {"cidr": "192.0.2.53/32"}}],
+            "egress": [{
+                "to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "vault"}}}],
+                "ports": [{"port": 8200, "protocol": "TCP"}],
+            }],
+        },
     })
 }
 
@@ -99,6 +107,50 @@ fn the_daemon_understands_the_arguments_that_the_chart_gives() {
         let everywhere = ListenAddress::Every(u16::try_from(port).unwrap());
         assert_eq!(run.daemon.admin.admin_listen, everywhere);
     }
+}
+
+fn network_policy(changes: &Value) -> Value {
+    let objects = chart::objects(changes).into_iter();
+    let mut policies = objects.filter(|object| object["kind"] == "NetworkPolicy");
+    policies.next().unwrap()["spec"].take()
+}
+
+/// An empty peer or list of peers is everybody to Kubernetes.
+#[test]
+fn the_network_policy_admits_only_who_is_named_in_and_out() {
+    for changes in [plain(), everything_else()] {
+        let spec = network_policy(&changes);
+        assert_eq!(spec["policyTypes"], json!(["Ingress", "Egress"]));
+        for (direction, peers) in [("ingress", "from"), ("egress", "to")] {
+            for rule in spec[direction].as_array().unwrap() {
+                let named = rule[peers].as_array().unwrap();
+                assert!(!named.is_empty(), "{rule}");
+                for peer in named {
+                    let everywhere = peer["namespaceSelector"] == json!({});
+                    let anybody = peer
+                        .get("podSelector")
+                        .is_none_or(|pods| *pods == json!({}));
+                    assert!(!(everywhere && anybody), "{peer}");
+                    assert!(
+                        peer.as_object().is_some_and(|peer| !peer.is_empty()),
+                        "{rule}"
+                    );
+                }
+                let is_address = named.iter().any(|peer| peer.get("ipBlock").is_some());
+                assert!(!is_address || rule.get("ports").is_some(), "{rule}");
+            }
+        }
+    }
+    let spec = network_policy(&plain());
+    let own = json!([
+        {"podSelector": {}},
+        {"namespaceSelector": {"matchLabels": {"bouncert.dev/scrape": "allowed"}}},
+    ]);
+    assert_eq!(spec["ingress"][0]["from"], own);
+    let poolers = &spec["egress"][0]["to"][0]["podSelector"]["matchLabels"];
+    assert_eq!(poolers["app.kubernetes.io/name"], "pgbouncers.kubedb.com");
+    let shut = network_policy(&json!({"networkPolicy": {"from": []}}));
+    assert_eq!(shut["ingress"], json!([]), "nobody is named");
 }
 
 #[test]

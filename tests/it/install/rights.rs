@@ -9,15 +9,16 @@ use bouncert::api::annotations::SERVING_LABEL;
 use bouncert::api::{PgBouncer, PgBouncerOpsRequest};
 use bouncert::blueprint::certificates::{LoadBalancer, wanted};
 use bouncert::blueprint::defaults::{IssuerKind, complete};
+use bouncert::blueprint::metadata;
 use bouncert::clock::Clock;
-use bouncert::cluster::{Cluster, EventKind, Reporter};
+use bouncert::cluster::{Cluster, EventKind, Owner, Reporter, Standing};
 use bouncert::daemon::{DaemonOptions, ElectionOptions};
 use bouncert::lease::Timing;
 use bouncert::local::apiserver::access::{Grain, User};
 use bouncert::material::{IssueOutcome, Materials};
 use bouncert::names::{Alias, ObjectRef, Revision};
 use bouncert::ops::ABORT;
-use k8s_openapi::api::core::v1::{Event, Pod, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{Event, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::ResourceExt;
@@ -213,12 +214,10 @@ async fn of_pet_sets(stage: &Stage) {
         stage.successful(&name).await;
     }
     // And as it does with requests that ended long ago.
-    let old = ObjectRef::new(NS, "change-0");
+    let old: PgBouncerOpsRequest = stage.get("change-0").await.unwrap();
     let cluster = Cluster::new(stage.daemon_client.clone());
-    cluster
-        .delete::<PgBouncerOpsRequest>(&old, None)
-        .await
-        .unwrap();
+    cluster.delete_read(&old).await.unwrap();
+    a_look_at_whose_they_are(stage, &cluster).await;
     // One replica needs no disruption budget.
     let one = Patch::Merge(json!({"spec": {"replicas": 1}}));
     let bouncers = stage.api::<PgBouncer>();
@@ -235,6 +234,24 @@ async fn of_pet_sets(stage: &Stage) {
     .await;
     delete(stage, "till").await;
     delete(stage, "born-with-it").await;
+}
+
+/// Where a name is taken, the daemon looks whose the object is; what is its own and no longer asked for
+/// it deletes.
+async fn a_look_at_whose_they_are(stage: &Stage, cluster: &Cluster) {
+    let till = stage.bouncer("till").await;
+    let (owner, at) = (Owner::of(&till), ObjectRef::new(NS, "till"));
+    let account = cluster.standing::<ServiceAccount>(&owner, &at).await;
+    assert!(matches!(account, Ok(Standing::Ours { .. })), "{account:?}");
+    let stats: Service = serde_json::from_value(json!({"spec": {"ports": [{"port": 1}]}})).unwrap();
+    let stats = Service {
+        metadata: metadata(&till, "till-stats".to_owned()),
+        ..stats
+    };
+    cluster.create(&stats).await.unwrap();
+    let at = ObjectRef::new(NS, "till-stats");
+    let deleted = cluster.delete_owned::<Service>(&owner, &at).await;
+    assert!(deleted.unwrap());
 }
 
 /// The journal of an earlier request of the same name, which the garbage collector has missed.

@@ -1,10 +1,13 @@
 //! A PgBouncer object becomes the objects it stands for: against the embedded API server alone, and
 //! with real poolers.
 
+mod exchanged;
+mod foreign;
 mod grants;
 mod mended;
 mod objects;
 mod poolers;
+mod squatters;
 
 use std::fmt::Debug;
 use std::time::Duration as Wait;

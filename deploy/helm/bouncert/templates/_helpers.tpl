@@ -42,7 +42,7 @@
     verbs: [get, list, watch, create, patch, delete]
   - apiGroups: [""]
     resources: [serviceaccounts]
-    verbs: [list, watch, create, patch]
+    verbs: [get, list, watch, create, patch]
   - apiGroups: [""]
     resources: [pods]
     verbs: [get, list, watch, patch, delete]
@@ -63,5 +63,5 @@
     verbs: [list]
   - apiGroups: [policy]
     resources: [poddisruptionbudgets]
-    verbs: [list, watch, create, patch, delete]
+    verbs: [get, list, watch, create, patch, delete]
 {{- end -}}
