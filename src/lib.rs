@@ -13,6 +13,7 @@ pub mod fence;
 pub mod names;
 pub mod redacted;
 pub mod retry;
+pub mod seal;
 pub mod telemetry;
 // Layer 1: core
 pub mod api;

@@ -5,14 +5,12 @@ use super::args::LocalArgs;
 use super::exit::{Exit, Failure};
 use super::output::Output;
 use super::{run, standing};
+use crate::daemon::NAMESPACE_DEFAULT;
 use crate::local::platform::PlatformOptions;
 use crate::telemetry::admin::AdminServer;
 
 /// File of the data directory that holds the address of the admin server.
 const ADMIN_FILE: &str = "admin.url";
-
-/// Where the Lease is by default: every platform has it.
-const LEASE_NAMESPACE: &str = "default";
 
 /// Runs until SIGINT or SIGTERM.
 pub(super) async fn until_stopped(output: Output, args: LocalArgs) -> Result<(), Failure> {
@@ -25,7 +23,7 @@ pub(super) async fn until_stopped(output: Output, args: LocalArgs) -> Result<(),
         .map_err(|error| Failure::new(Exit::Machine, error))?;
     let url = format!("http://{}", admin.address());
     // Whoever says so starts daemons beside it.
-    let daemon = run::options(&args.daemon, LEASE_NAMESPACE)?;
+    let daemon = run::options(&args.daemon, NAMESPACE_DEFAULT)?;
     let daemon = (!args.no_daemon).then_some(daemon);
     let monitor = daemon.as_ref().map(|daemon| daemon.monitor.clone());
     let mut standing = standing::start(options, daemon).await?;

@@ -16,6 +16,7 @@ use super::output::Output;
 use super::policy;
 use crate::clock::Clock;
 use crate::daemon::{self, DaemonOptions};
+use crate::ops::FormerJournals;
 use crate::surroundings::References;
 use crate::telemetry::admin::AdminServer;
 
@@ -60,9 +61,16 @@ pub(super) async fn until_stopped(output: Output, args: &RunArgs) -> Result<(), 
     Ok(daemon.await?)
 }
 
-/// What the arguments stand for; `namespace` is the Lease's where none is named.
+/// What the arguments stand for; `namespace` is the daemon's own where none is named.
 pub(super) fn options(args: &DaemonArgs, namespace: &str) -> Result<DaemonOptions, Failure> {
+    let namespace = args.namespace.as_deref().unwrap_or(namespace);
     Ok(DaemonOptions {
+        namespace: namespace.to_owned(),
+        former_journals: if args.carry_journals_over {
+            FormerJournals::CarriedOver
+        } else {
+            FormerJournals::Left
+        },
         inventory: args.admin.inventory(),
         cluster_resource_namespace: args.cluster_resource_namespace.clone(),
         references: if args.allow_cross_namespace_databases {

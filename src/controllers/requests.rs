@@ -4,9 +4,11 @@
 
 use std::sync::Arc;
 
+use futures::TryStreamExt;
 use kube::ResourceExt;
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::Scope;
@@ -15,7 +17,8 @@ use super::engine::{self, Trouble};
 use super::metrics::ReconcileMetrics;
 use super::watched::{Meta, copied, heard, slim};
 use crate::api::{PgBouncer, PgBouncerOpsRequest};
-use crate::cluster::{Cluster, within};
+use crate::cluster::{Cluster, reference, within};
+use crate::names;
 use crate::ops::{Next, Operator, OpsError};
 use crate::retry::Retry;
 
@@ -25,6 +28,9 @@ const AT_ONCE: Looks = Looks {
     listed: 96,
     others: 32,
 };
+
+/// Deleted requests whose journals wait to be deleted.
+const DELETED_MAX: usize = 1_024;
 
 impl Trouble for OpsError {
     fn retry(&self) -> Retry {
@@ -47,6 +53,15 @@ pub async fn run(
     let (requests, store) = copied(requests, cluster.every(), slim, move |all| {
         listed.fill(all);
     });
+    let (gone, deleted) = mpsc::channel(DELETED_MAX);
+    let kept = store.clone();
+    let requests = requests.inspect_ok(move |request| {
+        // The copy has taken the event in before it comes here.
+        if kept.get(&ObjectRef::from_obj(request)).is_none() {
+            // Where there are too many at once, the sweep finds the rest.
+            let _left_to_the_sweep = gone.try_send(reference(request));
+        }
+    });
     let bouncers = within::<Meta<PgBouncer>>(client, scope.own());
     let (listed, all) = (Arc::clone(&backlog), store.clone());
     let bouncers = heard(bouncers, cluster.every(), |_| (), move || listed.fill(&all));
@@ -54,7 +69,8 @@ pub async fn run(
     let controller = Controller::for_stream(requests, store)
         .watches_stream(bouncers, move |bouncer| waiting(&bouncer, &known));
     let work = (controller, backlog);
-    engine::run("requests", work, metrics, cancel, move |at| {
+    let forgetting = forget(Arc::clone(&operator), deleted);
+    let running = engine::run("requests", work, metrics, cancel, move |at| {
         let operator = Arc::clone(&operator);
         async move {
             Box::pin(operator.reconcile(&at))
@@ -64,8 +80,22 @@ pub async fn run(
                     Next::Wait => Action::await_change(),
                 })
         }
-    })
-    .await;
+    });
+    tokio::select! {
+        () = running => {}
+        () = forgetting => {}
+    }
+}
+
+/// Deletes the journals of requests that are deleted, for as long as it is polled.
+async fn forget(operator: Arc<Operator>, mut deleted: mpsc::Receiver<names::ObjectRef>) {
+    while let Some(at) = deleted.recv().await {
+        if let Err(error) = Box::pin(operator.forget_journal(&at)).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::debug!(ops.request = %at, error, "journal left to the sweep");
+        }
+    }
+    std::future::pending().await
 }
 
 /// The requests of a PgBouncer that have not ended.

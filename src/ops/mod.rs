@@ -33,8 +33,10 @@ pub mod steps;
 
 pub mod planner;
 
+mod begun;
 mod error;
 mod executor;
+mod former;
 mod ledger;
 mod metrics;
 mod operator;
@@ -43,5 +45,7 @@ mod status;
 
 pub use error::{LedgerError, OpsError, PlanError};
 pub use executor::ABORT;
+pub use former::FormerJournals;
+pub use ledger::journal_name;
 pub use metrics::{OpsMetrics, RequestOutcome};
 pub use operator::{Next, Operator, OperatorOptions};

@@ -16,6 +16,7 @@ const LAYERS: [&[&str]; 8] = [
         "duration",
         "redacted",
         "retry",
+        "seal",
         "clock",
         "fence",
         "telemetry",
@@ -30,9 +31,10 @@ const LAYERS: [&[&str]; 8] = [
 ];
 
 /// Who may name a module of the same layer.
-const SIBLINGS: [(&str, &str); 9] = [
+const SIBLINGS: [(&str, &str); 10] = [
     ("fence", "clock"),
     ("retry", "clock"),
+    ("seal", "redacted"),
     ("telemetry", "clock"),
     ("policy", "pki"),
     ("policy", "api"),
@@ -57,7 +59,7 @@ const OPERATOR: [&str; 10] = [
 ];
 
 /// The core: pure, synchronous, without a clock. Paths below `src`, without `.rs`.
-const CORE: [&str; 28] = [
+const CORE: [&str; 29] = [
     "lease",
     "cluster/correlate",
     "cluster/mirror",
@@ -69,6 +71,7 @@ const CORE: [&str; 28] = [
     "policy",
     "blueprint",
     "retry",
+    "seal",
     "provisioner/around",
     "provisioner/validate",
     "ops/journal",

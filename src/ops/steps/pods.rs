@@ -125,20 +125,20 @@ impl Bench<'_> {
     /// All pods of the PgBouncer.
     pub(super) async fn pods(&self) -> Result<Vec<Pod>, StepError> {
         let selector = labels::to_selector_text(&labels::selector(self.name()));
-        let namespace = &self.plan.database.at.namespace;
+        let namespace = &self.plan.namespace;
         Ok(self.cluster.list(namespace, &selector).await?)
     }
 
     /// The workload.
     pub(super) async fn set(&self) -> Result<Set, StepError> {
-        let at = &self.plan.database.at;
-        let found = workload(self.cluster, self.kind, at).await?;
-        found.ok_or_else(|| StepError::NoWorkload(at.clone()))
+        let at = self.plan.database_at();
+        let found = workload(self.cluster, self.kind, &at).await?;
+        found.ok_or(StepError::NoWorkload(at))
     }
 
     /// Asks the workload for so many pods.
     pub(super) async fn scale(&self, replicas: u32) -> Result<(), StepError> {
-        let at = &self.plan.database.at;
+        let at = &self.plan.database_at();
         let patch = json!({ "spec": { "replicas": replicas } });
         match self.kind {
             WorkloadKind::PetSet => drop(self.cluster.patch::<PetSet>(at, &patch).await?),
@@ -199,7 +199,7 @@ impl Bench<'_> {
     /// Over which families the Service leads to the pod.
     async fn reach(&self, pod: &Pod) -> Result<Reach, StepError> {
         let selector = format!("kubernetes.io/service-name={}", self.name());
-        let namespace = &self.plan.database.at.namespace;
+        let namespace = &self.plan.namespace;
         let slices: Vec<EndpointSlice> = self.cluster.list(namespace, &selector).await?;
         Ok(Reach::of(pod, &slices))
     }

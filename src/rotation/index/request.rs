@@ -12,6 +12,10 @@ use crate::api::{PgBouncerOpsRequest, RequestPhase};
 use crate::names::ObjectRef;
 use crate::rotation::facts::History;
 
+/// Attempts that are counted. The annotation can be written by whoever may create requests, and names
+/// of requests are made from it.
+const ATTEMPT_MAX: u32 = 10_000;
+
 /// What is left of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RequestFacts {
@@ -93,7 +97,8 @@ impl RequestFacts {
         let attempt = request
             .annotations()
             .get(ATTEMPT)
-            .and_then(|text| text.parse().ok());
+            .and_then(|text| text.parse().ok())
+            .map(|attempt: u32| attempt.min(ATTEMPT_MAX));
         let created = request.metadata.creation_timestamp.as_ref();
         let namespace = request.namespace().unwrap_or_default();
         let phase = status.and_then(|status| status.phase);
