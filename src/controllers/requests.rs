@@ -95,7 +95,7 @@ async fn forget(operator: Arc<Operator>, mut deleted: mpsc::Receiver<names::Obje
             tracing::debug!(ops.request = %at, error, "journal left to the sweep");
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// The requests of a PgBouncer that have not ended.

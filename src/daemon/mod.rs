@@ -231,6 +231,9 @@ async fn lead(
     Shown { metrics, inventory }: Shown,
     cancel: CancellationToken,
 ) -> Result<(), DaemonError> {
+    let Some((kind, seal)) = prepare(&cluster, &options, &cancel).await? else {
+        return Ok(());
+    };
     let DaemonOptions {
         namespace,
         former_journals,
@@ -245,16 +248,7 @@ async fn lead(
         inventory: _,
         election: _,
     } = options;
-    let Some(kind) = discover(&cluster, &watch_namespaces, &cancel).await? else {
-        return Ok(());
-    };
-    if let Some(area) = Area::covering(&watch_namespaces).first() {
-        cluster.find_out_whether_lists_stream(area).await;
-    }
     tracing::info!(workload = %kind, "started");
-    let Some(seal) = keep_seal(&cluster, &namespace, &cancel).await? else {
-        return Ok(());
-    };
     let materials = Materials::new(cluster.clone(), clock.clone(), &cluster_resource_namespace)
         .with_seal(seal)
         .with_policies(policies)
@@ -365,6 +359,23 @@ async fn all_ended(
         cancel.cancel();
     }
     outcome
+}
+
+/// Finds out what a daemon has to know before it begins; `None` if it is told to stop first.
+async fn prepare(
+    cluster: &Cluster,
+    options: &DaemonOptions,
+    cancel: &CancellationToken,
+) -> Result<Option<(WorkloadKind, Seal)>, DaemonError> {
+    let watched = &options.watch_namespaces;
+    let Some(kind) = discover(cluster, watched, cancel).await? else {
+        return Ok(None);
+    };
+    if let Some(area) = Area::covering(watched).first() {
+        cluster.find_out_whether_lists_stream(area).await;
+    }
+    let seal = keep_seal(cluster, &options.namespace, cancel).await?;
+    Ok(seal.map(|seal| (kind, seal)))
 }
 
 /// Reads the key of the seal, or makes it, until it is there; `None` if we are told to stop first.

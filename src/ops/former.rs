@@ -1,6 +1,6 @@
 //! Journals of the version before the daemon had a namespace of its own: carried over once.
 //!
-//! They are ConfigMaps `<request>-journal` beside their requests, where a tenant may have written what
+//! They are kept in `<request>-journal` beside their requests, where a tenant may have written what
 //! he likes. So nothing of one is believed that is not proved: the plan must be the one that is made
 //! from the request and the PgBouncer as they are now, the PgBouncer must still say what it said when
 //! the plan was made, and what was published must still be. Whatever the journal says was proved on
@@ -92,9 +92,8 @@ impl Operator {
                 self.seal_staged(database, &plan).await?;
                 Ok(believed(&plan, &journal).map(|journal| (plan, journal)))
             }
-            Ok(None) => Ok(None),
             Err(PlanError::Cluster(error)) => Err(error.into()),
-            Err(PlanError::Refused(_) | PlanError::Unworkable(_)) => Ok(None),
+            Ok(None) | Err(PlanError::Refused(_) | PlanError::Unworkable(_)) => Ok(None),
         }
     }
 
