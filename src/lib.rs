@@ -17,6 +17,7 @@ pub mod names;
 pub mod panics;
 pub mod redacted;
 pub mod retry;
+pub mod seal;
 pub mod telemetry;
 // Layer 1: core
 pub mod api;

@@ -33,6 +33,13 @@ pub fn is_path_segment(name: &str) -> bool {
     !name.is_empty() && name != "." && name != ".." && name.bytes().all(is_plain)
 }
 
+/// `text` as a label value: cut to [`NAME_LABEL_MAX`] characters, and ending in a letter or digit.
+pub fn label_value(text: &str) -> String {
+    let cut: String = text.chars().take(NAME_LABEL_MAX).collect();
+    cut.trim_end_matches(|end: char| !end.is_ascii_alphanumeric())
+        .to_owned()
+}
+
 /// Namespace and name of an object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ObjectRef {
@@ -129,6 +136,7 @@ impl fmt::Display for Alias {
 
 /// Number of an issued material, per PgBouncer and alias; the first is 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "u32")]
 pub struct Revision(u32);
 
 impl Revision {
@@ -149,10 +157,21 @@ impl Revision {
         self.0
     }
 
-    /// The one after this.
+    /// The one after this; `None` after the last that there can be.
     #[must_use]
-    pub const fn next(self) -> Self {
-        Self(self.0.saturating_add(1))
+    pub const fn next(self) -> Option<Self> {
+        match self.0.checked_add(1) {
+            Some(number) => Some(Self(number)),
+            None => None,
+        }
+    }
+}
+
+impl TryFrom<u32> for Revision {
+    type Error = &'static str;
+
+    fn try_from(number: u32) -> Result<Self, Self::Error> {
+        Self::new(number).ok_or("a revision has a number from 1 on")
     }
 }
 
@@ -226,6 +245,14 @@ mod tests {
     }
 
     #[test]
+    fn a_label_value_ends_as_kubernetes_asks() {
+        assert_eq!(label_value("change-7"), "change-7");
+        let long = format!("{}-.{}", "c".repeat(61), "x".repeat(90));
+        assert_eq!(label_value(&long), "c".repeat(61));
+        assert_eq!(label_value("-."), "");
+    }
+
+    #[test]
     fn a_name_that_would_lead_to_another_path_is_not_a_segment() {
         for name in ["till", "till-0", "a.b", "system:node", "*"] {
             assert!(is_path_segment(name), "{name}");
@@ -235,6 +262,14 @@ mod tests {
         ] {
             assert!(!is_path_segment(name), "{name}");
         }
+    }
+
+    #[test]
+    fn after_the_last_revision_there_is_none() {
+        let last = Revision::new(u32::MAX).unwrap();
+        assert_eq!(last.next(), None);
+        assert_eq!(Revision::FIRST.next(), Revision::new(2));
+        assert!(serde_json::from_str::<Revision>("0").is_err());
     }
 
     #[test]

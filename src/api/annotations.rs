@@ -74,8 +74,13 @@ pub const CAUSE: &str = "bouncert.dev/cause";
 pub const ATTEMPT: &str = "bouncert.dev/attempt";
 /// Label on a Secret that is a revision and not a contract Secret: `true`.
 pub const REVISION_LABEL: &str = "bouncert.dev/is-revision";
-/// Label on a journal ConfigMap: name of its request.
+/// On a journal ConfigMap: name of its request, as a label (cut to what a label can hold) and as an
+/// annotation.
 pub const REQUEST_LABEL: &str = "bouncert.dev/request";
+/// Label on a journal ConfigMap: namespace of its request.
+pub const REQUEST_NAMESPACE_LABEL: &str = "bouncert.dev/request-namespace";
+/// On revision Secrets and on keys that wait for an answer: proof that the daemon made them (`seal`).
+pub const SEAL: &str = "bouncert.dev/seal";
 /// Annotation on the Auth Secret (CONTRACT 2.2).
 pub const AUTH_ACTIVE_FROM: &str = "kubedb.com/auth-active-from";
 /// Un-prefixed pod label of CONTRACT 2.2.

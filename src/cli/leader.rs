@@ -18,7 +18,7 @@ pub struct LeaderArgs {
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, default_value_t = true)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub leader_elect: bool,
-    /// Namespace of the Lease; by default that of the pod or the kubeconfig.
+    /// Namespace of the Lease; by default the daemon's own (`--namespace`).
     #[arg(long, value_name = "NAME")]
     pub leader_election_namespace: Option<String>,
     /// Name of the Lease.

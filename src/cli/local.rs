@@ -5,15 +5,13 @@ use super::args::LocalArgs;
 use super::exit::{Exit, Failure};
 use super::output::Output;
 use super::{run, standing};
+use crate::daemon::NAMESPACE_DEFAULT;
 use crate::issuer::VaultNetworks;
 use crate::local::platform::PlatformOptions;
 use crate::telemetry::admin::AdminServer;
 
 /// File of the data directory that holds the address of the admin server.
 const ADMIN_FILE: &str = "admin.url";
-
-/// Where the Lease is by default: every platform has it.
-const LEASE_NAMESPACE: &str = "default";
 
 /// Runs until SIGINT or SIGTERM.
 pub(super) async fn until_stopped(output: Output, args: LocalArgs) -> Result<(), Failure> {
@@ -28,7 +26,7 @@ pub(super) async fn until_stopped(output: Output, args: LocalArgs) -> Result<(),
     // Whoever says so starts daemons beside it.
     let daemon = run::options(
         &args.daemon,
-        LEASE_NAMESPACE,
+        NAMESPACE_DEFAULT,
         VaultNetworks::RoutableAndLoopback,
     )?;
     let daemon = (!args.no_daemon).then_some(daemon);

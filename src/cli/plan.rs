@@ -76,8 +76,8 @@ impl Report {
             does,
         });
         Self {
-            namespace: plan.database.at.namespace.clone(),
-            pooler: plan.database.at.name.clone(),
+            namespace: plan.namespace.clone(),
+            pooler: plan.database.name.clone(),
             issues: issues.collect(),
             restarts: rolled.collect(),
             reloads: reloaded.collect(),

@@ -17,6 +17,7 @@ use super::policy;
 use crate::clock::Clock;
 use crate::daemon::{self, DaemonOptions};
 use crate::issuer::VaultNetworks;
+use crate::ops::FormerJournals;
 use crate::surroundings::References;
 use crate::telemetry::admin::AdminServer;
 
@@ -61,14 +62,21 @@ pub(super) async fn until_stopped(output: Output, args: &RunArgs) -> Result<(), 
     Ok(daemon.await?)
 }
 
-/// What the arguments stand for; `namespace` is the Lease's and `networks` are Vault's where none are
-/// named.
+/// What the arguments stand for; `namespace` is the daemon's own where none is named, and `networks` are
+/// Vault's.
 pub(super) fn options(
     args: &DaemonArgs,
     namespace: &str,
     networks: VaultNetworks,
 ) -> Result<DaemonOptions, Failure> {
+    let namespace = args.namespace.as_deref().unwrap_or(namespace);
     Ok(DaemonOptions {
+        namespace: namespace.to_owned(),
+        former_journals: if args.carry_journals_over {
+            FormerJournals::CarriedOver
+        } else {
+            FormerJournals::Left
+        },
         inventory: args.admin.inventory(),
         cluster_resource_namespace: args.cluster_resource_namespace.clone(),
         references: if args.allow_cross_namespace_databases {

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kube::api::{Patch, PatchParams};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -12,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::exit::{Exit, Failure};
 use crate::api::{PgBouncerVersion, crds};
 use crate::cluster::{FIELD_MANAGER, patient};
-use crate::daemon::{self, DaemonOptions};
+use crate::daemon::{self, DaemonOptions, NAMESPACE_DEFAULT};
 use crate::local::platform::{Platform, PlatformOptions};
 use crate::telemetry::Monitor;
 use crate::telemetry::admin::AdminServer;
@@ -51,6 +52,12 @@ pub(super) async fn start(
         .await
         .map_err(|error| Failure::new(Exit::Machine, error))?;
     let client = platform.client();
+    let own = daemon_options.as_ref();
+    own_namespace(
+        &client,
+        own.map_or(NAMESPACE_DEFAULT, |options| &options.namespace),
+    )
+    .await?;
     let versions: Vec<String> = platform.versions().map(str::to_owned).collect();
     catalog(&client, &versions).await?;
     let kubeconfig = platform.kubeconfig().to_path_buf();
@@ -172,6 +179,17 @@ async fn ended(part: Option<&mut Part>) -> anyhow::Error {
         Some(part) => part.ended().await,
         None => std::future::pending().await,
     }
+}
+
+/// The daemon's own namespace.
+async fn own_namespace(client: &Client, name: &str) -> anyhow::Result<()> {
+    let api: Api<Namespace> = Api::all(client.clone());
+    if api.get_opt(name).await?.is_none() {
+        let mut namespace = Namespace::default();
+        namespace.metadata.name = Some(name.to_owned());
+        api.create(&PostParams::default(), &namespace).await?;
+    }
+    Ok(())
 }
 
 /// The catalog, and an entry like its last for every program here of a version that is not in it.

@@ -24,6 +24,16 @@ pub async fn run(operator: Arc<Operator>, namespaces: Vec<String>, cancel: Cance
                 "not looked whether a pooler was left behind"
             );
         }
+        let swept = tokio::select! {
+            swept = Box::pin(operator.sweep_journals(&namespaces)) => swept,
+            () = cancel.cancelled() => return,
+        };
+        if let Err(error) = swept {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "journals of requests that are gone not deleted"
+            );
+        }
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
             () = cancel.cancelled() => return,

@@ -8,6 +8,7 @@ use futures::{StreamExt, TryStreamExt};
 use kube::ResourceExt;
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::backlog::{Backlog, Looks};
@@ -31,6 +32,9 @@ const AT_ONCE: Looks = Looks {
     others: 72,
 };
 
+/// Deleted requests whose journals wait to be deleted.
+const DELETED_MAX: usize = 1_024;
+
 impl Trouble for OpsError {
     fn retry(&self) -> Retry {
         Self::retry(self)
@@ -51,6 +55,15 @@ pub async fn run(
     let requests = within::<PgBouncerOpsRequest>(client, scope.own());
     let (requests, store) = copied(requests, cluster.every(), slim, move |all| {
         listed.fill(all);
+    });
+    let (gone, deleted) = mpsc::channel(DELETED_MAX);
+    let kept = store.clone();
+    let requests = requests.inspect_ok(move |request| {
+        // The copy has taken the event in before it comes here.
+        if kept.get(&ObjectRef::from_obj(request)).is_none() {
+            // Where there are too many at once, the sweep finds the rest.
+            let _left_to_the_sweep = gone.try_send(reference(request));
+        }
     });
     let bouncers = within::<Meta<PgBouncer>>(client, scope.own());
     let (listed, all) = (Arc::clone(&backlog), store.clone());
@@ -73,7 +86,8 @@ pub async fn run(
         })
         .reconcile_on(woken);
     let work = (controller, backlog);
-    engine::run("requests", work, metrics, cancel, move |at| {
+    let forgetting = forget(Arc::clone(&operator), deleted);
+    let running = engine::run("requests", work, metrics, cancel, move |at| {
         let operator = Arc::clone(&operator);
         let mut known = all.state();
         known.retain(|request| request.metadata.namespace.as_deref() == Some(&*at.namespace));
@@ -85,8 +99,22 @@ pub async fn run(
                     Next::Wait => Action::await_change(),
                 })
         }
-    })
-    .await;
+    });
+    tokio::select! {
+        () = running => {}
+        () = forgetting => {}
+    }
+}
+
+/// Deletes the journals of requests that are deleted, for as long as it is polled.
+async fn forget(operator: Arc<Operator>, mut deleted: mpsc::Receiver<names::ObjectRef>) {
+    while let Some(at) = deleted.recv().await {
+        if let Err(error) = Box::pin(operator.forget_journal(&at)).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::debug!(ops.request = %at, error, "journal left to the sweep");
+        }
+    }
+    std::future::pending::<()>().await;
 }
 
 /// The requests that a change of `request` lets begin, or makes pointless. `known` has it already as it

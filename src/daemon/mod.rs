@@ -26,20 +26,29 @@ use crate::cluster::{ApiMetrics, Cluster, ClusterError, counted};
 use crate::controllers::{self, Bystander, ReconcileMetrics, SchedulerMetrics};
 use crate::inventory::{Inventory, InventoryOptions, Reach};
 use crate::issuer::VaultNetworks;
-use crate::material::{IssuanceMetrics, Materials};
+use crate::material::{IssuanceMetrics, Materials, SealError, seal_of};
 use crate::names::Area;
-use crate::ops::{Operator, OperatorOptions, OpsMetrics};
+use crate::ops::{FormerJournals, Operator, OperatorOptions, OpsMetrics};
 use crate::panics::InternalErrors;
 use crate::policy::Policies;
 use crate::provisioner::Provisioner;
 use crate::retry::{Retry, backoff};
 use crate::rotation::{RotationMetrics, RotationOptions, Rotator};
+use crate::seal::Seal;
 use crate::surroundings::{self, References};
 use crate::telemetry::Monitor;
+
+/// The daemon's own namespace where nothing else is said, as in the chart's documentation.
+pub const NAMESPACE_DEFAULT: &str = "bouncert-system";
 
 /// How the daemon runs.
 #[derive(Clone, Debug)]
 pub struct DaemonOptions {
+    /// The daemon's own namespace: journals of requests and the key of the seal are there, and nobody
+    /// else may write there. It must exist.
+    pub namespace: String,
+    /// What becomes of journals that an earlier version has left beside their requests.
+    pub former_journals: FormerJournals,
     /// Namespace of the Secrets that ClusterIssuers name; cert-manager calls it the cluster
     /// resource namespace, and its default is `cert-manager`, as here.
     pub cluster_resource_namespace: String,
@@ -68,6 +77,8 @@ pub struct DaemonOptions {
 impl Default for DaemonOptions {
     fn default() -> Self {
         Self {
+            namespace: NAMESPACE_DEFAULT.to_owned(),
+            former_journals: FormerJournals::default(),
             cluster_resource_namespace: "cert-manager".to_owned(),
             watch_namespaces: Vec::new(),
             class: String::new(),
@@ -138,6 +149,9 @@ pub enum DaemonError {
     /// The API server refuses us.
     #[error("cannot find out what the cluster knows")]
     Discover(#[from] ClusterError),
+    /// There is no key to seal with.
+    #[error("cannot prove what this daemon has made")]
+    Seal(#[from] SealError),
     /// The API server does not let us compete.
     #[error("cannot use the Lease by which daemons elect one")]
     Elect(#[source] ClusterError),
@@ -227,7 +241,12 @@ async fn lead(
     Shown { metrics, inventory }: Shown,
     cancel: CancellationToken,
 ) -> Result<(), DaemonError> {
+    let Some((kind, seal)) = prepare(&cluster, &options, &cancel).await? else {
+        return Ok(());
+    };
     let DaemonOptions {
+        namespace,
+        former_journals,
         cluster_resource_namespace,
         watch_namespaces,
         class,
@@ -240,14 +259,9 @@ async fn lead(
         inventory: _,
         election: _,
     } = options;
-    let Some(kind) = discover(&cluster, &watch_namespaces, &cancel).await? else {
-        return Ok(());
-    };
-    if let Some(area) = Area::covering(&watch_namespaces).first() {
-        cluster.find_out_whether_lists_stream(area).await;
-    }
     tracing::info!(workload = %kind, "started");
     let materials = Materials::new(cluster.clone(), clock.clone(), &cluster_resource_namespace)
+        .with_seal(seal)
         .with_policies(policies)
         .with_vault_networks(vault_networks)
         .with_metrics(metrics.issuance);
@@ -266,6 +280,8 @@ async fn lead(
     let rotator = followed(rotator, &metrics.rotation);
     let operating = OperatorOptions {
         kind,
+        namespace,
+        former: former_journals,
         cancel: cancel.clone(),
         metrics: metrics.ops,
         references,
@@ -358,6 +374,46 @@ async fn all_ended(
         cancel.cancel();
     }
     outcome
+}
+
+/// Finds out what a daemon has to know before it begins; `None` if it is told to stop first.
+async fn prepare(
+    cluster: &Cluster,
+    options: &DaemonOptions,
+    cancel: &CancellationToken,
+) -> Result<Option<(WorkloadKind, Seal)>, DaemonError> {
+    let watched = &options.watch_namespaces;
+    let Some(kind) = discover(cluster, watched, cancel).await? else {
+        return Ok(None);
+    };
+    if let Some(area) = Area::covering(watched).first() {
+        cluster.find_out_whether_lists_stream(area).await;
+    }
+    let seal = keep_seal(cluster, &options.namespace, cancel).await?;
+    Ok(seal.map(|seal| (kind, seal)))
+}
+
+/// Reads the key of the seal, or makes it, until it is there; `None` if we are told to stop first.
+async fn keep_seal(
+    cluster: &Cluster,
+    namespace: &str,
+    cancel: &CancellationToken,
+) -> Result<Option<Seal>, SealError> {
+    for attempt in 0.. {
+        match seal_of(cluster, namespace).await {
+            Ok(seal) => return Ok(Some(seal)),
+            Err(error) if error.retry() == Retry::Never => return Err(error),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(namespace, error, "no key to seal with; trying again");
+            }
+        }
+        tokio::select! {
+            () = cancel.cancelled() => return Ok(None),
+            () = tokio::time::sleep(backoff(attempt)) => {}
+        }
+    }
+    Ok(None)
 }
 
 /// Asks the API server what makes pods here, until it answers; `None` if we are told to stop first.

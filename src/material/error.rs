@@ -73,6 +73,28 @@ pub enum MaterialError {
         /// Which.
         secret: ObjectRef,
     },
+    /// A Secret that has the name of one of ours, and that no daemon with our key made.
+    #[error(
+        "Secret {secret} has a name that Bouncert needs, and its annotation bouncert.dev/seal does not \
+         prove that Bouncert made it; it is not used: delete it, or rotate again, which takes the next \
+         free number"
+    )]
+    NotSealed {
+        /// Which.
+        secret: ObjectRef,
+    },
+    /// Every number that was tried is taken.
+    #[error(
+        "the names of revisions up to Secret {secret} are taken by Secrets that Bouncert has not made, \
+         or there is no higher number: delete them"
+    )]
+    NoNumber {
+        /// The last that was tried.
+        secret: ObjectRef,
+    },
+    /// Material cannot be staged without a key to seal it with.
+    #[error("there is no key to seal material with")]
+    NoSeal,
     /// A Secret of ours cannot be read.
     #[error("Secret {secret} does not hold a certificate with its key")]
     ReadChain {
@@ -123,8 +145,13 @@ impl MaterialError {
             | Self::ReadChain { .. }
             | Self::ReadBundle { .. }
             | Self::NoKey { .. }
+            | Self::NoNumber { .. }
             | Self::Foreign { .. } => Retry::WhenChanged,
-            Self::MakeKey { .. } | Self::NotOurKey { .. } | Self::Unverified { .. } => Retry::Never,
+            Self::MakeKey { .. }
+            | Self::NotOurKey { .. }
+            | Self::NotSealed { .. }
+            | Self::NoSeal
+            | Self::Unverified { .. } => Retry::Never,
         }
     }
 }

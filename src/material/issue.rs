@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Resource, ResourceExt};
 
 use super::profile::leaf_profile;
+use super::sealed::Staged;
 use super::season::{Season, season};
 use super::{IssueOutcome, MaterialError, Materials, Revisioned, policy_request, secret};
 use crate::api::PgBouncer;
@@ -36,6 +37,9 @@ impl Materials {
         wanted: &Wanted,
         revision: Revision,
     ) -> Result<IssueOutcome, MaterialError> {
+        if self.seal.is_none() {
+            return Err(MaterialError::NoSeal);
+        }
         let alias = wanted.alias;
         let at = secret::revision_ref(owner, alias, revision);
         if let Some(found) = self.cluster.get::<Secret>(&at).await? {
@@ -68,8 +72,11 @@ impl Materials {
             Outcome::Issued(issued) => *issued,
             Outcome::Pending { on } => {
                 if matches!(origin, Origin::New) {
-                    let kept = secret::waiting_key(owner, alias, revision, &key, wanted.encoding);
-                    self.cluster.create_or_get(&kept).await?;
+                    let made = secret::waiting_key(owner, alias, revision, &key, wanted.encoding);
+                    let staged = Staged::waiting_key(alias, revision);
+                    let made = self.sealed(owner, staged, made)?;
+                    let kept = self.cluster.create_or_get(&made).await?;
+                    self.check_ours(owner, staged, &kept)?;
                 }
                 return Ok(IssueOutcome::Pending { on });
             }
@@ -99,12 +106,13 @@ impl Materials {
         revision: Revision,
     ) -> Result<(), MaterialError> {
         let at = secret::revision_ref(owner, alias, revision);
-        let (key, owner) = (
-            secret::waiting_key_ref(owner, alias, revision),
-            Owner::of(owner),
-        );
-        self.issuers.forget(&owner, &at).await?;
-        self.cluster.delete_owned::<Secret>(&owner, &key).await?;
+        self.issuers.forget(&Owner::of(owner), &at).await?;
+        let key = secret::waiting_key_ref(owner, alias, revision);
+        if let Some(kept) = self.cluster.get::<Secret>(&key).await?
+            && self.is_ours(owner, Staged::waiting_key(alias, revision), &kept)
+        {
+            self.cluster.delete_read(&kept).await?;
+        }
         Ok(())
     }
 
@@ -131,6 +139,7 @@ impl Materials {
         if clamped {
             secret::mark_clamped(&mut made);
         }
+        let made = self.sealed(owner, Staged::revision(alias, revision), made)?;
         let kept = self.cluster.create_or_get(&made).await?;
         self.adopt(owner, (alias, revision), &kept).await
     }
@@ -144,7 +153,7 @@ impl Materials {
         kept: &Secret,
     ) -> Result<Revisioned, MaterialError> {
         let at = reference(kept);
-        secret::check_owner(kept, owner, &at)?;
+        self.check_ours(owner, Staged::revision(alias, revision), kept)?;
         let read = secret::read_revision(kept, alias, revision)?;
         let Some(created) = secret::created(kept) else {
             return Ok(read);
@@ -167,7 +176,7 @@ impl Materials {
         }
     }
 
-    /// The key that waits for an answer, else the former revision's where it is to be certified
+    /// The key of ours that waits for an answer, else the former revision's where it is to be certified
     /// again, else a new one.
     async fn key(
         &self,
@@ -177,8 +186,10 @@ impl Materials {
     ) -> Result<(PrivateKey, Origin), MaterialError> {
         let alias = wanted.alias;
         let at = secret::waiting_key_ref(owner, alias, revision);
-        if let Some(kept) = self.cluster.get::<Secret>(&at).await? {
-            secret::check_owner(&kept, owner, &at)?;
+        // A foreign key is not used: whoever planted it knows it.
+        if let Some(kept) = self.cluster.get::<Secret>(&at).await?
+            && self.is_ours(owner, Staged::waiting_key(alias, revision), &kept)
+        {
             return Ok((secret::read_waiting_key(&kept, &at)?, Origin::Waited));
         }
         if wanted.rotation == RotationPolicy::Never

@@ -7,6 +7,7 @@
 //! bundle grows before the first leaf that needs it appears, and shrinks only when no known live
 //! certificate needs an anchor any more (invariant I6). Undo is publishing the former revision.
 //!
+//! What is staged is sealed (`sealed`): a Secret that others have made is never taken for a revision.
 //! Policies are asked before any issuer is. Every act may be repeated: what is there already is read
 //! and adopted.
 
@@ -15,6 +16,7 @@ mod gate;
 mod issue;
 mod metrics;
 mod profile;
+mod sealed;
 mod season;
 mod secret;
 
@@ -27,6 +29,8 @@ use self::gate::Gate;
 pub use self::gate::policy_request;
 pub use self::metrics::IssuanceMetrics;
 use self::profile::leaf_profile;
+use self::sealed::Staged;
+pub use self::sealed::{SealError, seal_of};
 use crate::api::PgBouncer;
 use crate::blueprint::certificates::Wanted;
 use crate::clock::Clock;
@@ -37,6 +41,7 @@ use crate::pki::bundle::TrustBundle;
 use crate::pki::chain::{CertificateChain, Expectation};
 use crate::pki::facts::CertificateFacts;
 use crate::policy::Policies;
+use crate::seal::Seal;
 
 /// Revisions of one alias that are kept at the most. Those of the past tell which certificates
 /// clients may still hold; more than this many in their lifetime is not a rotation but a loop.
@@ -101,11 +106,13 @@ pub struct Materials {
     gate: Gate,
     clock: Clock,
     metrics: IssuanceMetrics,
+    seal: Option<Seal>,
 }
 
 impl Materials {
     /// Keeps material in `cluster`; the Secrets of ClusterIssuers are in
-    /// `cluster_resource_namespace`.
+    /// `cluster_resource_namespace`. Without a seal ([`Materials::with_seal`]) nothing can be issued or
+    /// published; it can only be told what would be.
     pub fn new(cluster: Cluster, clock: Clock, cluster_resource_namespace: &str) -> Self {
         let issuers = Issuers::new(cluster.clone(), clock.clone(), cluster_resource_namespace);
         Self {
@@ -114,7 +121,22 @@ impl Materials {
             gate: Gate::new(Policies::builtin()),
             clock,
             metrics: IssuanceMetrics::default(),
+            seal: None,
         }
+    }
+
+    /// Seals what is staged, and believes nothing else.
+    #[must_use]
+    pub fn with_seal(self, seal: Seal) -> Self {
+        Self {
+            seal: Some(seal),
+            ..self
+        }
+    }
+
+    /// The seal.
+    pub const fn seal(&self) -> Option<&Seal> {
+        self.seal.as_ref()
     }
 
     /// Issues only what `policies` allow, in place of those that are built in.
@@ -153,7 +175,8 @@ impl Materials {
         outcome
     }
 
-    /// Reads a revision; `None` if it is not there.
+    /// Reads a revision; `None` if it is not there. One that a daemon with our key has not staged is
+    /// refused.
     pub async fn revision(
         &self,
         owner: &PgBouncer,
@@ -164,19 +187,24 @@ impl Materials {
         let Some(found) = self.cluster.get::<Secret>(&at).await? else {
             return Ok(None);
         };
-        secret::check_owner(&found, owner, &at)?;
+        self.check_ours(owner, Staged::revision(alias, revision), &found)?;
         secret::read_revision(&found, alias, revision).map(Some)
     }
 
-    /// The number that the next issuance of `alias` takes.
-    pub async fn next_revision(
+    /// The newest revision of `alias`; `None` if there is none.
+    pub async fn newest(
         &self,
         owner: &PgBouncer,
         alias: Alias,
-    ) -> Result<Revision, MaterialError> {
+    ) -> Result<Option<Revisioned>, MaterialError> {
         let kept = self.revisions(owner, alias).await?;
-        let highest = kept.iter().filter_map(secret::revision_of).max();
-        Ok(highest.map_or(Revision::FIRST, Revision::next))
+        let numbered = kept
+            .iter()
+            .filter_map(|secret| Some((secret::revision_of(secret)?, secret)));
+        let newest = numbered.max_by_key(|(number, _)| *number);
+        newest
+            .map(|(number, secret)| secret::read_revision(secret, alias, number))
+            .transpose()
     }
 
     /// What the contract Secret of an alias holds; `None` if there is no Secret, or no material in
@@ -288,7 +316,10 @@ impl Materials {
                 .ok_or_else(|| MaterialError::NoRevision {
                     secret: from.clone(),
                 })?;
-        secret::check_owner(&source, owner, &from)?;
+        if self.seal.is_none() {
+            return Err(MaterialError::NoSeal);
+        }
+        self.check_ours(owner, Staged::revision(wanted.alias, revision), &source)?;
         let keyed = secret::read_keyed(&source, &from)?;
         let now = match life {
             Life::Now => self.clock.now(),
@@ -345,7 +376,8 @@ impl Materials {
         }
     }
 
-    /// Takes a revision away: the undo of [`Materials::issue`].
+    /// Takes a revision away: the undo of [`Materials::issue`]. A Secret of that name that is not ours
+    /// stays.
     pub async fn discard(
         &self,
         owner: &PgBouncer,
@@ -353,9 +385,11 @@ impl Materials {
         revision: Revision,
     ) -> Result<(), MaterialError> {
         let at = secret::revision_ref(owner, alias, revision);
-        self.cluster
-            .delete_owned::<Secret>(&Owner::of(owner), &at)
-            .await?;
+        if let Some(found) = self.cluster.get::<Secret>(&at).await?
+            && self.is_ours(owner, Staged::revision(alias, revision), &found)
+        {
+            self.cluster.delete_read(&found).await?;
+        }
         self.forget(owner, alias, revision).await
     }
 
@@ -389,18 +423,30 @@ impl Materials {
         Ok(())
     }
 
+    /// The revisions of an alias that are ours.
     async fn revisions(
         &self,
         owner: &PgBouncer,
         alias: Alias,
     ) -> Result<Vec<Secret>, MaterialError> {
-        let namespace = owner.namespace().unwrap_or_default();
-        let mut found = self
-            .cluster
-            .list::<Secret>(&namespace, &secret::revision_selector(owner, alias))
-            .await?;
-        found.retain(|secret| secret::is_owned_by(secret, owner));
+        let mut found = self.labelled(owner, alias).await?;
+        found.retain(|secret| {
+            let number = secret::revision_of(secret);
+            number
+                .is_some_and(|number| self.is_ours(owner, Staged::revision(alias, number), secret))
+        });
         Ok(found)
+    }
+
+    /// All Secrets that carry the labels of an alias' revisions.
+    async fn labelled(
+        &self,
+        owner: &PgBouncer,
+        alias: Alias,
+    ) -> Result<Vec<Secret>, MaterialError> {
+        let namespace = owner.namespace().unwrap_or_default();
+        let selector = secret::revision_selector(owner, alias);
+        Ok(self.cluster.list::<Secret>(&namespace, &selector).await?)
     }
 }
 

@@ -229,6 +229,22 @@ pub(super) fn set_bundle(secret: &mut Secret, bundle: &TrustBundle) -> bool {
     data.insert(CA_CRT.to_owned(), pem.clone()) != Some(pem)
 }
 
+/// Whether `published` serves what `revision` holds: the same chain and key, and all its anchors.
+pub(super) fn is_served_by(revision: &Secret, published: &Secret) -> bool {
+    let octets =
+        |secret: &Secret, key| secret.data.as_ref().and_then(|data| data.get(key)).cloned();
+    let same = |key| {
+        let held: Option<ByteString> = octets(revision, key);
+        held.is_some() && held == octets(published, key)
+    };
+    let bundle = |secret: &Secret| read_bundle(secret, &reference(secret)).ok();
+    let (Some(own), Some(all)) = (bundle(revision), bundle(published)) else {
+        return false;
+    };
+    let keys = revision.data.iter().flatten().map(|(key, _)| key.as_str());
+    same(TLS_CRT) && same(TLS_KEY) && keys.eq([CA_CRT, TLS_CRT, TLS_KEY]) && all.union(&own) == all
+}
+
 /// Whether two Secrets say the same.
 pub(super) fn holds_the_same(present: &Secret, next: &Secret) -> bool {
     let carries = |has: &BTreeMap<String, String>, wants: &BTreeMap<String, String>| {
@@ -290,21 +306,6 @@ pub(super) fn is_owned_by(secret: &Secret, owner: &PgBouncer) -> bool {
 fn has_controller_of(next: &Secret, present: &Secret) -> bool {
     holder::controller_reference(next)
         .is_some_and(|owner| holder::is_controlled_by(present, &owner.uid))
-}
-
-/// Refuses a revision Secret that is not `owner`'s.
-pub(super) fn check_owner(
-    secret: &Secret,
-    owner: &PgBouncer,
-    at: &ObjectRef,
-) -> Result<(), MaterialError> {
-    if is_owned_by(secret, owner) {
-        return Ok(());
-    }
-    Err(MaterialError::Foreign {
-        secret: at.clone(),
-        holder: held_by(secret),
-    })
 }
 
 /// Refuses to write over a Secret that another controller, cert-manager or another PgBouncer holds.

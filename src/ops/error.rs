@@ -58,6 +58,19 @@ pub enum LedgerError {
     /// Events that cannot follow on each other.
     #[error("its events cannot have happened")]
     Events(#[from] IllegalEvent),
+    /// An event of a step that the plan does not have.
+    #[error("it tells of step {0}, which its plan does not have")]
+    NoStep(usize),
+    /// A plan that was made for another object.
+    #[error("its plan was made for {what} `{kept}`, and the request has `{live}`")]
+    Mismatch {
+        /// What differs.
+        what: &'static str,
+        /// What the plan says.
+        kept: String,
+        /// What the request says.
+        live: String,
+    },
 }
 
 /// Why there is no plan for a request.

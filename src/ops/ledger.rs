@@ -1,24 +1,31 @@
-//! Where plan and journal are kept: one ConfigMap per request, owned by it, written by
-//! compare-and-swap. It holds names, numbers and messages, and no key material.
+//! Where plan and journal are kept: one ConfigMap per request, in the daemon's own namespace, written
+//! by compare-and-swap. It holds names, numbers and messages, and no key material.
+//!
+//! The namespace of a request belongs to its tenant, so nothing that the daemon believes is kept
+//! there. The ConfigMap is named by the UID of its request. It has no owner reference, because an
+//! owner in another namespace counts as gone. The daemon deletes it when the request is gone:
+//! [`forget`] after the deletion of one request, [`sweep`] for those that went while no daemon ran.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::{Resource, ResourceExt};
+use kube::ResourceExt;
 use time::OffsetDateTime;
 
 use super::error::{LedgerError, OpsError};
 use super::journal::{Entry, Event, Journal};
-use super::plan::{PLAN_FORM, Plan, journal_name};
+use super::plan::{PLAN_FORM, Plan};
 use crate::api::PgBouncerOpsRequest;
-use crate::api::annotations::REQUEST_LABEL;
-use crate::cluster::{Cluster, reference};
-use crate::names::{NAME_LABEL_MAX, ObjectRef};
+use crate::api::annotations::{REQUEST_LABEL, REQUEST_NAMESPACE_LABEL};
+use crate::cluster::{Cluster, ClusterError, reference};
+use crate::names::{Area, ObjectRef, label_value};
 
-const PLAN: &str = "plan.json";
-const JOURNAL: &str = "journal.json";
+pub(super) const PLAN: &str = "plan.json";
+pub(super) const JOURNAL: &str = "journal.json";
+/// What the name of a journal begins with; the UID of its request follows.
+const PREFIX: &str = "journal-";
 
 /// Plan and journal of a request that has begun.
 pub(super) struct Ledger {
@@ -28,55 +35,54 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    /// Reads what is kept of `request`; `None` if nothing is.
+    /// Reads what is kept of `request` in the namespace `home`; `None` if nothing is. Fails if it was
+    /// made for anything else than the request as it is now.
     pub(super) async fn load(
         cluster: &Cluster,
+        home: &str,
         request: &PgBouncerOpsRequest,
     ) -> Result<Option<Self>, OpsError> {
-        let at = at(request);
+        let at = at(home, request);
         let Some(map) = cluster.get::<ConfigMap>(&at).await? else {
             return Ok(None);
         };
-        if !map
-            .owner_references()
-            .iter()
-            .any(|owner| Some(&owner.uid) == request.uid().as_ref())
-        {
-            // Left by an earlier request of the same name, and about to be collected.
-            cluster.delete_read(&map).await?;
-            return Ok(None);
-        }
         read(map)
-            .map(Some)
+            .and_then(|ledger| check(&ledger.plan, request).map(|()| Some(ledger)))
             .map_err(|source| OpsError::ReadLedger { at, source })
     }
 
-    /// Begins to keep `plan`, with an empty journal.
+    /// Begins to keep `plan`, with that journal.
     pub(super) async fn open(
         cluster: &Cluster,
+        home: &str,
         request: &PgBouncerOpsRequest,
-        plan: Plan,
+        (plan, journal): (Plan, Journal),
     ) -> Result<Self, OpsError> {
-        let at = at(request);
-        let label: String = request.name_any().chars().take(NAME_LABEL_MAX).collect();
+        let at = at(home, request);
+        let name = request.name_any();
+        let namespace = request.namespace().unwrap_or_default();
+        let labels = [
+            (REQUEST_LABEL.to_owned(), label_value(&name)),
+            (REQUEST_NAMESPACE_LABEL.to_owned(), label_value(&namespace)),
+        ];
         let map = ConfigMap {
             metadata: ObjectMeta {
                 name: Some(at.name.clone()),
                 namespace: Some(at.namespace.clone()),
-                labels: Some(BTreeMap::from([(REQUEST_LABEL.to_owned(), label)])),
-                owner_references: request.controller_owner_ref(&()).map(|owner| vec![owner]),
+                labels: Some(BTreeMap::from(labels)),
+                annotations: Some(BTreeMap::from([(REQUEST_LABEL.to_owned(), name)])),
                 ..ObjectMeta::default()
             },
             data: Some(BTreeMap::from([
                 (PLAN.to_owned(), json(&plan, PLAN, &at)?),
-                (JOURNAL.to_owned(), "[]".to_owned()),
+                (JOURNAL.to_owned(), json(&journal, JOURNAL, &at)?),
             ])),
             ..ConfigMap::default()
         };
         Ok(Self {
             map: cluster.create(&map).await?,
             plan,
-            journal: Journal::default(),
+            journal,
         })
     }
 
@@ -118,11 +124,101 @@ impl Ledger {
     }
 }
 
-fn at(request: &PgBouncerOpsRequest) -> ObjectRef {
-    ObjectRef::new(
-        request.namespace().unwrap_or_default(),
-        journal_name(&request.name_any()),
-    )
+/// Deletes the journals of the request that was at `at`: it is gone.
+pub(super) async fn forget(
+    cluster: &Cluster,
+    home: &str,
+    at: &ObjectRef,
+) -> Result<(), ClusterError> {
+    let (name, namespace) = (label_value(&at.name), label_value(&at.namespace));
+    let selector = format!("{REQUEST_LABEL}={name},{REQUEST_NAMESPACE_LABEL}={namespace}");
+    for map in cluster.list::<ConfigMap>(home, &selector).await? {
+        // The label may be cut; the annotation is not.
+        if map.annotations().get(REQUEST_LABEL) == Some(&at.name) {
+            cluster.delete_read(&map).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Deletes the journals of requests that are gone from `namespaces`, or from all if there are none;
+/// returns their number.
+pub(super) async fn sweep(
+    cluster: &Cluster,
+    home: &str,
+    namespaces: &[String],
+) -> Result<usize, ClusterError> {
+    // Journals first: each of these is of a request that the later list has, unless it is gone.
+    let journals = cluster
+        .list_metadata::<ConfigMap>(&Area::Namespace(home.to_owned()), REQUEST_LABEL)
+        .await?;
+    let areas = Area::covering(namespaces);
+    let mut live = HashSet::new();
+    if !journals.is_empty() {
+        for area in &areas {
+            let requests = cluster.list_metadata::<PgBouncerOpsRequest>(area, "");
+            live.extend(requests.await?.into_iter().map(|request| request.uid));
+        }
+    }
+    let mut deleted = 0;
+    for journal in journals {
+        let labels = &journal.labels;
+        let is_covered = labels
+            .get(REQUEST_NAMESPACE_LABEL)
+            .is_some_and(|namespace| areas.iter().any(|area| area.covers(namespace)));
+        let of = journal.at.name.strip_prefix(PREFIX);
+        if is_covered && of.is_some_and(|uid| !live.contains(uid)) {
+            cluster
+                .delete_uid::<ConfigMap>(&journal.at, &journal.uid)
+                .await?;
+            deleted += 1;
+        }
+    }
+    Ok(deleted)
+}
+
+fn at(home: &str, request: &PgBouncerOpsRequest) -> ObjectRef {
+    ObjectRef::new(home, journal_name(&request.uid().unwrap_or_default()))
+}
+
+/// Name of the ConfigMap that holds plan and journal of the request with that UID.
+pub fn journal_name(uid: &str) -> String {
+    format!("{PREFIX}{uid}")
+}
+
+/// Whether `plan` was made for `request`, and for the PgBouncer that it names now.
+pub(super) fn check(plan: &Plan, request: &PgBouncerOpsRequest) -> Result<(), LedgerError> {
+    let namespace = request.namespace().unwrap_or_default();
+    let uid = request.uid().unwrap_or_default();
+    let pairs = [
+        ("namespace", &plan.namespace, &namespace),
+        ("request", &plan.request.name, &request.name_any()),
+        ("request UID", &plan.request.uid, &uid),
+        (
+            "spec.databaseRef.name",
+            &plan.database.name,
+            &request.spec.database_ref.name,
+        ),
+    ];
+    for (what, kept, live) in pairs {
+        if kept != live {
+            return Err(LedgerError::Mismatch {
+                what,
+                kept: kept.clone(),
+                live: live.clone(),
+            });
+        }
+    }
+    // The specification of a request cannot be changed; a deletion counts as a generation.
+    let generation = request.metadata.generation.unwrap_or_default();
+    if generation != plan.generation && request.metadata.deletion_timestamp.is_none() {
+        return Err(LedgerError::Mismatch {
+            what: "generation",
+            kept: plan.generation.to_string(),
+            live: generation.to_string(),
+        });
+    }
+    Ok(())
 }
 
 fn json<T: serde::Serialize>(
@@ -151,6 +247,13 @@ fn read(map: ConfigMap) -> Result<Ledger, LedgerError> {
     let plan: Plan = serde_json::from_str(plan_text).map_err(unreadable(PLAN))?;
     let entries = serde_json::from_str(text(JOURNAL)?).map_err(unreadable(JOURNAL))?;
     let journal = Journal::from_entries(entries)?;
+    let entries = journal.entries().iter();
+    if let Some(step) = entries
+        .map(|entry| entry.step)
+        .find(|step| *step >= plan.steps.len())
+    {
+        return Err(LedgerError::NoStep(step));
+    }
     Ok(Ledger { map, plan, journal })
 }
 

@@ -33,8 +33,10 @@ pub mod steps;
 
 pub mod planner;
 
+mod begun;
 mod error;
 mod executor;
+mod former;
 mod ledger;
 mod locks;
 mod metrics;
@@ -45,5 +47,7 @@ mod status;
 pub use admit::held_by_another;
 pub use error::{LedgerError, OpsError, PlanError};
 pub use executor::ABORT;
+pub use former::FormerJournals;
+pub use ledger::journal_name;
 pub use metrics::{OpsMetrics, RequestOutcome};
 pub use operator::{Next, Operator, OperatorOptions};

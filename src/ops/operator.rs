@@ -12,22 +12,22 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use super::admit::{Admission, Hold, admit, held_by_another, phase, skipped};
-use super::error::{LedgerError, OpsError, PlanError};
+use super::error::{OpsError, PlanError};
 use super::executor::{Execution, Left};
-use super::ledger::Ledger;
+use super::former::FormerJournals;
 use super::locks::Locks;
 use super::metrics::{OpsMetrics, RequestOutcome};
 use super::planner;
 use super::view::{self, News};
 use super::{plan::Plan, status};
 use crate::api::annotations::{REQUEST_FINALIZER, class_of};
-use crate::api::common::{Condition, ConditionStatus, find_condition};
+use crate::api::common::Condition;
 use crate::api::{PgBouncer, PgBouncerOpsRequest, RequestPhase};
 use crate::blueprint::WorkloadKind;
 use crate::causes::chain;
 use crate::clock::Clock;
 use crate::cluster::{Cluster, EventKind, Reporter};
-use crate::material::Materials;
+use crate::material::{MaterialError, Materials};
 use crate::names::ObjectRef;
 use crate::panics::InternalErrors;
 use crate::surroundings::{self, References, SurroundingsError};
@@ -50,6 +50,10 @@ pub enum Next {
 pub struct OperatorOptions {
     /// What makes pods here.
     pub kind: WorkloadKind,
+    /// The daemon's own namespace, where plans and journals are kept.
+    pub namespace: String,
+    /// What becomes of journals that an earlier version has left beside their requests.
+    pub former: FormerJournals,
     /// Cancelled when the daemon stops: requests are left where they are, for the next one.
     pub cancel: CancellationToken,
     /// Where it counts.
@@ -64,6 +68,9 @@ pub struct Operator {
     pub(super) materials: Materials,
     pub(super) clock: Clock,
     pub(super) kind: WorkloadKind,
+    /// The namespace of plans and journals.
+    pub(super) home: String,
+    pub(super) former: FormerJournals,
     pub(super) metrics: OpsMetrics,
     cancel: CancellationToken,
     pub(super) reporter: Reporter,
@@ -85,6 +92,8 @@ impl Operator {
     ) -> Self {
         let OperatorOptions {
             kind,
+            namespace: home,
+            former,
             cancel,
             metrics,
             references,
@@ -95,6 +104,8 @@ impl Operator {
             materials,
             clock,
             kind,
+            home,
+            former,
             metrics,
             cancel,
             reporter,
@@ -240,59 +251,19 @@ impl Operator {
     /// Carries on a request that is Progressing.
     async fn carry_on(&self, request: &PgBouncerOpsRequest) -> Result<Next, OpsError> {
         let at = crate::cluster::reference(request);
-        let kept = Ledger::load(&self.cluster, request).await;
-        if let Err(OpsError::ReadLedger { source, .. }) = &kept {
-            self.leave_alone(request, source).await?;
-        }
-        let ledger = match kept? {
-            Some(ledger) => ledger,
-            None => match self.make_plan(request).await? {
-                Some(plan) => Ledger::open(&self.cluster, request, plan).await?,
-                None => return Ok(Next::Wait),
-            },
+        let Some(ledger) = self.ledger(request).await? else {
+            return Ok(Next::Wait);
         };
         match Box::pin(Execution::new(self, at, ledger).run()).await? {
             Left::Ended | Left::Interrupted => Ok(Next::Wait),
         }
     }
 
-    /// Says that a request is not touched, because what is kept of it cannot be read. Nothing is done
-    /// by guess; a person, or another daemon, has to look.
-    async fn leave_alone(
+    /// The plan of a request that has just begun; `None` if it ended here.
+    pub(super) async fn make_plan(
         &self,
         request: &PgBouncerOpsRequest,
-        error: &LedgerError,
-    ) -> Result<(), OpsError> {
-        let at = crate::cluster::reference(request);
-        let (reason, message) = left_alone(error);
-        let told = request.status.as_ref().is_some_and(|status| {
-            let told = find_condition(&status.conditions, status::WAITS);
-            told.is_some_and(|told| told.message == message)
-        });
-        if told {
-            return Ok(());
-        }
-        tracing::error!(ops.request = %at, reason, message, "left alone");
-        let condition = Condition::new(
-            status::WAITS,
-            ConditionStatus::False,
-            reason,
-            message.clone(),
-            self.now(),
-        );
-        let told = status::Told::default();
-        told.tell_once(self, &at, vec![condition]).await?;
-        let news = News {
-            trouble: true,
-            reason,
-            message,
-        };
-        self.report(&at, &news).await;
-        Ok(())
-    }
-
-    /// The plan of a request that has just begun; `None` if it ended here.
-    async fn make_plan(&self, request: &PgBouncerOpsRequest) -> Result<Option<Plan>, OpsError> {
+    ) -> Result<Option<Plan>, OpsError> {
         let database = self.database(request).await?;
         let Some(database) = database.filter(|_| request.metadata.deletion_timestamp.is_none())
         else {
@@ -300,6 +271,9 @@ impl Operator {
             self.refuse(request, why).await?;
             return Ok(None);
         };
+        if let Err(MaterialError::Cluster(error)) = self.materials.take_stock(&database).await {
+            return Err(error.into());
+        }
         match self.plan(request, &database).await {
             Ok(plan) => Ok(Some(plan)),
             Err(PlanError::Cluster(error)) => Err(error.into()),
@@ -323,10 +297,20 @@ impl Operator {
 
     /// Ends a request before it has touched anything.
     async fn refuse(&self, request: &PgBouncerOpsRequest, why: &str) -> Result<Next, OpsError> {
+        self.end_early(request, view::refused(why, self.now()))
+            .await?;
+        Ok(Next::Wait)
+    }
+
+    /// Ends a request without carrying anything out.
+    pub(super) async fn end_early(
+        &self,
+        request: &PgBouncerOpsRequest,
+        condition: Condition,
+    ) -> Result<(), OpsError> {
         let at = crate::cluster::reference(request);
-        let condition = view::refused(why, self.now());
         self.count(request, RequestOutcome::Refused);
-        tracing::info!(ops.request = %at, why, "request refused");
+        tracing::info!(ops.request = %at, why = condition.message, "request refused");
         let news = News {
             trouble: true,
             reason: "Failed",
@@ -334,8 +318,7 @@ impl Operator {
         };
         status::end(self, &at, vec![condition]).await?;
         self.report(&at, &news).await;
-        self.unhold(&at).await?;
-        Ok(Next::Wait)
+        self.unhold(&at).await
     }
 
     fn count(&self, request: &PgBouncerOpsRequest, outcome: RequestOutcome) {
@@ -347,7 +330,10 @@ impl Operator {
         class_of(bouncer) == self.class
     }
 
-    async fn database(&self, request: &PgBouncerOpsRequest) -> Result<Option<PgBouncer>, OpsError> {
+    pub(super) async fn database(
+        &self,
+        request: &PgBouncerOpsRequest,
+    ) -> Result<Option<PgBouncer>, OpsError> {
         let namespace = request.namespace().unwrap_or_default();
         let at = ObjectRef::new(namespace, &request.spec.database_ref.name);
         Ok(self.cluster.get(&at).await?)
@@ -447,29 +433,4 @@ fn is_held(
     database: Option<&PgBouncer>,
 ) -> bool {
     !known.is_empty() && matches!(admit(request, known, database), Admission::Hold(_))
-}
-
-/// Why a request is left alone, in a word and in a sentence that says what to do.
-fn left_alone(error: &LedgerError) -> (&'static str, String) {
-    let cause = chain(error);
-    match error {
-        LedgerError::Newer(_) => (
-            "JournalIsNewer",
-            format!(
-                "{cause}: a newer version of Bouncert has begun this request; run that version \
-                 again. Until then nothing is touched"
-            ),
-        ),
-        LedgerError::Older(_)
-        | LedgerError::NoKey(_)
-        | LedgerError::Json { .. }
-        | LedgerError::Events(_) => (
-            "Stuck",
-            format!(
-                "{cause}: what is kept of this request was left by another version of Bouncert, or \
-                 damaged; run that version, or remove condition Paused from the PgBouncer and \
-                 delete this request"
-            ),
-        ),
-    }
 }

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use super::admit::phase;
 use super::error::{OpsError, PlanError};
+use super::ledger;
 use super::operator::Operator;
 use super::plan::Subject;
 use super::planner;
@@ -71,6 +72,20 @@ impl Operator {
         Ok(())
     }
 
+    /// Deletes the journal of the request that was at `at`.
+    pub async fn forget_journal(&self, at: &ObjectRef) -> Result<(), OpsError> {
+        Ok(ledger::forget(&self.cluster, &self.home, at).await?)
+    }
+
+    /// Deletes the journals of requests that are gone; only of `namespaces`, unless there are none.
+    pub async fn sweep_journals(&self, namespaces: &[String]) -> Result<(), OpsError> {
+        let deleted = ledger::sweep(&self.cluster, &self.home, namespaces).await?;
+        if deleted > 0 {
+            tracing::info!(deleted, "journals of requests that are gone deleted");
+        }
+        Ok(())
+    }
+
     async fn all<K: Namespaced>(
         &self,
         namespaces: &[String],
@@ -86,7 +101,7 @@ impl Operator {
         Ok(all)
     }
 
-    async fn put_back(&self, at: &ObjectRef) -> Result<(), OpsError> {
+    pub(super) async fn put_back(&self, at: &ObjectRef) -> Result<(), OpsError> {
         // No request begins meanwhile, so none in progress is overlooked.
         let _none_begins = self.admission.lock(at).await;
         let requests: Vec<PgBouncerOpsRequest> = self.cluster.list(&at.namespace, "").await?;
@@ -103,7 +118,7 @@ impl Operator {
             Held::Other => return Ok(()),
         };
         let gone = Subject {
-            at: at.clone(),
+            name: String::new(),
             uid,
         };
         let plan = match planner::nothing(&self.cluster, self.kind, gone, &bouncer).await {

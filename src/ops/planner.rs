@@ -49,6 +49,7 @@ pub async fn plan(
     let reach = reach(database, &target, around.as_ref(), &running);
     let choice = choose(settings.strategy, &change, &reach)?;
     let facts = Facts {
+        namespace: database.namespace().unwrap_or_default(),
         request: subject(request),
         generation: request.metadata.generation.unwrap_or_default(),
         request_type: request.spec.type_.as_str().to_owned(),
@@ -99,6 +100,7 @@ pub async fn nothing(
 ) -> Result<Plan, PlanError> {
     let state = TlsState::of(&database.spec);
     let facts = Facts {
+        namespace: database.namespace().unwrap_or_default(),
         request,
         generation: 0,
         request_type: String::new(),
@@ -135,15 +137,15 @@ pub fn read(
     Ok((change, settings))
 }
 
-fn subject<K: kube::Resource>(object: &K) -> Subject {
+pub(super) fn subject<K: ResourceExt>(object: &K) -> Subject {
     Subject {
-        at: reference(object),
+        name: object.name_any(),
         uid: object.meta().uid.clone().unwrap_or_default(),
     }
 }
 
 /// What is known of the issuer after the change. One that is not there yet signs, presumably.
-async fn signer(
+pub(super) async fn signer(
     cluster: &Cluster,
     database: &PgBouncer,
     change: &Change,
@@ -185,7 +187,7 @@ fn check(database: &PgBouncer, target: &TlsState, around: &Surroundings) -> Resu
 }
 
 /// The PgBouncer with the fields of `state`, completed.
-fn with(database: &PgBouncer, state: &TlsState) -> PgBouncer {
+pub(super) fn with(database: &PgBouncer, state: &TlsState) -> PgBouncer {
     let mut changed = database.clone();
     let spec = with_state(&database.spec, state);
     changed.spec = complete(&spec, &database.name_any(), IssuerKind::Acme);
@@ -228,12 +230,30 @@ async fn published(
         };
         if let Some(found) = found
             && let Some(revision) = found.revision
+            && is_kept(materials, database, (alias, revision)).await?
         {
             let trust = found.bundle.to_pem();
             held.insert(alias, Holding { revision, trust });
         }
     }
     Ok(held)
+}
+
+/// Whether a revision is there and ours. One that is not cannot be put back, and is issued anew.
+async fn is_kept(
+    materials: &Materials,
+    database: &PgBouncer,
+    (alias, revision): (Alias, Revision),
+) -> Result<bool, PlanError> {
+    match materials.revision(database, alias, revision).await {
+        Ok(found) => Ok(found.is_some()),
+        Err(MaterialError::Cluster(error)) => Err(error.into()),
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(alias = %alias, error, "published revision is not ours");
+            Ok(false)
+        }
+    }
 }
 
 async fn next(
@@ -254,7 +274,7 @@ async fn next(
 }
 
 /// How many pods there should be: none before there is a workload, and none of a halted one.
-async fn replicas(
+pub(super) async fn replicas(
     cluster: &Cluster,
     kind: WorkloadKind,
     database: &PgBouncer,

@@ -14,7 +14,7 @@ use crate::blueprint::names;
 use crate::causes::chain;
 use crate::cluster::{ClusterError, EventKind};
 use crate::material::{IssueOutcome, MaterialError, Published, Revisioned};
-use crate::names::{Alias, Revision};
+use crate::names::Alias;
 use crate::pki::bundle::TrustBundle;
 use crate::retry::Retry;
 
@@ -32,6 +32,10 @@ impl Provisioner {
         if missing.is_empty() {
             return Ok(false);
         }
+        self.materials
+            .take_stock(bouncer)
+            .await
+            .map_err(|error| failed(Alias::Server, error))?;
         let mut issued = Vec::with_capacity(missing.len());
         for wanted in missing {
             let revisioned = self.issue(bouncer, &wanted).await?;
@@ -88,19 +92,17 @@ impl Provisioner {
     /// former attempt, or a Secret that somebody deleted, left.
     async fn issue(&self, bouncer: &PgBouncer, wanted: &Wanted) -> Result<Revisioned, Blocked> {
         let alias = wanted.alias;
+        let newest = self.materials.newest(bouncer, alias).await;
+        if let Some(found) = newest.map_err(|error| failed(alias, error))?
+            && found.facts.not_after > self.clock.now()
+        {
+            return Ok(found);
+        }
         let next = self
             .materials
             .next_revision(bouncer, alias)
             .await
             .map_err(|error| failed(alias, error))?;
-        if let Some(last) = Revision::new(next.get() - 1) {
-            let found = self.materials.revision(bouncer, alias, last).await;
-            if let Some(found) = found.map_err(|error| failed(alias, error))?
-                && found.facts.not_after > self.clock.now()
-            {
-                return Ok(found);
-            }
-        }
         match self.materials.issue(bouncer, wanted, next).await {
             IssueOutcome::Issued(revisioned) => Ok(*revisioned),
             IssueOutcome::Pending { on } => Err(Blocked::CertificatePending { on }),

@@ -1,6 +1,7 @@
 //! What one daemon leaves for the next: that a PgBouncer was settled, in an annotation of the object.
 //!
-//! It is believed by the same build only, as long as what it says it saw is what is there.
+//! It is believed by the same build only, as long as what it says it saw is what is there. It is
+//! sealed, because whoever may annotate the object could compute the number as well.
 
 use std::time::UNIX_EPOCH;
 
@@ -14,6 +15,8 @@ use super::memory::Ask;
 use crate::api::PgBouncer;
 use crate::api::annotations::SETTLED;
 use crate::cluster::reference;
+use crate::names::ObjectRef;
+use crate::seal::{Kind, Seal};
 
 /// What a daemon has found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,16 +35,23 @@ impl Note {
         }
     }
 
-    fn parse(text: &str) -> Option<Self> {
-        let (mark, digest) = text.split_once('/')?;
-        Some(Self {
-            mark: u64::from_str_radix(mark, 16).ok()?,
+    /// Reads a note about the object at `at`; `None` for one that does not carry its seal.
+    fn parse(text: &str, at: &ObjectRef, seal: &Seal) -> Option<Self> {
+        let (said, mark) = text.rsplit_once('/')?;
+        let (number, digest) = said.split_once('/')?;
+        let found = Self {
+            mark: u64::from_str_radix(number, 16).ok()?,
             digest: digest.to_owned(),
-        })
+        };
+        let parts = [at.namespace.as_bytes(), at.name.as_bytes(), said.as_bytes()];
+        seal.holds(Kind::Settled, &parts, mark).then_some(found)
     }
 
-    fn text(&self) -> String {
-        format!("{:016x}/{}", self.mark, self.digest)
+    fn text(&self, at: &ObjectRef, seal: &Seal) -> String {
+        let said = format!("{:016x}/{}", self.mark, self.digest);
+        let parts = [at.namespace.as_bytes(), at.name.as_bytes(), said.as_bytes()];
+        let mark = seal.seal(Kind::Settled, &parts);
+        format!("{said}/{mark}")
     }
 }
 
@@ -58,7 +68,8 @@ impl Provisioner {
         if !self.memory.is_new(&at) {
             return None;
         }
-        let found = Note::parse(bouncer.annotations().get(SETTLED)?)?;
+        let text = bouncer.annotations().get(SETTLED)?;
+        let found = Note::parse(text, &at, self.materials.seal()?)?;
         let changes = self.memory.changes(&at);
         let expected = Note::new(ask, copies.mark(bouncer)?, &found.digest);
         if expected != found {
@@ -81,12 +92,15 @@ impl Provisioner {
         let Some(around) = around.filter(|_| around == copies.mark(bouncer)) else {
             return;
         };
-        let text = Note::new(&Ask::of(bouncer), around, digest).text();
+        let Some(seal) = self.materials.seal() else {
+            return;
+        };
+        let at = reference(bouncer);
+        let text = Note::new(&Ask::of(bouncer), around, digest).text(&at, seal);
         if bouncer.annotations().get(SETTLED) == Some(&text) {
             return;
         }
         let patch = json!({ "metadata": { "annotations": { SETTLED: text } } });
-        let at = reference(bouncer);
         if let Err(error) = self.cluster.patch::<PgBouncer>(&at, &patch).await {
             let error = &error as &dyn std::error::Error;
             tracing::debug!(pgbouncer = %at, error, "not written down that it is settled");
@@ -117,17 +131,23 @@ mod tests {
     fn a_note_is_read_as_it_was_written_and_says_who_asked_for_what() {
         let mut bouncer = testing::bouncer("billing");
         let note = Note::new(&Ask::of(&bouncer), 7, "d1");
-        assert_eq!(Note::parse(&note.text()), Some(note.clone()));
+        let (at, seal) = (reference(&bouncer), Seal::new(&[3; 32]).unwrap());
+        let text = note.text(&at, &seal);
+        assert_eq!(Note::parse(&text, &at, &seal), Some(note.clone()));
+        let elsewhere = ObjectRef::new("team-b", &at.name);
+        assert_eq!(Note::parse(&text, &elsewhere, &seal), None);
+        let other = Seal::new(&[4; 32]).unwrap();
+        assert_eq!(Note::parse(&text, &at, &other), None);
+        // The form of a version that did not seal.
+        assert_eq!(Note::parse("0000000000000007/d1", &at, &seal), None);
         assert_ne!(Note::new(&Ask::of(&bouncer), 8, "d1"), note);
         // The note itself is nothing that is asked for.
-        bouncer
-            .annotations_mut()
-            .insert(SETTLED.to_owned(), note.text());
+        bouncer.annotations_mut().insert(SETTLED.to_owned(), text);
         assert_eq!(Note::new(&Ask::of(&bouncer), 7, "d1"), note);
         bouncer.labels_mut().insert("team".into(), "books".into());
         assert_ne!(Note::new(&Ask::of(&bouncer), 7, "d1"), note);
         for strange in ["", "7", "seven/d1"] {
-            assert_eq!(Note::parse(strange), None);
+            assert_eq!(Note::parse(strange, &at, &seal), None);
         }
     }
 }

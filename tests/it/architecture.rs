@@ -16,6 +16,7 @@ const LAYERS: [&[&str]; 8] = [
         "duration",
         "redacted",
         "retry",
+        "seal",
         "clock",
         "fence",
         "instants",
@@ -32,10 +33,11 @@ const LAYERS: [&[&str]; 8] = [
 ];
 
 /// Who may name a module of the same layer.
-const SIBLINGS: [(&str, &str); 10] = [
+const SIBLINGS: [(&str, &str); 11] = [
     ("clock", "instants"),
     ("fence", "clock"),
     ("retry", "clock"),
+    ("seal", "redacted"),
     ("telemetry", "clock"),
     ("policy", "pki"),
     ("policy", "api"),
@@ -60,7 +62,7 @@ const OPERATOR: [&str; 10] = [
 ];
 
 /// The core: pure, synchronous, without a clock. Paths below `src`, without `.rs`.
-const CORE: [&str; 29] = [
+const CORE: [&str; 31] = [
     "lease",
     "rotation/brake",
     "cluster/correlate",
@@ -74,6 +76,7 @@ const CORE: [&str; 29] = [
     "policy",
     "blueprint",
     "retry",
+    "seal",
     "provisioner/around",
     "provisioner/validate",
     "ops/journal",

@@ -21,7 +21,7 @@ use time::Duration;
 
 use super::material::{NAMESPACE, Scene};
 
-const SECOND: fn() -> Revision = || Revision::FIRST.next();
+const SECOND: fn() -> Revision = || Revision::FIRST.next().unwrap();
 
 #[tokio::test]
 async fn a_rotation_makes_a_new_key_unless_the_old_one_is_asked_for() {
@@ -31,12 +31,14 @@ async fn a_rotation_makes_a_new_key_unless_the_old_one_is_asked_for() {
     let second = scene.issue(&wanted, SECOND()).await;
     assert_ne!(first.facts.spki_sha256, second.facts.spki_sha256);
     wanted.rotation = RotationPolicy::Never;
-    let third = scene.issue(&wanted, SECOND().next()).await;
+    let third = scene.issue(&wanted, SECOND().next().unwrap()).await;
     assert_eq!(second.facts.spki_sha256, third.facts.spki_sha256);
     assert_ne!(second.facts.serial, third.facts.serial);
     // A key of another kind has to be made, whatever the policy.
     wanted.algorithm = KeyAlgorithm::Ed25519;
-    let fourth = scene.issue(&wanted, SECOND().next().next()).await;
+    let fourth = scene
+        .issue(&wanted, SECOND().next().unwrap().next().unwrap())
+        .await;
     assert_eq!(fourth.facts.key, "Ed25519");
 }
 

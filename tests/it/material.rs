@@ -20,6 +20,8 @@ use kube::{Client, ResourceExt};
 use serde_json::json;
 use time::{Duration, OffsetDateTime};
 
+use crate::support::seal;
+
 pub(crate) const NAMESPACE: &str = "treasury";
 
 pub(crate) struct Scene {
@@ -49,7 +51,7 @@ impl Scene {
             .await
             .unwrap();
         let cluster = Cluster::new(client.clone());
-        let materials = Materials::new(cluster.clone(), Clock::System, "cert-manager");
+        let materials = materials(&cluster, Clock::System);
         let mut bouncer: PgBouncer = serde_json::from_value(json!({
             "metadata": {"name": "billing", "namespace": NAMESPACE},
             "spec": {
@@ -122,6 +124,11 @@ impl Scene {
     }
 }
 
+/// Material with the seal that all tests share.
+fn materials(cluster: &Cluster, clock: Clock) -> Materials {
+    Materials::new(cluster.clone(), clock, "cert-manager").with_seal(seal())
+}
+
 fn field(secret: &Secret, key: &str) -> String {
     String::from_utf8(secret.data.as_ref().unwrap()[key].0.clone()).unwrap()
 }
@@ -140,7 +147,7 @@ async fn a_revision_is_issued_once_and_a_repeat_adopts_it() {
         .next_revision(&scene.owner, Alias::Server)
         .await
         .unwrap();
-    assert_eq!(next, Revision::FIRST.next());
+    assert_eq!(next, Revision::FIRST.next().unwrap());
     assert!(
         scene.secret("billing-server-cert").await.is_none(),
         "issuing publishes nothing"
@@ -152,7 +159,7 @@ async fn what_is_published_is_what_was_verified_and_it_can_be_taken_back() {
     let scene = Scene::new().await;
     let wanted = scene.wanted(Alias::Server, "first");
     let one = scene.issue(&wanted, Revision::FIRST).await;
-    let two = scene.issue(&wanted, Revision::FIRST.next()).await;
+    let two = scene.issue(&wanted, Revision::FIRST.next().unwrap()).await;
     let (materials, owner) = (&scene.materials, &scene.owner);
     let publish = async |issued: &Revisioned| {
         materials
@@ -338,7 +345,7 @@ async fn an_anchor_stays_until_the_last_certificate_that_needs_it_is_gone() {
     let new = scene
         .issue(
             &scene.wanted(Alias::Client, "second"),
-            Revision::FIRST.next(),
+            Revision::FIRST.next().unwrap(),
         )
         .await;
     let during = materials
@@ -366,10 +373,10 @@ async fn expired_revisions_are_pruned_but_never_the_newest_two() {
     let mut revision = Revision::FIRST;
     for _ in 0..4 {
         scene.issue(&wanted, revision).await;
-        revision = revision.next();
+        revision = revision.next().unwrap();
     }
     let later: OffsetDateTime = Clock::System.now() + Duration::hours(1);
-    let materials = Materials::new(scene.cluster.clone(), Clock::Fixed(later), "cert-manager");
+    let materials = materials(&scene.cluster, Clock::Fixed(later));
     materials
         .prune(&scene.owner, Alias::Client, Some(Revision::FIRST))
         .await
@@ -418,7 +425,7 @@ async fn going_back_does_not_fail_because_of_a_clock_or_an_age() {
     for hours in [-24, 24 * 4_000] {
         let shift = std::sync::Arc::new(std::sync::atomic::AtomicI64::new(hours * 3_600));
         let clock = Clock::Shifted(shift);
-        let elsewhen = Materials::new(scene.cluster.clone(), clock, "cert-manager");
+        let elsewhen = materials(&scene.cluster, clock);
         let (owner, trust) = (&scene.owner, &issued.anchors);
         let forward = elsewhen
             .publish(owner, &wanted, issued.revision, trust)
@@ -448,7 +455,7 @@ async fn a_clock_that_is_wrong_leaves_nothing_behind_that_clients_refuse() {
     let wanted = scene.wanted(Alias::Server, "first");
     let shift = std::sync::Arc::new(std::sync::atomic::AtomicI64::new(3_600));
     let clock = Clock::Shifted(shift.clone());
-    let fast = Materials::new(scene.cluster.clone(), clock, "cert-manager");
+    let fast = materials(&scene.cluster, clock);
     let outcome = fast.issue(&scene.owner, &wanted, Revision::FIRST).await;
     let IssueOutcome::Failed(error) = outcome else {
         panic!("{outcome:?}")

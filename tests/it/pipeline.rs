@@ -11,7 +11,7 @@ use bouncert::names::Fingerprint;
 use bouncert::ops::ABORT;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod, Secret};
 use kube::ResourceExt;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::stage::{LONG, NS, Stage, request};
@@ -295,15 +295,13 @@ async fn no_key_is_told_to_anybody(stage: &Stage) {
     }
     assert!(keys.len() >= 6, "contract Secrets and revisions");
     let all = ListParams::default();
-    let journals = stage.api::<ConfigMap>().list(&all).await.unwrap();
+    let journals: Api<ConfigMap> = Api::all(stage.client.clone());
+    let journals = journals.list(&all).await.unwrap();
+    let kept = stage.journal("sturdy").await.unwrap().name_any();
     let events = stage.api::<Event>().list(&all).await.unwrap();
     let requests = stage.api::<PgBouncerOpsRequest>().list(&all).await.unwrap();
     let bouncers = stage.api::<PgBouncer>().list(&all).await.unwrap();
-    assert!(
-        journals
-            .iter()
-            .any(|map| map.name_any() == "sturdy-journal")
-    );
+    assert!(journals.iter().any(|map| map.name_any() == kept));
     let told = [
         serde_json::to_string(&journals.items).unwrap(),
         serde_json::to_string(&events.items).unwrap(),

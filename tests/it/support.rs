@@ -243,3 +243,8 @@ pub(crate) fn write_private(path: &Path, content: &str) {
     fs::write(path, content).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
+
+/// The seal that tests share where no daemon has made one.
+pub(crate) fn seal() -> bouncert::seal::Seal {
+    bouncert::seal::Seal::new(&[0x5e; bouncert::seal::KEY_LEN]).unwrap()
+}

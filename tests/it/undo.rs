@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ async fn a_step_is_retried_and_one_that_takes_too_long_is_undone_with_proof() {
 
 /// The lines of a request's journal: the step's name and what happened.
 async fn journal(stage: &Stage, request: &str) -> Vec<(String, Value)> {
-    let Some(map) = stage.get::<ConfigMap>(&format!("{request}-journal")).await else {
+    let Some(map) = stage.journal(request).await else {
         return Vec::new();
     };
     let data = map.data.unwrap();

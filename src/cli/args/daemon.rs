@@ -103,9 +103,17 @@ impl AdminArgs {
 /// What the daemon takes, whatever it runs against.
 #[derive(Args, Clone, Debug)]
 pub struct DaemonArgs {
+    /// The daemon's own namespace, where journals of requests and its seal are kept; nobody else should
+    /// have rights there. By default that of the pod or the kubeconfig, and `bouncert-system` for `local`.
+    #[arg(long, value_name = "NAME")]
+    pub namespace: Option<String>,
     /// How it shows what it does.
     #[command(flatten)]
     pub admin: AdminArgs,
+    /// Carry over the journals of requests that an earlier version has left in their namespaces, where
+    /// a tenant may have changed them; for one upgrade. Without it such requests end as failed.
+    #[arg(long)]
+    pub carry_journals_over: bool,
     /// Namespace of the Secrets that `ClusterIssuers` name.
     #[arg(long, value_name = "NAME", default_value = "cert-manager")]
     pub cluster_resource_namespace: String,

@@ -240,7 +240,7 @@ async fn keep_secrets(
         ),
         (
             "a journal",
-            serde_json::to_string(&cluster.list::<ConfigMap>(NAMESPACE, "").await?)?,
+            serde_json::to_string(&cluster.list_all::<ConfigMap>("").await?)?,
         ),
         (
             "a request",

@@ -32,13 +32,13 @@ use crate::blueprint::bounds::REPLICAS_MAX;
 use crate::names::{Alias, ObjectRef, Revision};
 
 /// Form of the stored plan. A daemon refuses a plan of another form instead of misreading it.
-pub const PLAN_FORM: u32 = 1;
+pub const PLAN_FORM: u32 = 2;
 
-/// An object, and the very one of that name.
+/// An object of the plan's namespace, and the very one of that name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subject {
-    /// Namespace and name.
-    pub at: ObjectRef,
+    /// Its name. The namespace is the plan's, so a plan cannot name an object of another one.
+    pub name: String,
     /// UID.
     pub uid: String,
 }
@@ -91,6 +91,8 @@ pub struct PodFact {
 /// What is known when the plan is made.
 #[derive(Clone, Debug)]
 pub struct Facts {
+    /// Namespace of the request, the PgBouncer, and everything else that the plan names.
+    pub namespace: String,
     /// The request.
     pub request: Subject,
     /// Its generation.
@@ -122,6 +124,8 @@ pub struct Facts {
 pub struct Plan {
     /// [`PLAN_FORM`].
     pub form: u32,
+    /// The only namespace that the plan can name objects in.
+    pub namespace: String,
     /// The request.
     pub request: Subject,
     /// Its generation.
@@ -162,6 +166,7 @@ impl Plan {
         let pods = ordered(&facts);
         let mut plan = Self {
             form: PLAN_FORM,
+            namespace: facts.namespace,
             request: facts.request,
             generation: facts.generation,
             request_type: facts.request_type,
@@ -182,6 +187,21 @@ impl Plan {
         plan
     }
 
+    /// Names an object of the plan's namespace.
+    pub fn beside(&self, name: impl Into<String>) -> ObjectRef {
+        ObjectRef::new(&self.namespace, name)
+    }
+
+    /// Namespace and name of the request.
+    pub fn request_at(&self) -> ObjectRef {
+        self.beside(&self.request.name)
+    }
+
+    /// Namespace and name of the PgBouncer.
+    pub fn database_at(&self) -> ObjectRef {
+        self.beside(&self.database.name)
+    }
+
     /// The revision of `alias` that is to be published in the end.
     pub fn target_revision(&self, alias: Alias) -> Option<Revision> {
         let issued = self.issue.iter().find(|issuance| issuance.alias == alias);
@@ -192,7 +212,7 @@ impl Plan {
 
     /// Name of the surge pod: the one after the last.
     pub fn surge_pod(&self) -> String {
-        pod_name(&self.database.at.name, self.replicas)
+        pod_name(&self.database.name, self.replicas)
     }
 
     /// The planned pod of that name.
@@ -206,7 +226,7 @@ impl Plan {
     }
 
     fn line(&self, step: &Step) -> String {
-        let database = &self.database.at;
+        let database = self.database_at();
         match step {
             Step::Pause => format!("pause PgBouncer {database}"),
             Step::Issue(alias) => {
@@ -239,11 +259,6 @@ impl Plan {
         }
     }
 
-    /// Name of the ConfigMap that holds plan and journal.
-    pub fn journal_name(&self) -> String {
-        journal_name(&self.request.at.name)
-    }
-
     /// The pods that are out of service at the same time as that one: itself, and those that are
     /// replaced along with it.
     pub fn together(&self, pod: &str) -> &[String] {
@@ -261,14 +276,6 @@ impl Plan {
     }
 }
 
-/// Name of the ConfigMap that holds plan and journal of a request.
-pub fn journal_name(request: &str) -> String {
-    // An object name may have 253 characters, a suffix is needed, and requests are told apart by
-    // the owner's UID; so the name is cut where necessary.
-    let cut: String = request.chars().take(240).collect();
-    format!("{cut}-journal")
-}
-
 /// Name of the pod with that ordinal.
 pub fn pod_name(database: &str, ordinal: u32) -> String {
     format!("{database}-{ordinal}")
@@ -277,7 +284,7 @@ pub fn pod_name(database: &str, ordinal: u32) -> String {
 /// Pods that do not serve anyway come first: replacing them costs nobody anything, and until they
 /// serve no other may go.
 fn ordered(facts: &Facts) -> Vec<PlannedPod> {
-    let name = &facts.database.at.name;
+    let name = &facts.database.name;
     // The planner refuses more; this bounds a plan wherever its facts come from.
     let most = u32::try_from(REPLICAS_MAX).unwrap_or_default();
     let mut pods: Vec<PlannedPod> = (0..facts.replicas.min(most))

@@ -79,10 +79,11 @@ fn plan_by(
         })
         .collect();
     let subject = |name: &str| Subject {
-        at: ObjectRef::new("shop", name),
+        name: name.to_owned(),
         uid: format!("uid-{name}"),
     };
     let facts = Facts {
+        namespace: "shop".to_owned(),
         request: subject("change-7"),
         generation: 1,
         request_type: request.type_.as_str().to_owned(),
@@ -91,7 +92,7 @@ fn plan_by(
         former,
         next: published
             .keys()
-            .map(|alias| (*alias, Revision::FIRST.next()))
+            .map(|alias| (*alias, Revision::FIRST.next().unwrap()))
             .collect(),
         published,
         replicas,

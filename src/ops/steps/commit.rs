@@ -25,7 +25,7 @@ impl Bench<'_> {
                     return Ok(Look::Found(()));
                 }
                 if present != *expected {
-                    return Err(StepError::SpecChanged(self.plan.database.at.clone()));
+                    return Err(StepError::SpecChanged(self.plan.database_at()));
                 }
                 self.write_state(&live, wanted).await
             })
@@ -45,7 +45,7 @@ impl Bench<'_> {
         });
         match self
             .cluster
-            .patch::<PgBouncer>(&self.plan.database.at, &patch)
+            .patch::<PgBouncer>(&self.plan.database_at(), &patch)
             .await
         {
             Ok(_) => Ok(Look::Found(())),

@@ -56,15 +56,16 @@ impl Bench<'_> {
                     Some(held) if self.is_ours(held) => return Ok(Look::Found(())),
                     Some(held) => {
                         return Err(StepError::PausedByOther {
-                            at: self.plan.database.at.clone(),
+                            at: self.plan.database_at(),
                             message: held.message.clone(),
                         });
                     }
                     None => {}
                 }
                 let mut next = others(&live);
-                let (request, (before, after)) = (&self.plan.request, UID);
-                let message = format!("{BY_REQUEST}{} {before}{}{after}", request.at, request.uid);
+                let (at, (before, after)) = (self.plan.request_at(), UID);
+                let uid = &self.plan.request.uid;
+                let message = format!("{BY_REQUEST}{at} {before}{uid}{after}");
                 let now = self.clock.now();
                 next.push(Condition::new(
                     PAUSED,
@@ -109,7 +110,7 @@ impl Bench<'_> {
             "metadata": { "resourceVersion": live.resource_version() },
             "status": { "conditions": conditions },
         });
-        let at = &self.plan.database.at;
+        let at = &self.plan.database_at();
         match self.cluster.patch_status::<PgBouncer>(at, &patch).await {
             Ok(_) => Ok(Look::Found(())),
             Err(error) if error.is_conflict() => {

@@ -148,7 +148,7 @@ impl Bench<'_> {
     /// All pods of the PgBouncer.
     pub(super) async fn pods(&self) -> Result<Vec<Pod>, StepError> {
         let selector = labels::to_selector_text(&labels::selector(self.name()));
-        let namespace = &self.plan.database.at.namespace;
+        let namespace = &self.plan.namespace;
         self.made(self.cluster.list(namespace, &selector).await?)
             .await
     }
@@ -174,16 +174,16 @@ impl Bench<'_> {
 
     /// The workload.
     pub(super) async fn set(&self) -> Result<Set, StepError> {
-        let at = &self.plan.database.at;
-        let found = workload(self.cluster, self.kind, (&self.owner(), at)).await?;
-        let found = found.ok_or_else(|| StepError::NoWorkload(at.clone()))?;
+        let at = self.plan.database_at();
+        let found = workload(self.cluster, self.kind, (&self.owner(), &at)).await?;
+        let found = found.ok_or(StepError::NoWorkload(at))?;
         self.maker().clone_from(&found.uid);
         Ok(found)
     }
 
     /// Asks the workload for so many pods.
     pub(super) async fn scale(&self, replicas: u32) -> Result<(), StepError> {
-        let at = &self.plan.database.at;
+        let at = &self.plan.database_at();
         let uid = self.set().await?.uid;
         let patch = json!({ "metadata": { "uid": uid }, "spec": { "replicas": replicas } });
         match self.kind {
@@ -245,7 +245,7 @@ impl Bench<'_> {
     /// Over which families the Service leads to the pod.
     async fn reach(&self, pod: &Pod) -> Result<Reach, StepError> {
         let selector = format!("kubernetes.io/service-name={}", self.name());
-        let namespace = &self.plan.database.at.namespace;
+        let namespace = &self.plan.namespace;
         let slices: Vec<EndpointSlice> = self.cluster.list(namespace, &selector).await?;
         Ok(Reach::of(pod, &slices))
     }

@@ -49,7 +49,7 @@ impl Bench<'_> {
         let Some(service) = self.service_address().await? else {
             return Ok(());
         };
-        let name = format!("Service {}", self.plan.database.at);
+        let name = format!("Service {}", self.plan.database_at());
         self.await_leaf(&name, service, side).await?;
         self.prove_database(&bouncer, &name, service).await
     }
@@ -137,7 +137,7 @@ impl Bench<'_> {
             }
             Err(error) => {
                 tracing::warn!(
-                    pgbouncer = %self.plan.database.at,
+                    pgbouncer = %self.plan.database_at(),
                     error = &error as &dyn std::error::Error,
                     "the database did not answer through the Service; the change itself is proved"
                 );
@@ -239,13 +239,13 @@ impl Bench<'_> {
     }
 
     pub(super) fn service_host(&self) -> String {
-        names::service_host(self.name(), &self.plan.database.at.namespace)
+        names::service_host(self.name(), &self.plan.namespace)
     }
 
     /// Where clients go; `None` for a Service without an address of its own. Credentials are not taken
     /// through a Service that is not the PgBouncer's.
     async fn service_address(&self) -> Result<Option<SocketAddr>, StepError> {
-        let service: Option<Service> = self.cluster.get(&self.plan.database.at).await?;
+        let service: Option<Service> = self.cluster.get(&self.plan.database_at()).await?;
         if let Some(service) = &service {
             self.owner().check(service)?;
         }

@@ -19,12 +19,12 @@ use crate::surroundings;
 impl Bench<'_> {
     /// Names an object beside the PgBouncer.
     pub(super) fn beside(&self, name: impl Into<String>) -> ObjectRef {
-        ObjectRef::new(&self.plan.database.at.namespace, name)
+        self.plan.beside(name)
     }
 
     /// The PgBouncer's name.
     pub(super) fn name(&self) -> &str {
-        &self.plan.database.at.name
+        &self.plan.database.name
     }
 
     /// The three fields, on one side.
@@ -38,16 +38,16 @@ impl Bench<'_> {
     /// Whose objects the request may touch.
     pub(super) fn owner(&self) -> Owner {
         let database = &self.plan.database;
-        Owner::named::<PgBouncer>(&database.at.name, &database.uid)
+        Owner::named::<PgBouncer>(&database.name, &database.uid)
     }
 
     /// The PgBouncer as it stands in the cluster: the very one of the plan.
     pub(super) async fn live(&self) -> Result<PgBouncer, StepError> {
-        let at = &self.plan.database.at;
-        let found: Option<PgBouncer> = self.cluster.get(at).await?;
+        let at = self.plan.database_at();
+        let found: Option<PgBouncer> = self.cluster.get(&at).await?;
         found
             .filter(|live| live.uid().as_deref() == Some(&self.plan.database.uid))
-            .ok_or_else(|| StepError::Gone(at.clone()))
+            .ok_or(StepError::Gone(at))
     }
 
     /// The PgBouncer with the fields of one side, completed.
@@ -79,7 +79,7 @@ impl Bench<'_> {
         &self,
         bouncer: &PgBouncer,
     ) -> Result<BTreeMap<Alias, Wanted>, StepError> {
-        let service: Option<Service> = self.cluster.get(&self.plan.database.at).await?;
+        let service: Option<Service> = self.cluster.get(&self.plan.database_at()).await?;
         let service = service.filter(|service| self.owner().check(service).is_ok());
         let outside = service.as_ref().map(surroundings::load_balancer);
         let all = wanted(bouncer, &outside.unwrap_or_default())?;

@@ -136,7 +136,8 @@ pub fn ended(plan: &Plan, journal: &Journal, end: End, now: OffsetDateTime) -> C
         End::Outcome(Outcome::Successful) => {
             let mut message = format!(
                 "Controller has successfully completed  with {} of PgBouncerOpsRequest: {}",
-                plan.request_type, plan.request.at
+                plan.request_type,
+                plan.request_at()
             );
             if plan.replicas == 0 {
                 message
@@ -156,12 +157,21 @@ pub fn refused(why: &str, now: OffsetDateTime) -> Condition {
     condition("Failed", "Failed", message, now)
 }
 
+/// The condition of a request whose plan and journal are not proved to be its own.
+pub fn given_up(why: &str, now: OffsetDateTime) -> Condition {
+    let message = format!(
+        "{why}. Nothing was carried on, and the PgBouncer is put back into service: look at what its \
+         pods serve, and create a new request"
+    );
+    condition("Failed", "Failed", message, now)
+}
+
 /// The events that a line of the journal is worth.
 pub fn news(plan: &Plan, journal: &Journal, entry: &Entry) -> Vec<News> {
     let Some(step) = plan.steps.get(entry.step) else {
         return Vec::new();
     };
-    let (database, request) = (&plan.database.at, &plan.request.at.name);
+    let (database, request) = (plan.database_at(), &plan.request.name);
     let normal = |reason, message: String| News {
         trouble: false,
         reason,
@@ -236,7 +246,7 @@ pub fn end(plan: &Plan, journal: &Journal, end: End) -> News {
             message: format!(
                 "Controller has Successfully {} the PgBouncer database: {}",
                 verb(&plan.change),
-                plan.database.at
+                plan.database_at()
             ),
         },
         End::Outcome(Outcome::Failed) | End::Stuck(_) => News {
@@ -256,7 +266,7 @@ fn post_mortem(plan: &Plan, journal: &Journal, end: End) -> String {
         }
         None => "stopped on request".to_owned(),
     };
-    let database = &plan.database.at;
+    let database = plan.database_at();
     match end {
         End::Stuck(step) => {
             let name = name_of(plan, step);
@@ -321,8 +331,8 @@ fn all_pods(plan: &Plan, journal: &Journal, (doing, done): (&str, &str)) -> Stri
     let mut text = format!(
         "{doing} all pods performed successfully in PgBouncer: {} for PgBouncerOpsRequest: {} \
          (client connections {})",
-        plan.database.at,
-        plan.request.at.name,
+        plan.database_at(),
+        plan.request.name,
         closed(plan, journal)
     );
     if let Some(why) = &plan.choice.why {

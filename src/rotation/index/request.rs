@@ -15,6 +15,9 @@ use crate::rotation::facts::History;
 
 /// Name and UID of a request.
 type Named = (ObjectRef, String);
+/// Attempts that are counted. The annotation can be written by whoever may create requests, and names
+/// of requests are made from it.
+const ATTEMPT_MAX: u32 = 10_000;
 
 /// What is left of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,7 +106,8 @@ impl RequestFacts {
         let attempt = request
             .annotations()
             .get(ATTEMPT)
-            .and_then(|text| text.parse().ok());
+            .and_then(|text| text.parse().ok())
+            .map(|attempt: u32| attempt.min(ATTEMPT_MAX));
         let created = request.metadata.creation_timestamp.as_ref();
         let namespace = request.namespace().unwrap_or_default();
         let phase = status.and_then(|status| status.phase);

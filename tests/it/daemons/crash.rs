@@ -184,8 +184,7 @@ async fn is_over(stage: &Stage, request: &str) -> bool {
 
 /// The last line of a request's journal.
 async fn last_line(stage: &Stage, request: &str) -> String {
-    let name = format!("{request}-journal");
-    let map: Option<k8s_openapi::api::core::v1::ConfigMap> = stage.get(&name).await;
+    let map = stage.journal(request).await;
     let text = map.and_then(|map| map.data?.remove("journal.json"));
     let lines: Vec<Value> = text
         .and_then(|text| serde_json::from_str(&text).ok())

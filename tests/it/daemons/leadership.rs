@@ -93,7 +93,7 @@ fn rotation(name: &str) -> Value {
 
 /// Nothing that was done was done again: each step has succeeded once, and one revision was issued.
 async fn was_run_once(stage: &Stage, name: &str, pods: &usize) {
-    let journal: ConfigMap = stage.get(&format!("{name}-journal")).await.unwrap();
+    let journal = stage.journal(name).await.unwrap();
     let lines: Vec<Value> = serde_json::from_str(&journal.data.unwrap()["journal.json"]).unwrap();
     let mut succeeded: BTreeMap<u64, usize> = BTreeMap::new();
     for line in lines

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use bouncert::api::PgBouncerOpsRequest;
 use bouncert::api::common::find_condition;
+use bouncert::ops::plan::PLAN_FORM;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod};
 use kube::ResourceExt;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 
@@ -119,12 +120,17 @@ async fn a_pooler_left_paused_by_a_death_is_resumed_though_its_request_is_gone()
     stage.stop().await;
 }
 
-/// The form of what is kept is in `plan.json`.
-fn of_form(map: &ConfigMap, form: u64) -> Value {
-    let plan = &map.data.as_ref().unwrap()["plan.json"];
+/// Gives the journal of a request another form, which is in `plan.json`.
+async fn set_form(stage: &Stage, request: &str, form: u64) {
+    let kept = stage.journal(request).await.unwrap();
+    let plan = &kept.data.as_ref().unwrap()["plan.json"];
     let mut plan: Value = serde_json::from_str(plan).unwrap();
     plan["form"] = json!(form);
-    json!({"data": {"plan.json": plan.to_string()}})
+    let maps: Api<ConfigMap> = Api::namespaced(stage.client.clone(), &kept.namespace().unwrap());
+    let patch = Patch::Merge(json!({"data": {"plan.json": plan.to_string()}}));
+    maps.patch(&kept.name_any(), &PatchParams::default(), &patch)
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -142,12 +148,7 @@ async fn a_journal_of_a_newer_daemon_is_left_alone_and_carried_on_by_that_one() 
         .await;
     in_the_middle(&stage, "till", &old.served).await;
     daemon.kill();
-    let maps = stage.api::<ConfigMap>();
-    let kept = maps.get("modern-journal").await.unwrap();
-    let form = Patch::Merge(of_form(&kept, 99));
-    maps.patch("modern-journal", &PatchParams::default(), &form)
-        .await
-        .unwrap();
+    set_form(&stage, "modern", 99).await;
     let uids = uids(&stage).await;
     let spec = stage.bouncer("till").await.spec;
 
@@ -186,11 +187,7 @@ async fn a_journal_of_a_newer_daemon_is_left_alone_and_carried_on_by_that_one() 
     );
     daemon.kill();
 
-    let kept = maps.get("modern-journal").await.unwrap();
-    let form = Patch::Merge(of_form(&kept, 1));
-    maps.patch("modern-journal", &PatchParams::default(), &form)
-        .await
-        .unwrap();
+    set_form(&stage, "modern", u64::from(PLAN_FORM)).await;
     let daemon = Daemon::start(&stage, "newer-again", &ALONE);
     stage.successful("modern").await;
     drop(daemon);

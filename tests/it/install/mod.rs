@@ -5,4 +5,4 @@ mod chart;
 mod manifests;
 mod monitoring;
 mod reach;
-mod rights;
+pub(crate) mod rights;

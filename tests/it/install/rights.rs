@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 use super::chart;
 use crate::policy::loose_crd;
 use crate::stage::{LONG, NS, Stage, request};
-use crate::support::eventually;
+use crate::support::{eventually, seal};
 
 /// What of the chart decides about rights.
 const KINDS: [&str; 6] = [
@@ -41,7 +41,7 @@ const KINDS: [&str; 6] = [
 ];
 
 /// Installs the rights that the chart gives with these values; all grains of them.
-pub(super) async fn install(stage: &mut Stage, changes: &Value) -> BTreeSet<Grain> {
+pub(crate) async fn install(stage: &mut Stage, changes: &Value) -> BTreeSet<Grain> {
     let mut granted = BTreeSet::new();
     for object in chart::objects(changes) {
         if KINDS.contains(&object["kind"].as_str().unwrap()) {
@@ -52,6 +52,15 @@ pub(super) async fn install(stage: &mut Stage, changes: &Value) -> BTreeSet<Grai
     let account = User::service_account(chart::NAMESPACE, chart::RELEASE);
     stage.daemon_client = stage.server.as_ref().unwrap().client_as(&account);
     granted
+}
+
+/// ConfigMaps are written where the daemon lives, and nowhere are they even read.
+pub(super) fn maps_are_at_home(granted: &BTreeSet<Grain>) {
+    let of_maps = granted
+        .iter()
+        .filter(|grain| grain.resource == "configmaps");
+    let roles: BTreeSet<&str> = of_maps.map(|grain| &*grain.role).collect();
+    assert_eq!(roles, BTreeSet::from(["Role/bouncert-state"]));
 }
 
 /// What was granted and never used.
@@ -69,7 +78,7 @@ pub(super) fn unused(stage: &Stage, granted: &BTreeSet<Grain>) -> Vec<String> {
     clippy::needless_pass_by_value,
     reason = "the callers' literals read better"
 )]
-pub(super) fn bouncer(name: &str, more: Value) -> Value {
+pub(crate) fn bouncer(name: &str, more: Value) -> Value {
     let mut object = json!({
         "apiVersion": "kubedb.com/v1", "kind": "PgBouncer", "metadata": {"name": name},
         "spec": {
@@ -106,10 +115,10 @@ async fn the_rights_of_the_chart_are_sufficient_and_each_is_used() {
     // Where lists come as streams, a right to watch is enough; elsewhere it takes that to list as well.
     let mut stage = Stage::without_watch_list().await;
     let changes = json!({
-        "createNamespace": true,
         "vaultServiceAccounts": [{"namespace": NS, "name": "vault-login"}],
     });
     let granted = install(&mut stage, &changes).await;
+    maps_are_at_home(&granted);
     issuers(&stage).await;
     stage.start_daemon_with(candidate("one"));
 
@@ -142,7 +151,7 @@ async fn the_rights_of_the_chart_are_sufficient_and_each_is_used() {
 }
 
 /// Two issuers of the namespace, one of the cluster, and a policy of the cluster.
-pub(super) async fn issuers(stage: &Stage) {
+pub(crate) async fn issuers(stage: &Stage) {
     stage.create(loose_crd()).await;
     stage
         .create(json!({
@@ -202,9 +211,6 @@ async fn of_pet_sets(stage: &Stage) {
     ];
     for (at, tls) in requests.into_iter().enumerate() {
         let name = format!("change-{at}");
-        if at == 1 {
-            leftover_journal(stage, &name).await;
-        }
         // As scheduled rotation does, in the daemon's name.
         let mut object: PgBouncerOpsRequest =
             serde_json::from_value(request(&name, "till", tls)).unwrap();
@@ -254,20 +260,10 @@ async fn a_look_at_whose_they_are(stage: &Stage, cluster: &Cluster) {
     assert!(deleted.unwrap());
 }
 
-/// The journal of an earlier request of the same name, which the garbage collector has missed.
-async fn leftover_journal(stage: &Stage, name: &str) {
-    stage
-        .create(json!({
-            "apiVersion": "v1", "kind": "ConfigMap",
-            "metadata": {"name": bouncert::ops::plan::journal_name(name)},
-        }))
-        .await;
-}
-
 /// An issuer that signs through a `CertificateRequest`, and a change of mind.
 async fn elsewhere(stage: &Stage) {
     let cluster = Cluster::new(stage.daemon_client.clone());
-    let materials = Materials::new(cluster, Clock::System, "cert-manager");
+    let materials = Materials::new(cluster, Clock::System, "cert-manager").with_seal(seal());
     let tls = json!({"tls": {
         "issuerRef": {"kind": "Issuer", "name": "pb-issuer"},
         "certificates": [{"alias": "client", "issuerRef": {

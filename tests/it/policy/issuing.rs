@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 use time::Duration;
 
 use super::{loose_crd, policies_folder, real_crd};
+use crate::support::seal;
 
 const NAMESPACE: &str = "treasury";
 
@@ -63,7 +64,7 @@ impl Scene {
         let cluster = Cluster::new(client.clone());
         let owner = cluster.create(&owner).await.unwrap();
         issuer(&cluster).await;
-        let materials = Materials::new(cluster, Clock::System, "cert-manager");
+        let materials = Materials::new(cluster, Clock::System, "cert-manager").with_seal(seal());
         Self {
             client,
             materials,
@@ -256,7 +257,8 @@ async fn a_policy_of_the_cluster_that_we_may_not_use_has_no_say() {
         }
     });
     let client = Client::new(refusing, NAMESPACE);
-    scene.materials = Materials::new(Cluster::new(client), Clock::System, "cert-manager");
+    let materials = Materials::new(Cluster::new(client), Clock::System, "cert-manager");
+    scene.materials = materials.with_seal(seal());
     let outcome = scene.issue(&scene.wanted()).await;
     assert!(matches!(outcome, IssueOutcome::Issued(_)), "{outcome:?}");
 }

@@ -14,6 +14,7 @@ use std::time::Duration as Wait;
 
 use bouncert::api::{PgBouncer, crds};
 use bouncert::cluster::Cluster;
+use bouncert::daemon::NAMESPACE_DEFAULT;
 use bouncert::names::Area;
 use bouncert::pki::authority::{CertificateAuthority, Serial};
 use bouncert::pki::key::{KeyAlgorithm, KeyEncoding, PrivateKey};
@@ -67,7 +68,11 @@ async fn create(client: &Client, object: Value) {
 /// Namespaces, version, and a PostgreSQL that nobody runs.
 async fn furnish(client: &Client) {
     let granted = json!({ "bouncert.dev/allowed-namespaces": NAMESPACE });
-    for (name, annotations) in [(NAMESPACE, Value::Null), (BACKEND_NAMESPACE, granted)] {
+    for (name, annotations) in [
+        (NAMESPACE, Value::Null),
+        (NAMESPACE_DEFAULT, Value::Null),
+        (BACKEND_NAMESPACE, granted),
+    ] {
         let meta = json!({ "name": name, "annotations": annotations });
         let namespace: Namespace = serde_json::from_value(json!({ "metadata": meta })).unwrap();
         Api::all(client.clone())

@@ -17,6 +17,7 @@ use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 
 use super::*;
+use crate::support::seal;
 
 pub(super) struct Scene {
     pub(super) client: Client,
@@ -34,6 +35,7 @@ impl Scene {
         furnish(&client).await;
         let cluster = Cluster::new(client.clone());
         let materials = Materials::new(cluster.clone(), Clock::System, "cert-manager");
+        let materials = materials.with_seal(seal());
         Self {
             provisioner: Provisioner::new(cluster, materials, Clock::Fixed(NOW)),
             client,
@@ -50,6 +52,7 @@ impl Scene {
     pub(super) fn restart(&mut self) {
         let cluster = Cluster::new(self.client.clone());
         let materials = Materials::new(cluster.clone(), Clock::System, "cert-manager");
+        let materials = materials.with_seal(seal());
         self.provisioner = Provisioner::new(cluster, materials, Clock::Fixed(NOW));
     }
 

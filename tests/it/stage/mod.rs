@@ -9,15 +9,16 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bouncert::api::crds;
-use bouncert::daemon::{self, DaemonOptions};
+use bouncert::api::{PgBouncerOpsRequest, crds};
+use bouncert::daemon::{self, DaemonOptions, NAMESPACE_DEFAULT};
 use bouncert::local::apiserver::ApiServer;
 use bouncert::local::platform::{Platform, PlatformOptions};
 use bouncert::local::postgres::{PostgresOptions, ThrowAwayPostgres};
 use bouncert::local::runner::process::{Found, find_running};
+use bouncert::ops::journal_name;
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{DynamicObject, GroupVersionKind, PostParams};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use kube::api::{DynamicObject, GroupVersionKind, ListParams, PostParams};
 use kube::discovery::{Scope, pinned_kind};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -191,12 +192,15 @@ impl Stage {
     /// Namespaces, and the PostgreSQL as `ha-postgres`.
     pub(crate) async fn furnish(&self) {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        for name in [NS, "cert-manager"] {
-            let namespace = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
-            namespaces
-                .create(&PostParams::default(), &namespace)
-                .await
-                .unwrap();
+        for name in [NS, "cert-manager", NAMESPACE_DEFAULT] {
+            // A platform that runs as a process has made the daemon's.
+            if namespaces.get_opt(name).await.unwrap().is_none() {
+                let namespace = serde_json::from_value(json!({"metadata": {"name": name}}));
+                namespaces
+                    .create(&PostParams::default(), &namespace.unwrap())
+                    .await
+                    .unwrap();
+            }
         }
         let address: SocketAddr = self.postgres.address();
         let port = address.port();
@@ -333,6 +337,17 @@ impl Stage {
             + DeserializeOwned,
     {
         self.api::<K>().get_opt(name).await.unwrap()
+    }
+}
+
+impl Stage {
+    /// Plan and journal of a request, wherever its daemon keeps them.
+    pub(crate) async fn journal(&self, request: &str) -> Option<ConfigMap> {
+        let request: PgBouncerOpsRequest = self.get(request).await?;
+        let name = journal_name(&request.uid().unwrap());
+        let named = ListParams::default().fields(&format!("metadata.name={name}"));
+        let maps: Api<ConfigMap> = Api::all(self.client.clone());
+        maps.list(&named).await.unwrap().items.pop()
     }
 }
 

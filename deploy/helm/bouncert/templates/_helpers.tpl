@@ -33,10 +33,12 @@
   - apiGroups: [""]
     resources: [secrets]
     verbs: [get, list, watch, create, update, patch, delete]
-  # Journals of requests.
+  {{- if .Values.upgrade.carryJournals }}
+  # Journals that an earlier version has left beside their requests.
   - apiGroups: [""]
     resources: [configmaps]
-    verbs: [get, create, update, delete]
+    verbs: [get, delete]
+  {{- end }}
   - apiGroups: [""]
     resources: [services]
     verbs: [get, list, watch, create, patch, delete]
