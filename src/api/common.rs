@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::printable::printable;
+
 /// Phase of a `PgBouncer` (CONTRACT 1.3, 4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Phase {
@@ -50,6 +52,9 @@ pub struct Condition {
     pub observed_generation: Option<i64>,
 }
 
+/// Longest message of a condition, in bytes; Kubernetes' own conditions have 32,768.
+const MESSAGE_MAX: usize = 8_192;
+
 impl Condition {
     /// A condition with status `True` or `False`, changed at `at`.
     pub fn new(
@@ -64,7 +69,7 @@ impl Condition {
             status: status.as_str().to_owned(),
             last_transition_time: rfc3339_seconds(at),
             reason: reason.to_owned(),
-            message: message.into(),
+            message: printable(&message.into(), MESSAGE_MAX),
             severity: None,
             observed_generation: None,
         }

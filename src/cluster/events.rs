@@ -16,6 +16,7 @@ use super::correlate::{Subject, Verdict};
 use super::{Cluster, ClusterError};
 use crate::api::common::rfc3339_seconds;
 use crate::names::ObjectRef;
+use crate::printable::printable;
 
 /// Whether an event is news or trouble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,9 @@ impl EventKind {
 
 /// What a line says that stands for many; client-go's words.
 const COMBINED: &str = "(combined from similar events)";
+
+/// Longest message of an event, in bytes; the API server takes 1,024 characters.
+const MESSAGE_MAX: usize = 1_024;
 
 /// Writes events in the name of one component.
 #[derive(Clone)]
@@ -62,6 +66,7 @@ impl Reporter {
     ) where
         K: Resource<DynamicType = ()>,
     {
+        let message = &printable(message, MESSAGE_MAX - COMBINED.len() - 2);
         let subject = Subject {
             about: (self.component, identity(object)),
             reason: (kind.as_str(), reason.to_owned()),

@@ -7,6 +7,7 @@ use prometheus_client::registry::Registry;
 
 use super::IssueOutcome;
 use crate::api::IssuerRef;
+use crate::printable::label;
 
 /// The counters of issuance. A clone counts the same.
 #[derive(Clone, Debug, Default)]
@@ -43,8 +44,8 @@ impl IssuanceMetrics {
         };
         let labels = Labels {
             namespace,
-            issuer_kind: issuer.kind.clone(),
-            issuer_name: issuer.name.clone(),
+            issuer_kind: label(&issuer.kind),
+            issuer_name: label(&issuer.name),
             outcome,
         };
         self.asked.get_or_create(&labels).inc();

@@ -13,6 +13,7 @@ const LAYERS: [&[&str]; 8] = [
         "causes",
         "cel",
         "names",
+        "printable",
         "duration",
         "redacted",
         "retry",
@@ -30,10 +31,11 @@ const LAYERS: [&[&str]; 8] = [
 ];
 
 /// Who may name a module of the same layer.
-const SIBLINGS: [(&str, &str); 9] = [
+const SIBLINGS: [(&str, &str); 10] = [
     ("fence", "clock"),
     ("retry", "clock"),
     ("telemetry", "clock"),
+    ("telemetry", "printable"),
     ("policy", "pki"),
     ("policy", "api"),
     ("material", "issuer"),
@@ -57,7 +59,8 @@ const OPERATOR: [&str; 10] = [
 ];
 
 /// The core: pure, synchronous, without a clock. Paths below `src`, without `.rs`.
-const CORE: [&str; 28] = [
+const CORE: [&str; 29] = [
+    "printable",
     "lease",
     "cluster/correlate",
     "cluster/mirror",

@@ -35,5 +35,6 @@ mod rotation;
 mod secrecy;
 mod stage;
 mod support;
+mod text;
 mod undo;
 mod versions;
