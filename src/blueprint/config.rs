@@ -166,21 +166,21 @@ impl Configuration {
         let text = ini.publish(marker);
         let read = reader::read(&text, version).map_err(|_| ConfigError::ReadBack)?;
         let mut read: Vec<(&str, &str, &str)> = read.iter().map(parts).collect();
-        let marked = read.pop().ok_or(ConfigError::ReadBack)?;
-        let shown = [(marked.1.to_owned(), marked.2.to_owned())];
-        let is_marked = Marker::in_config(&shown.into()).as_ref() == Some(marker);
+        let last = read.pop().ok_or(ConfigError::ReadBack)?;
+        let shown = [(last.1.to_owned(), last.2.to_owned())];
+        let holds_marker = Marker::in_config(&shown.into()).as_ref() == Some(marker);
         let meant = Section::ALL.into_iter().flat_map(|section| {
             let lines = ini.section(section);
             lines.map(move |(key, value)| (section.as_str(), key, value))
         });
         // The marker's parameter is the one that does not stay as it was.
         let mut meant: Vec<_> = meant
-            .filter(|(section, key, _)| (*section, *key) != (marked.0, marked.1))
+            .filter(|(section, key, _)| (*section, *key) != (last.0, last.1))
             .collect();
         meant.sort_unstable();
         read.sort_unstable();
         let mut lists = read.iter().filter(|(section, ..)| *section != "pgbouncer");
-        if is_marked && meant == read && lists.all(|(_, _, list)| reads_as_meant(list)) {
+        if holds_marker && meant == read && lists.all(|(_, _, list)| reads_as_meant(list)) {
             Ok(Self(text))
         } else {
             Err(ConfigError::ReadBack)
@@ -259,7 +259,7 @@ fn ours(bouncer: &PgBouncer, around: &Surroundings, admin: &str) -> Result<Ini, 
     let mut failed = None;
     let mut set = |key: &str, value: &dyn std::fmt::Display| {
         if let Err(error) = ini.set(Section::Pgbouncer, key, value) {
-            failed.get_or_insert((key.to_owned(), error));
+            failed.get_or_insert_with(|| (key.to_owned(), error));
         }
     };
     set("listen_addr", &"*");

@@ -28,7 +28,7 @@ impl ReaderGone {
             .chain()
             .filter_map(|cause| cause.downcast_ref::<io::Error>());
         io.filter_map(io::Error::get_ref)
-            .any(|inner| inner.is::<Self>())
+            .any(|inner| inner.downcast_ref::<Self>().is_some())
     }
 }
 

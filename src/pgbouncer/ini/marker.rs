@@ -30,8 +30,8 @@ impl Marker {
     /// The marker that a console shows; `None` of a configuration without one, or of one that was
     /// not loaded to its end.
     pub fn in_config(config: &BTreeMap<String, String>) -> Option<Self> {
-        let list = config.get(Self::PARAMETER)?;
-        let last = list.rsplit(SEPARATORS).find(|name| !name.is_empty())?;
+        let users = config.get(Self::PARAMETER)?;
+        let last = users.rsplit(SEPARATORS).find(|name| !name.is_empty())?;
         Self::is(last).then(|| Self(last.to_owned()))
     }
 

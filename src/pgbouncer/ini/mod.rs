@@ -260,16 +260,16 @@ impl Ini {
     /// `[pgbouncer]` comes last. A line before its header that does not load leaves all parameters
     /// as they were, and one after its header takes the marker away.
     pub fn publish(&self, marker: &Marker) -> String {
-        let mut marked = self.clone();
+        let mut whole = self.clone();
         let line = marker.beside(self.get(Section::Pgbouncer, Marker::PARAMETER));
-        marked.remove(Section::Pgbouncer, Marker::PARAMETER);
-        marked.entries.push(Entry {
+        whole.remove(Section::Pgbouncer, Marker::PARAMETER);
+        whole.entries.push(Entry {
             section: Section::Pgbouncer,
             key: Marker::PARAMETER.to_owned(),
             value: line,
             written: None,
         });
-        marked.write([
+        whole.write([
             Section::Databases,
             Section::Users,
             Section::Peers,

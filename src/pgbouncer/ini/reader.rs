@@ -283,7 +283,7 @@ impl<'a> Cursor<'a> {
     /// The line, from 1.
     fn line(&self) -> usize {
         let before = self.bytes.get(..self.at).unwrap_or_default();
-        before.iter().filter(|byte| **byte == b'\n').count() + 1
+        before.split(|byte| *byte == b'\n').count()
     }
 }
 
