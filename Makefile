@@ -4,7 +4,7 @@ CARGO ?= cargo
 BOUNCERT = $(CARGO) run --quiet --bin bouncert --
 
 .DEFAULT_GOAL := help
-FUZZ_TARGETS = pem der csr duration policy
+FUZZ_TARGETS = pem der csr duration policy printable ini
 FUZZ_SECONDS ?= 60
 SOAK ?= 10m
 

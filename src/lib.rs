@@ -15,6 +15,7 @@ pub mod fence;
 pub mod instants;
 pub mod names;
 pub mod panics;
+pub mod printable;
 pub mod redacted;
 pub mod retry;
 pub mod seal;

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::causes::shortened;
 use crate::instants::in_utc;
+use crate::printable::printable;
 
 /// Phase of a `PgBouncer` (CONTRACT 1.3, 4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -71,7 +71,7 @@ impl Condition {
             status: status.as_str().to_owned(),
             last_transition_time: rfc3339_seconds(at),
             reason: reason.to_owned(),
-            message: shortened(&message.into(), CONDITION_MESSAGE_MAX).into_owned(),
+            message: printable(&message.into(), CONDITION_MESSAGE_MAX),
             severity: None,
             observed_generation: None,
         }

@@ -34,6 +34,7 @@ pub(super) fn userlist(
     };
     list.insert(&admin.username, stored(purpose, admin))?;
     list.insert(&superuser.username, stored(Purpose::Backend, superuser))?;
+    list.read_back()?;
     Ok(list)
 }
 

@@ -3,14 +3,25 @@
 //! Layers, the least important first: template, `spec.connectionPool`, the user's Secret, the
 //! inline text. `server_tls_*` is deliberately not among the keys: TLS towards PostgreSQL is the
 //! user's configuration, and stays as it is through every change of the clients' side.
+//!
+//! Text from objects is data here: what the file cannot hold is refused with the object, the field
+//! and the reason, and a [`Configuration`] exists only if PgBouncer's own grammar reads what was
+//! meant.
+
+use kube::ResourceExt;
 
 use super::inputs::{Backend, BackendAddress, Surroundings};
 use super::names;
 use crate::api::PgBouncer;
 use crate::api::pgbouncer::ConnectionPool;
 use crate::api::tls::AuthType;
-use crate::names::Alias;
-use crate::pgbouncer::ini::{self, ConnectString, Ini, ParseError, Problem, Section};
+use crate::names::{Alias, ObjectRef};
+use crate::pgbouncer::Version;
+use crate::pgbouncer::ini::{
+    self, ConnectString, DatabaseName, Ini, Marker, ParseError, Problem, Section, Unquoted,
+    Unwritable, UnwritableAt, reader,
+};
+use crate::printable::quoted;
 
 /// Port that the pooler listens on by default.
 pub const PORT_DEFAULT: i32 = names::SERVICE_PORT;
@@ -33,6 +44,59 @@ pub enum ConfigError {
         /// Where the text comes from.
         origin: String,
     },
+    /// A field whose text the file cannot hold.
+    #[error("PgBouncer {at}: {field} is {}", quoted(.text))]
+    Field {
+        /// The object.
+        at: ObjectRef,
+        /// The field.
+        field: &'static str,
+        /// What is there.
+        text: String,
+        /// Why it cannot be used.
+        #[source]
+        why: Unwritable,
+    },
+    /// A name that the version has no quoting for.
+    #[error(
+        "PgBouncer {at}: spec.database.databaseName is {}: {}; rename the database or choose such a \
+         spec.version",
+        quoted(.name), Unquoted(*.version)
+    )]
+    DatabaseName {
+        /// The object.
+        at: ObjectRef,
+        /// What is there.
+        name: String,
+        /// The version that runs.
+        version: Version,
+    },
+    /// An admin user that would become several.
+    #[error(
+        "PgBouncer {at}: username in the auth Secret is {}; admin_users is a list, so the name may \
+         not hold commas or blanks",
+        quoted(.name)
+    )]
+    Admin {
+        /// The object.
+        at: ObjectRef,
+        /// What is there.
+        name: String,
+    },
+    /// The port is none.
+    #[error("PgBouncer {at}: spec.connectionPool.port is {port}; write a port from 1 to 65535")]
+    Port {
+        /// The object.
+        at: ObjectRef,
+        /// What is there.
+        port: i32,
+    },
+    /// Text that the file cannot hold, of whatever field.
+    #[error("a value cannot stand in pgbouncer.ini")]
+    Text(#[from] UnwritableAt),
+    /// PgBouncer would read the file otherwise than it was meant.
+    #[error("pgbouncer.ini would be read otherwise than it was meant; nothing is published")]
+    ReadBack,
     /// PgBouncer would not load the result, or should not be given it.
     #[error("PgBouncer would refuse it: {}", list(.problems))]
     Refused {
@@ -92,13 +156,74 @@ pub(super) fn auth_type(ini: &Ini) -> String {
         .to_owned()
 }
 
+/// A file that may be published.
+#[derive(Clone, Debug)]
+pub(super) struct Configuration(String);
+
+impl Configuration {
+    /// Writes the file with its marker and reads it back as that version does.
+    pub(super) fn new(ini: &Ini, marker: &Marker, version: Version) -> Result<Self, ConfigError> {
+        let text = ini.publish(marker);
+        let read = reader::read(&text, version).map_err(|_| ConfigError::ReadBack)?;
+        let mut read: Vec<(&str, &str, &str)> = read.iter().map(parts).collect();
+        let last = read.pop().ok_or(ConfigError::ReadBack)?;
+        let shown = [(last.1.to_owned(), last.2.to_owned())];
+        let holds_marker = Marker::in_config(&shown.into()).as_ref() == Some(marker);
+        let meant = Section::ALL.into_iter().flat_map(|section| {
+            let lines = ini.section(section);
+            lines.map(move |(key, value)| (section.as_str(), key, value))
+        });
+        // The marker's parameter is the one that does not stay as it was.
+        let mut meant: Vec<_> = meant
+            .filter(|(section, key, _)| (*section, *key) != (last.0, last.1))
+            .collect();
+        meant.sort_unstable();
+        read.sort_unstable();
+        let mut lists = read.iter().filter(|(section, ..)| *section != "pgbouncer");
+        if holds_marker && meant == read && lists.all(|(_, _, list)| reads_as_meant(list)) {
+            Ok(Self(text))
+        } else {
+            Err(ConfigError::ReadBack)
+        }
+    }
+
+    /// The file.
+    pub(super) fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+fn parts(setting: &reader::Setting) -> (&str, &str, &str) {
+    (&setting.section, &setting.key, &setting.value)
+}
+
+/// Whether PgBouncer reads the pairs of a connect string that were written.
+fn reads_as_meant(list: &str) -> bool {
+    let (Ok(read), Some(meant)) = (reader::pairs(list), ConnectString::parse(list)) else {
+        return false;
+    };
+    let read = read
+        .iter()
+        .map(|(key, value)| (key.as_str(), value.as_str()));
+    meant.pairs().eq(read)
+}
+
+/// Whether a configuration can be written for a completed object, before anything is made for it.
+/// The admin user may be unknown yet.
+pub fn examine(bouncer: &PgBouncer, around: &Surroundings) -> Result<(), ConfigError> {
+    let admin = around.admin.as_ref();
+    let admin = admin.map_or("pgbouncer", |admin| admin.username.as_str());
+    let ini = ini(bouncer, around, admin)?;
+    Configuration::new(&ini, &Marker::of(""), around.program.version).map(drop)
+}
+
 /// The whole configuration, checked for the version that will load it.
 pub(super) fn ini(
     bouncer: &PgBouncer,
     around: &Surroundings,
     admin: &str,
 ) -> Result<Ini, ConfigError> {
-    let mut layers = vec![ours(bouncer, &around.backend, admin)];
+    let mut layers = vec![ours(bouncer, around, admin)?];
     let custom = bouncer.spec.configuration.as_ref();
     if let Some(text) = &around.custom_ini {
         let name = custom
@@ -116,16 +241,29 @@ pub(super) fn ini(
 }
 
 /// The template and `spec.connectionPool`.
-fn ours(bouncer: &PgBouncer, backend: &Backend, admin: &str) -> Ini {
+fn ours(bouncer: &PgBouncer, around: &Surroundings, admin: &str) -> Result<Ini, ConfigError> {
     let pool = bouncer.spec.connection_pool.clone().unwrap_or_default();
-    let database = &bouncer.spec.database.database_name;
+    let at = || ObjectRef::new(bouncer.namespace().unwrap_or_default(), bouncer.name_any());
+    let port = port(bouncer);
+    if u16::try_from(port).map_or(true, |port| port == 0) {
+        return Err(ConfigError::Port { at: at(), port });
+    }
+    if admin.contains([',', ' ', '\t']) {
+        let name = admin.to_owned();
+        return Err(ConfigError::Admin { at: at(), name });
+    }
+    let database = database(bouncer, around.program.version)?;
     let mut ini = Ini::new();
-    ini.set(Section::Databases, database, target(backend, database));
+    let leads_to = target(&around.backend, &database)?;
+    ini.set(Section::Databases, database.as_str(), leads_to)?;
+    let mut failed = None;
     let mut set = |key: &str, value: &dyn std::fmt::Display| {
-        ini.set(Section::Pgbouncer, key, value);
+        if let Err(error) = ini.set(Section::Pgbouncer, key, value) {
+            failed.get_or_insert_with(|| (key.to_owned(), error));
+        }
     };
     set("listen_addr", &"*");
-    set("listen_port", &port(bouncer));
+    set("listen_port", &port);
     set(
         "auth_type",
         &pool.auth_type.unwrap_or(AuthType::Md5).as_str(),
@@ -145,7 +283,45 @@ fn ours(bouncer: &PgBouncer, backend: &Backend, admin: &str) -> Ini {
         set("client_tls_cert_file", &format!("{dir}/tls.crt"));
         set("client_tls_key_file", &format!("{dir}/tls.key"));
     }
-    ini
+    match failed {
+        None => Ok(ini),
+        Some((key, UnwritableAt { text, why, .. })) => {
+            let field = match key.as_str() {
+                "pool_mode" => "spec.connectionPool.poolMode",
+                "ignore_startup_parameters" => "spec.connectionPool.ignoreStartupParameters",
+                _ => "username in the auth Secret",
+            };
+            let at = at();
+            Err(ConfigError::Field {
+                at,
+                field,
+                text,
+                why,
+            })
+        }
+    }
+}
+
+/// The database that the object names, if the version can be told of it.
+fn database(bouncer: &PgBouncer, version: Version) -> Result<DatabaseName, ConfigError> {
+    let name = &bouncer.spec.database.database_name;
+    let at = ObjectRef::new(bouncer.namespace().unwrap_or_default(), bouncer.name_any());
+    let database = match DatabaseName::new(name) {
+        Ok(database) => database,
+        Err(why) => {
+            return Err(ConfigError::Field {
+                at,
+                field: "spec.database.databaseName",
+                text: name.clone(),
+                why,
+            });
+        }
+    };
+    if database.is_read_by(version) {
+        return Ok(database);
+    }
+    let name = name.clone();
+    Err(ConfigError::DatabaseName { at, name, version })
 }
 
 fn set_pools(pool: &ConnectionPool, set: &mut impl FnMut(&str, &dyn std::fmt::Display)) {
@@ -174,15 +350,20 @@ fn set_pools(pool: &ConnectionPool, set: &mut impl FnMut(&str, &dyn std::fmt::Di
     set("ignore_startup_parameters", &ignored);
 }
 
-/// Where a database leads. No user and no password: clients log in as themselves.
-fn target(backend: &Backend, database: &str) -> String {
+/// Where a database leads. No user and no password: clients log in as themselves. A line for all
+/// databases names none, so that each client gets the one that it asks for.
+fn target(backend: &Backend, database: &DatabaseName) -> Result<ConnectString, UnwritableAt> {
     match &backend.address {
-        BackendAddress::Host { host, port } => ConnectString::new()
-            .with("host", host)
-            .with("port", port)
-            .with("dbname", database)
-            .to_string(),
-        BackendAddress::ConnectString(text) => text.clone(),
+        BackendAddress::Host { host, port } => {
+            let list = ConnectString::new()
+                .with("host", host)?
+                .with("port", port)?;
+            if database.is_any() {
+                return Ok(list);
+            }
+            list.with("dbname", database.as_str())
+        }
+        BackendAddress::ConnectString(list) => Ok(list.clone()),
     }
 }
 

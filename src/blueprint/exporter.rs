@@ -1,5 +1,7 @@
 //! The metrics exporter beside the pooler (CONTRACT 2.9); only where `spec.monitor` asks for it.
 
+use std::fmt::Write as _;
+
 use serde_json::{Value, json};
 
 use super::certificates::is_wanted;
@@ -116,7 +118,7 @@ pub(super) fn container(inputs: &Inputs) -> Option<Value> {
 /// How the exporter reaches the console. The password comes from its environment.
 fn data_source(inputs: &Inputs) -> String {
     let port = config::port(&inputs.bouncer);
-    let user = &inputs.admin.username;
+    let user = percent_encoded(&inputs.admin.username);
     let tls = if config::serves_tls(&inputs.bouncer)
         && is_wanted(&inputs.bouncer, Alias::MetricsExporter)
     {
@@ -128,4 +130,31 @@ fn data_source(inputs: &Inputs) -> String {
         "sslmode=disable".to_owned()
     };
     format!("postgres://{user}:@localhost:{port}/pgbouncer?{tls}")
+}
+
+/// A name as part of a URL. The result holds no `$` either, which the kubelet would expand.
+fn percent_encoded(name: &str) -> String {
+    name.bytes().fold(String::new(), |mut text, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "%{byte:02X}");
+        }
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::percent_encoded;
+
+    #[test]
+    fn a_name_in_a_url_is_only_a_name() {
+        assert_eq!(percent_encoded("pgbouncer"), "pgbouncer");
+        assert_eq!(
+            percent_encoded("a@b/c?d=$(PGPASSWORD)ü"),
+            "a%40b%2Fc%3Fd%3D%24%28PGPASSWORD%29%C3%BC"
+        );
+    }
 }

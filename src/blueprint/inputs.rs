@@ -9,14 +9,14 @@ use kube::ResourceExt;
 
 use super::backend::{self, UserlistError};
 use super::certificates::LoadBalancer;
-use super::config::{self, ConfigError, mounts_material, serves_tls};
+use super::config::{self, ConfigError, Configuration, mounts_material, serves_tls};
 use super::names;
 use super::pod_template::{PodTemplate, PodTemplateError};
 use super::services::{ServiceTemplateError, ServiceTemplates};
 use crate::api::PgBouncer;
 use crate::names::{Alias, Fingerprint, ObjectRef};
 use crate::pgbouncer::Version;
-use crate::pgbouncer::ini::Ini;
+use crate::pgbouncer::ini::{ConnectString, Ini, Marker};
 use crate::pgbouncer::userlist::Userlist;
 use crate::redacted::Redacted;
 
@@ -87,7 +87,7 @@ pub enum BackendAddress {
         port: u16,
     },
     /// A connect string that the AppBinding gives instead of a URL.
-    ConnectString(String),
+    ConnectString(ConnectString),
 }
 
 /// Published material, as far as configuration and pods depend on it.
@@ -160,6 +160,7 @@ pub struct Inputs {
     pub(super) workload: WorkloadKind,
     pub(super) backend_secret_version: Option<String>,
     pub(super) ini: Ini,
+    pub(super) configuration: Configuration,
     pub(super) pod_template: PodTemplate,
     pub(super) service_templates: ServiceTemplates,
 }
@@ -186,15 +187,19 @@ impl Inputs {
             return Err(InputsError::NoMaterial(in_namespace(secret)));
         }
         let ini = config::ini(target, around, &admin.username)?;
+        let material = around.material.clone().filter(|_| mounts_material(target));
+        let digest = super::digest(&ini.render(), material.as_ref());
+        let configuration = Configuration::new(&ini, &Marker::of(&digest), around.program.version)?;
         Ok(Self {
             userlist: backend::userlist(around, &admin, &config::auth_type(&ini))?,
             ini,
+            configuration,
             pod_template: PodTemplate::parse(target)?,
             service_templates: ServiceTemplates::parse(target)?,
             bouncer: target.clone(),
             program: around.program.clone(),
             admin,
-            material: around.material.clone().filter(|_| mounts_material(target)),
+            material,
             workload: around.workload,
             backend_secret_version: around.backend_secret_version.clone(),
         })
@@ -203,6 +208,17 @@ impl Inputs {
     /// The configuration.
     pub fn ini(&self) -> &Ini {
         &self.ini
+    }
+
+    /// The file that is published: read back by PgBouncer's own grammar, with the marker of
+    /// [`Self::digest`] at its end.
+    pub fn configuration(&self) -> &str {
+        self.configuration.text()
+    }
+
+    /// What the console shows when all of [`Self::configuration`] is loaded.
+    pub fn marker(&self) -> Marker {
+        Marker::of(&self.digest())
     }
 
     /// The digest that a pod built from these inputs carries.

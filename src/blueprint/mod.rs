@@ -34,6 +34,8 @@ mod workload;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod text_tests;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Secret, Service, ServiceAccount};
@@ -43,7 +45,7 @@ use kube::{Resource, ResourceExt};
 
 pub use self::backend::UserlistError;
 pub use self::config::{
-    ConfigError, PORT_DEFAULT, mounts_material, port, serves_tls, throttling_defaults,
+    ConfigError, PORT_DEFAULT, examine, mounts_material, port, serves_tls, throttling_defaults,
 };
 pub use self::inputs::{
     Backend, BackendAddress, Credentials, Inputs, InputsError, MaterialFacts, Program,
@@ -100,7 +102,8 @@ pub fn build(inputs: &Inputs) -> Result<Resources, PodTemplateError> {
     })
 }
 
-/// What a pod was started with: the configuration, the server's leaf and the bundle that verifies
+/// What a pod was started with: the settings in their canonical form (without the marker, which
+/// holds this digest), the server's leaf and the bundle that verifies
 /// clients. Users are left out: they come and go without a restart.
 pub fn digest(ini: &str, material: Option<&MaterialFacts>) -> String {
     let mut context = ring::digest::Context::new(&ring::digest::SHA256);
@@ -120,7 +123,7 @@ pub fn digest(ini: &str, material: Option<&MaterialFacts>) -> String {
 }
 
 fn config_secret(inputs: &Inputs) -> Secret {
-    let ini = ByteString(inputs.ini.render().into_bytes());
+    let ini = ByteString(inputs.configuration.text().as_bytes().to_vec());
     Secret {
         metadata: metadata(&inputs.bouncer, names::config_secret(&inputs.bouncer)),
         type_: Some("Opaque".to_owned()),

@@ -35,7 +35,7 @@ use time::OffsetDateTime;
 
 use self::args::{Cli, LogFormatArg, PolicyArgs, Verb};
 use self::exit::{Exit, Failure};
-use self::output::Output;
+use self::output::{Output, ReaderGone};
 use crate::api::common::rfc3339_seconds;
 use crate::panics;
 use crate::telemetry::{self, LogFormat, LogSink};
@@ -61,6 +61,8 @@ pub fn main() -> ExitCode {
     let output = Output::new(cli.output);
     match start(output, cli) {
         Ok(()) => Exit::Done.into(),
+        // The reader has what it wanted.
+        Err(failure) if ReaderGone::is_cause_of(&failure.error) => Exit::Done.into(),
         Err(failure) => {
             output.note(&format!("error: {}", chain(&failure.error)));
             failure.exit.into()

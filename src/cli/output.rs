@@ -1,4 +1,7 @@
 //! The only place that prints: results on standard output, everything else on standard error.
+//!
+//! Text from objects and servers is made safe here ([`crate::printable`]): a terminal obeys no escape
+//! in it. Programs that ask for JSON read the exact text.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
@@ -7,6 +10,27 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+
+use crate::printable::{document, json, printable};
+
+/// Longest cell of a table, in bytes.
+const CELL_MAX: usize = 1_024;
+
+/// Standard output was closed by its reader, such as `head`, before all was written.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("standard output was closed")]
+pub struct ReaderGone;
+
+impl ReaderGone {
+    /// Whether a verb ended because of this.
+    pub fn is_cause_of(error: &anyhow::Error) -> bool {
+        let io = error
+            .chain()
+            .filter_map(|cause| cause.downcast_ref::<io::Error>());
+        io.filter_map(io::Error::get_ref)
+            .any(|inner| inner.downcast_ref::<Self>().is_some())
+    }
+}
 
 /// How a result is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -36,27 +60,24 @@ impl Output {
         value: &T,
         text: impl FnOnce(&T) -> String,
     ) -> io::Result<()> {
-        let written = match self.format {
-            Format::Text => text(value),
-            Format::Json => serde_json::to_string_pretty(value)?,
-        };
-        self.verbatim(&written)
+        match self.format {
+            Format::Text => self.verbatim(&document(&text(value))),
+            Format::Json => self.verbatim(&json(&serde_json::to_string_pretty(value)?)),
+        }
     }
 
-    /// Writes a document that looks the same to everybody.
+    /// Writes a document of the program's own that looks the same to everybody.
     pub fn verbatim(self, document: &str) -> io::Result<()> {
-        let mut out = io::stdout().lock();
-        out.write_all(document.as_bytes())?;
-        if !document.ends_with('\n') {
-            out.write_all(b"\n")?;
-        }
-        out.flush()
+        write_to(&mut io::stdout().lock(), document).map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => io::Error::new(error.kind(), ReaderGone),
+            _ => error,
+        })
     }
 
     /// Tells people something besides the result.
     pub fn note(self, text: &str) {
         // Nobody is left to tell when standard error is gone.
-        let _ = writeln!(io::stderr(), "{text}");
+        let _ = writeln!(io::stderr(), "{}", document(text));
     }
 
     /// Shows that something is under way.
@@ -99,7 +120,7 @@ impl Progress {
         }
         text.clone_into(&mut last);
         match &self.bar {
-            Some(bar) => bar.set_message(text.to_owned()),
+            Some(bar) => bar.set_message(document(text).into_owned()),
             None => Output::new(Format::Text).note(text),
         }
     }
@@ -107,14 +128,14 @@ impl Progress {
     /// What on a terminal replaces the line, and is not worth a line elsewhere.
     pub fn detail(&self, text: &str) {
         if let Some(bar) = &self.bar {
-            bar.set_message(text.to_owned());
+            bar.set_message(document(text).into_owned());
         }
     }
 
     /// A line that stays.
     pub fn line(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.println(text),
+            Some(bar) => bar.println(document(text)),
             None => Output::new(Format::Text).note(text),
         }
     }
@@ -127,17 +148,48 @@ impl Progress {
     }
 }
 
+fn write_to(out: &mut impl Write, document: &str) -> io::Result<()> {
+    out.write_all(document.as_bytes())?;
+    if !document.ends_with('\n') {
+        out.write_all(b"\n")?;
+    }
+    out.flush()
+}
+
 /// A table as `kubectl get` prints them.
 pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_preset(NOTHING);
     table.set_header(header.to_vec());
     for row in rows {
-        table.add_row(row);
+        table.add_row(row.iter().map(|cell| printable(cell, CELL_MAX)));
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 3));
     }
     let lines = table.lines().map(|line| line.trim_end().to_owned());
     lines.collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cell_is_one_line_without_escapes() {
+        let row = vec!["a\u{1b}[2J\nb".to_owned(), "c".to_owned()];
+        assert_eq!(
+            table(&["X", "Y"], [row]),
+            "X                  Y\na\\u{1b}[2J\\u{a}b   c"
+        );
+    }
+
+    #[test]
+    fn only_a_closed_standard_output_is_quiet() {
+        let network = io::Error::from(io::ErrorKind::BrokenPipe);
+        assert!(!ReaderGone::is_cause_of(&network.into()));
+        let gone = io::Error::new(io::ErrorKind::BrokenPipe, ReaderGone);
+        let gone = anyhow::Error::from(gone).context("a verb");
+        assert!(ReaderGone::is_cause_of(&gone));
+    }
 }

@@ -15,8 +15,8 @@ use time::OffsetDateTime;
 use super::correlate::{Subject, Verdict};
 use super::{Cluster, ClusterError};
 use crate::api::common::rfc3339_seconds;
-use crate::causes::shortened;
 use crate::names::ObjectRef;
+use crate::printable::printable;
 
 /// Whether an event is news or trouble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,9 @@ impl EventKind {
 const MESSAGE_MAX: usize = 1_024;
 /// What a line says that stands for many; client-go's words.
 const COMBINED: &str = "(combined from similar events)";
+
+/// Longest message of an event, in bytes; the API server takes 1,024 characters.
+const MESSAGE_MAX: usize = 1_024;
 
 /// Writes events in the name of one component.
 #[derive(Clone)]
@@ -65,6 +68,7 @@ impl Reporter {
     ) where
         K: Resource<DynamicType = ()>,
     {
+        let message = &printable(message, MESSAGE_MAX - COMBINED.len() - 2);
         let subject = Subject {
             about: (self.component, identity(object)),
             reason: (kind.as_str(), reason.to_owned()),
@@ -149,7 +153,7 @@ impl Reporter {
             involved_object: about,
             type_: Some(type_.to_owned()),
             reason: Some(reason.to_owned()),
-            message: Some(shortened(message, MESSAGE_MAX).into_owned()),
+            message: Some(message.to_owned()),
             source: Some(EventSource {
                 component: Some(self.component.to_owned()),
                 ..EventSource::default()

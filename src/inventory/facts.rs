@@ -113,7 +113,7 @@ impl Names {
     const LENGTH_MAX: usize = 1_024;
 
     pub(super) fn keep(&mut self, text: &str) -> Arc<str> {
-        let text = &*crate::causes::shortened(text, Self::LENGTH_MAX);
+        let text = &*crate::printable::printable(text, Self::LENGTH_MAX);
         if let Some(kept) = self.0.get(text) {
             return Arc::clone(kept);
         }

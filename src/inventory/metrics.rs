@@ -1,6 +1,7 @@
 //! The inventory's metrics. Those of the fleet are written from what is known when they are asked
 //! for: what has gone shows no more, and nothing is kept twice.
 
+use std::borrow::Cow;
 use std::fmt::Error;
 
 use prometheus_client::collector::Collector;
@@ -16,6 +17,7 @@ use time::OffsetDateTime;
 
 use super::state::{Certificate, PodView, Seen, State};
 use super::{CertManagerMetrics, Inventory, certmanager};
+use crate::printable::label;
 
 /// How looks at pods went.
 #[derive(Clone, Debug, Default)]
@@ -165,14 +167,14 @@ fn stored(
     )
 }
 
-fn described<'a>(one: &Certificate<'a>) -> Labels<'a, 6> {
+fn described<'a>(one: &Certificate<'a>) -> [(&'static str, Cow<'a, str>); 6] {
     [
-        ("namespace", one.namespace),
-        ("pgbouncer", one.pooler),
-        ("alias", one.alias),
-        ("secret", one.secret),
-        ("issuer_kind", &one.asked.issuer.kind),
-        ("issuer_name", &one.asked.issuer.name),
+        ("namespace", one.namespace.into()),
+        ("pgbouncer", one.pooler.into()),
+        ("alias", one.alias.into()),
+        ("secret", one.secret.into()),
+        ("issuer_kind", label(&one.asked.issuer.kind).into()),
+        ("issuer_name", label(&one.asked.issuer.name).into()),
     ]
 }
 

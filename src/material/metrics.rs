@@ -13,16 +13,14 @@ use tokio::time::Instant;
 
 use super::IssueOutcome;
 use crate::api::IssuerRef;
-use crate::causes::shortened;
 use crate::instants::Since;
+use crate::printable::label;
 
 /// Series that are shown at the most. Names come from specifications, and each is kept for as long as
 /// it is shown.
 const SERIES_MAX: usize = 1_000;
 /// A series that was not counted for so long is forgotten: its issuer or namespace has gone.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(7 * 86_400);
-/// Longest value of a label, in bytes; that of a Kubernetes name is 253.
-const LABEL_MAX: usize = 253;
 
 /// The counters of issuance. A clone counts the same.
 #[derive(Clone, Default)]
@@ -71,8 +69,8 @@ impl IssuanceMetrics {
         };
         let labels = Labels {
             namespace,
-            issuer_kind: shortened(&issuer.kind, LABEL_MAX).into_owned(),
-            issuer_name: shortened(&issuer.name, LABEL_MAX).into_owned(),
+            issuer_kind: label(&issuer.kind),
+            issuer_name: label(&issuer.name),
             outcome,
         };
         self.forget(&labels, now);

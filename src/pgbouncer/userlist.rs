@@ -22,13 +22,16 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use thiserror::Error;
 
+use super::ini::{Marker, reader};
+use crate::printable::quoted;
 use crate::redacted::Redacted;
 
 /// Iterations of a SCRAM verifier, as PostgreSQL makes them.
 const SCRAM_ITERATIONS: u32 = 4096;
 /// Longest password that PgBouncer reads from the file.
 pub const PASSWORD_MAX: usize = 995;
-/// Longest user name.
+/// Longest user name as it stands in the file, where a double quote takes two bytes. A longer one
+/// ends the file: no user after it exists.
 pub const USER_MAX: usize = 127;
 
 /// What a user is for.
@@ -55,11 +58,21 @@ pub enum Stored {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum UserlistError {
     /// A name that PgBouncer cannot read back.
-    #[error("the user name `{0}` is empty, too long or has a line break")]
+    #[error(
+        "the user name {} is empty, longer than {USER_MAX} bytes (a double quote counts twice), \
+         has a control character, or is reserved",
+        quoted(.0)
+    )]
     BadUser(String),
     /// A secret that PgBouncer cannot read back.
-    #[error("the password of `{0}` is empty, longer than {PASSWORD_MAX} bytes or has a line break")]
+    #[error(
+        "the password of {} is empty, longer than {PASSWORD_MAX} bytes or has a line break",
+        quoted(.0)
+    )]
     BadSecret(String),
+    /// A file that would be read otherwise; a mistake of the writer.
+    #[error("the userlist would be read otherwise than it was meant")]
+    ReadBack,
     /// A line that is not `"user" "secret"`.
     #[error("line {line} is not `\"user\" \"secret\"`")]
     Syntax {
@@ -157,7 +170,9 @@ impl Userlist {
     /// Adds a user, or replaces its secret.
     pub fn insert(&mut self, user: &str, stored: Stored) -> Result<(), UserlistError> {
         let breaks = |text: &str| text.contains(['\n', '\r', '\0']);
-        if user.is_empty() || user.len() > USER_MAX || breaks(user) {
+        let length = user.len() + user.matches('"').count();
+        let is_reserved = Marker::is(user);
+        if user.is_empty() || length > USER_MAX || user.contains(char::is_control) || is_reserved {
             return Err(UserlistError::BadUser(user.to_owned()));
         }
         let secret = stored.secret().expose();
@@ -181,6 +196,21 @@ impl Userlist {
     /// Whether nobody could log in.
     pub fn is_empty(&self) -> bool {
         self.users.is_empty()
+    }
+
+    /// Proves that the file holds what was meant, by a reader of PgBouncer's own grammar.
+    pub fn read_back(&self) -> Result<(), UserlistError> {
+        let read = reader::users(self.render().expose()).map_err(|_| UserlistError::ReadBack)?;
+        let meant = self
+            .users
+            .iter()
+            .map(|(user, stored)| (user, stored.secret().expose()));
+        let same = read.iter().map(|(user, secret)| (user, secret)).eq(meant);
+        if same {
+            Ok(())
+        } else {
+            Err(UserlistError::ReadBack)
+        }
     }
 
     /// The file.
@@ -207,8 +237,8 @@ impl Userlist {
             if line.is_empty() || line.starts_with(';') {
                 continue;
             }
-            let fields = quoted(line).and_then(|(user, rest)| {
-                let (secret, _) = quoted(rest.trim_start())?;
+            let fields = take_quoted(line).and_then(|(user, rest)| {
+                let (secret, _) = take_quoted(rest.trim_start())?;
                 Some((user, secret))
             });
             let Some((user, secret)) = fields else {
@@ -230,7 +260,7 @@ impl fmt::Display for Purpose {
 }
 
 /// Takes one quoted field off the front.
-fn quoted(text: &str) -> Option<(String, &str)> {
+fn take_quoted(text: &str) -> Option<(String, &str)> {
     let mut rest = text.strip_prefix('"')?;
     let mut field = String::new();
     loop {
@@ -304,7 +334,15 @@ mod tests {
         let mut list = Userlist::new();
         let trailing = Stored::Plain(password("secret\n"));
         assert!(list.insert("ann", trailing).is_err());
-        assert!(list.insert("", Stored::Plain(password("x"))).is_err());
+        let mut insert = |user: &str| list.insert(user, Stored::Plain(password("x")));
+        for user in ["", "a\u{1b}[2J", "a\nb", "bouncert-loaded-0a1b"] {
+            assert!(insert(user).is_err(), "{user:?}");
+        }
+        assert!(insert(&"u".repeat(127)).is_ok());
+        assert!(
+            insert(&format!("{}\"", "u".repeat(126))).is_err(),
+            "a quote takes two"
+        );
         assert_eq!(
             Userlist::parse("; note\n\"ann\" secret\n"),
             Err(UserlistError::Syntax { line: 2 })
@@ -317,7 +355,20 @@ mod tests {
             let mut list = Userlist::new();
             list.insert(&user, Stored::recognise(secret)).unwrap();
             let text = list.render();
+            prop_assert_eq!(list.read_back(), Ok(()));
             prop_assert_eq!(Userlist::parse(text.expose()), Ok(list));
+        }
+
+        #[test]
+        fn every_user_is_refused_or_read_back(
+            users in proptest::collection::vec(
+                ("([\"ü ;]|\\PC|[\\x00-\\x1f]){0,140}", "([\"ü ;]|\\PC|[\\x00-\\x1f]){0,30}"), 0..4),
+        ) {
+            let mut list = Userlist::new();
+            for (user, secret) in users {
+                let _refused = list.insert(&user, Stored::Plain(password(&secret)));
+            }
+            prop_assert_eq!(list.read_back(), Ok(()));
         }
     }
 }

@@ -37,7 +37,7 @@ use tokio::time::Instant;
 use crate::api::PgBouncer;
 use crate::api::annotations::class_of;
 use crate::api::common::find_condition;
-use crate::blueprint::{self, Inputs, WorkloadKind, bounds};
+use crate::blueprint::{self, Inputs, InputsError, WorkloadKind, bounds};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, ClusterError, EventKind, Foreign, Reporter, reference};
 use crate::instants::{Shift, Since};
@@ -309,6 +309,8 @@ impl Provisioner {
         let kind = self.workload_kind(&namespace).await?;
         surroundings::check_references(&self.cluster, bouncer, self.references).await?;
         let mut around = surroundings::read(&self.cluster, bouncer, kind).await?;
+        // Text that cannot be written is refused before a certificate or an object is made for it.
+        blueprint::examine(bouncer, &around).map_err(InputsError::from)?;
         if self
             .ensure_certificates(bouncer, &around.load_balancer)
             .await?

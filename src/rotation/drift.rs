@@ -24,7 +24,8 @@ use crate::api::annotations::{FINGERPRINT, ISSUED, REVISION};
 use crate::api::common::parse_rfc3339;
 use crate::api::holder;
 use crate::blueprint::certificates::{LoadBalancer, Wanted};
-use crate::causes::{self, shortened};
+use crate::causes;
+use crate::printable::printable;
 use crate::instants::{Shift, Within};
 use crate::names::{Alias, Fingerprint};
 use crate::pki::bundle::TrustBundle;
@@ -310,10 +311,10 @@ pub fn read(secret: &Secret, now: OffsetDateTime) -> Option<SecretFacts> {
         issued: annotation(ISSUED).and_then(|text| parse_rfc3339(text)),
         revision: annotation(REVISION).and_then(|text| text.parse().ok()),
         published: annotation(FINGERPRINT).and_then(|text| Fingerprint::parse(text)),
-        owner: owner.map(|owner| shortened(&owner.to_string(), TEXT_MAX).into_owned()),
+        owner: owner.map(|owner| printable(&owner.to_string(), TEXT_MAX)),
         unsound: proof(text("tls.crt"), text("tls.key"), text("ca.crt"), now)
             .err()
-            .map(|why| shortened(&why, TEXT_MAX).into_owned()),
+            .map(|why| printable(&why, TEXT_MAX)),
     })
 }
 

@@ -2,18 +2,15 @@
 
 use k8s_openapi::api::core::v1::Secret;
 
+use super::address::{address, object_name};
 use super::{SurroundingsError, credentials};
 use crate::api::AppBinding;
-use crate::api::appbinding::AppBindingSpec;
 use crate::api::pgbouncer::AppReference;
 use crate::blueprint::labels::to_selector_text;
-use crate::blueprint::{Backend, BackendAddress, Credentials};
+use crate::blueprint::{Backend, Credentials};
 use crate::cluster::{Cluster, reference};
 use crate::names::ObjectRef;
 use crate::pgbouncer::userlist::{Stored, Userlist};
-
-/// PostgreSQL's own port.
-const PORT_DEFAULT: u16 = 5432;
 
 /// Reads the AppBinding and its Secret.
 pub(super) async fn read(
@@ -26,17 +23,16 @@ pub(super) async fn read(
     let spec = found
         .ok_or_else(|| missing("AppBinding", at.clone(), "spec.database.databaseRef"))?
         .spec;
-    let unusable = |what: &str| SurroundingsError::Unusable {
+    let unusable = |what: String| SurroundingsError::Unusable {
         kind: "AppBinding",
         at: at.clone(),
-        what: what.to_owned(),
+        what,
     };
-    let address = address(&spec, &app.namespace).ok_or_else(|| {
-        unusable("spec.clientConfig gives neither a service nor a url with a host")
+    let address = address(&spec.client_config, &app.namespace).map_err(unusable)?;
+    let secret = spec.secret.ok_or_else(|| {
+        unusable("spec.secret is missing; name the superuser's Secret".to_owned())
     })?;
-    let secret = spec
-        .secret
-        .ok_or_else(|| unusable("spec.secret is missing; name the superuser's Secret"))?;
+    object_name("spec.secret.name", &secret.name).map_err(unusable)?;
     let secret_at = ObjectRef::new(&app.namespace, secret.name);
     let secret: Option<Secret> = cluster.get(&secret_at).await?;
     let secret = secret
@@ -81,90 +77,4 @@ pub(super) async fn users(
     }
     users.sort_by(|a, b| a.username.cmp(&b.username));
     Ok(users)
-}
-
-/// Where the application listens: its Service, else its URL.
-fn address(spec: &AppBindingSpec, namespace: &str) -> Option<BackendAddress> {
-    if let Some(service) = &spec.client_config.service {
-        let namespace = service.namespace.as_deref().unwrap_or(namespace);
-        return Some(BackendAddress::Host {
-            host: format!("{}.{namespace}.svc", service.name),
-            port: u16::try_from(service.port).ok()?,
-        });
-    }
-    let url = spec.client_config.url.as_deref()?.trim();
-    let Some((_, rest)) = url.split_once("://") else {
-        return url
-            .contains('=')
-            .then(|| BackendAddress::ConnectString(url.to_owned()));
-    };
-    let authority = rest.split(['/', '?']).next()?;
-    let host_and_port = authority
-        .rsplit_once('@')
-        .map_or(authority, |(_, host)| host);
-    let (host, port) = match host_and_port.strip_prefix('[') {
-        Some(bracketed) => {
-            let (host, rest) = bracketed.split_once(']')?;
-            (host, rest.strip_prefix(':'))
-        }
-        None => match host_and_port.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (host_and_port, None),
-        },
-    };
-    let port = port.map_or(Some(PORT_DEFAULT), |port| port.parse().ok())?;
-    (!host.is_empty()).then(|| BackendAddress::Host {
-        host: host.to_owned(),
-        port,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn of(client_config: &serde_json::Value) -> Option<BackendAddress> {
-        let spec: AppBindingSpec =
-            serde_json::from_value(json!({ "clientConfig": client_config })).unwrap();
-        address(&spec, "vault")
-    }
-
-    #[expect(clippy::unnecessary_wraps, reason = "what is compared with")]
-    fn host(host: &str, port: u16) -> Option<BackendAddress> {
-        Some(BackendAddress::Host {
-            host: host.to_owned(),
-            port,
-        })
-    }
-
-    #[test]
-    fn a_service_becomes_its_name_in_the_cluster() {
-        let service = json!({ "scheme": "postgresql", "name": "books", "port": 5433 });
-        assert_eq!(
-            of(&json!({ "service": service })),
-            host("books.vault.svc", 5433)
-        );
-    }
-
-    #[test]
-    fn a_url_is_taken_apart() {
-        for (url, expected) in [
-            (
-                "postgresql://me:x@db.example.org:6000/ledger?sslmode=disable",
-                host("db.example.org", 6000),
-            ),
-            ("postgres://127.0.0.9", host("127.0.0.9", 5432)),
-            ("postgres://[::1]:7/x", host("::1", 7)),
-            ("postgres://:7/x", None),
-            (
-                "host=a port=1",
-                Some(BackendAddress::ConnectString("host=a port=1".into())),
-            ),
-            ("nonsense", None),
-        ] {
-            assert_eq!(of(&json!({ "url": url })), expected, "{url}");
-        }
-        assert_eq!(of(&json!({})), None);
-    }
 }

@@ -4,6 +4,7 @@
 //! One writer per fact: nothing here writes. What is missing is an error that names the object to
 //! wait for, so that a PgBouncer may be created before its AppBinding, version or issuer.
 
+mod address;
 mod backend;
 mod grant;
 mod program;
@@ -118,6 +119,11 @@ pub async fn read(
 ) -> Result<Surroundings, SurroundingsError> {
     let (name, namespace) = (bouncer.name_any(), bouncer.namespace().unwrap_or_default());
     let here = |name: String| ObjectRef::new(namespace.clone(), name);
+    check_names(bouncer).map_err(|what| SurroundingsError::Unusable {
+        kind: "PgBouncer",
+        at: here(name.clone()),
+        what,
+    })?;
     let program = program::read(cluster, &bouncer.spec.version).await?;
     let backend = backend::read(cluster, &bouncer.spec.database.database_ref).await?;
     let users = if bouncer.spec.database.sync_users == Some(true) {
@@ -146,6 +152,20 @@ pub async fn read(
         backend_secret_version: backend_secret.and_then(|secret| secret.resource_version()),
         load_balancer: service.as_ref().map(load_balancer).unwrap_or_default(),
     })
+}
+
+/// Checks what becomes a part of a path: a name cannot lead to another object.
+fn check_names(bouncer: &PgBouncer) -> Result<(), String> {
+    let spec = &bouncer.spec;
+    let database = &spec.database.database_ref;
+    address::object_name("spec.version", &spec.version)?;
+    address::label("spec.database.databaseRef.namespace", &database.namespace)?;
+    address::object_name("spec.database.databaseRef.name", &database.name)?;
+    let custom = spec.configuration.as_ref();
+    match custom.and_then(|custom| custom.secret_name.as_deref()) {
+        Some(name) => address::object_name("spec.configuration.secretName", name),
+        None => Ok(()),
+    }
 }
 
 /// What has to be known of an issuer before the list of certificates can be completed.

@@ -30,6 +30,7 @@ use super::classic::Classic;
 use super::front::{self, Bounds};
 use super::listen::ListenAddress;
 use super::monitor::Monitor;
+use crate::printable;
 
 const OPENMETRICS: &str = "application/openmetrics-text";
 
@@ -131,7 +132,10 @@ async fn metrics(State(monitor): State<Monitor>, headers: HeaderMap) -> Response
 
 async fn state(State(monitor): State<Monitor>) -> Response {
     match spawn_blocking(move || monitor.state()).await {
-        Ok(Some(state)) => ([(CONTENT_TYPE, "application/json")], state).into_response(),
+        Ok(Some(state)) => {
+            let state = printable::json(&state).into_owned();
+            ([(CONTENT_TYPE, "application/json")], state).into_response()
+        }
         Ok(None) => (StatusCode::SERVICE_UNAVAILABLE, "nothing is known yet\n").into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }

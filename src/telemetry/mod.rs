@@ -14,11 +14,13 @@ pub use self::listen::{BadListenAddress, ListenAddress};
 pub use self::monitor::Monitor;
 
 use std::fs::File;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::sync::Mutex;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
+
+use crate::printable::{Safe, SafeJson};
 
 /// Variable that says what is logged, when nothing else does.
 const VARIABLE: &str = "RUST_LOG";
@@ -67,20 +69,25 @@ pub fn init_logs(
         .filter(|text| !text.is_empty())
         .unwrap_or_else(|| fallback.to_owned());
     let filter = EnvFilter::try_new(&wanted).map_err(|_| LogError::BadFilter(wanted))?;
+    // Text of others stands in fields. Its escapes are made visible in what was formatted, so the
+    // formatter has none of its own.
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_ansi(io::stderr().is_terminal())
+        .with_ansi(false)
         .with_span_events(FmtSpan::NONE);
     let done = match (format, sink) {
-        (LogFormat::Text, LogSink::Stderr) => builder.with_writer(io::stderr).try_init(),
-        (LogFormat::Json, LogSink::Stderr) => builder.json().with_writer(io::stderr).try_init(),
-        (LogFormat::Text, LogSink::File(file)) => builder
-            .with_ansi(false)
-            .with_writer(Mutex::new(file))
+        (LogFormat::Text, LogSink::Stderr) => builder.with_writer(|| Safe(io::stderr())).try_init(),
+        (LogFormat::Json, LogSink::Stderr) => builder
+            .json()
+            .with_writer(|| SafeJson(io::stderr()))
             .try_init(),
-        (LogFormat::Json, LogSink::File(file)) => {
-            builder.json().with_writer(Mutex::new(file)).try_init()
+        (LogFormat::Text, LogSink::File(file)) => {
+            builder.with_writer(Mutex::new(Safe(file))).try_init()
         }
+        (LogFormat::Json, LogSink::File(file)) => builder
+            .json()
+            .with_writer(Mutex::new(SafeJson(file)))
+            .try_init(),
     };
     done.map_err(|_| LogError::Twice)
 }

@@ -13,6 +13,7 @@ const LAYERS: [&[&str]; 8] = [
         "causes",
         "cel",
         "names",
+        "printable",
         "duration",
         "redacted",
         "retry",
@@ -33,12 +34,13 @@ const LAYERS: [&[&str]; 8] = [
 ];
 
 /// Who may name a module of the same layer.
-const SIBLINGS: [(&str, &str); 11] = [
+const SIBLINGS: [(&str, &str); 12] = [
     ("clock", "instants"),
     ("fence", "clock"),
     ("retry", "clock"),
     ("seal", "redacted"),
     ("telemetry", "clock"),
+    ("telemetry", "printable"),
     ("policy", "pki"),
     ("policy", "api"),
     ("material", "issuer"),
@@ -62,7 +64,8 @@ const OPERATOR: [&str; 10] = [
 ];
 
 /// The core: pure, synchronous, without a clock. Paths below `src`, without `.rs`.
-const CORE: [&str; 31] = [
+const CORE: [&str; 32] = [
+    "printable",
     "lease",
     "rotation/brake",
     "cluster/correlate",

@@ -106,6 +106,16 @@ fn no_policy_makes_a_reader_panic() {
     run("policy", entries::policy);
 }
 
+#[test]
+fn text_is_made_safe_whatever_it_is() {
+    run("printable", entries::printable);
+}
+
+#[test]
+fn files_for_pgbouncer_are_refused_or_read_as_they_are_written() {
+    run("ini", entries::ini);
+}
+
 /// The tests above once more, in a process that may have no more than half a gigabyte of addresses.
 #[test]
 fn no_document_takes_a_reader_beyond_half_a_gigabyte() {

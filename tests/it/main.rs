@@ -39,5 +39,6 @@ mod sealing;
 mod secrecy;
 mod stage;
 mod support;
+mod text;
 mod undo;
 mod versions;

@@ -129,7 +129,12 @@ impl Bench<'_> {
         };
         let superuser = self.around(bouncer).await?.backend.superuser;
         let target = target(self.cluster.fence(), service, superuser, tls);
-        match login::prove(&target, &bouncer.spec.database.database_name).await {
+        // A pooler for all databases leads to this one too; every PostgreSQL is made with it.
+        let database = match bouncer.spec.database.database_name.as_str() {
+            "*" => "postgres",
+            name => name,
+        };
+        match login::prove(&target, database).await {
             Ok(()) => Ok(()),
             Err(source) if is_about_the_change(&source) => {
                 let (name, source) = (name.to_owned(), Box::new(source));
@@ -277,8 +282,11 @@ fn is_about_the_change(error: &SessionError) -> bool {
         | SessionError::ServerCertificate { .. }
         | SessionError::ClientCertificate { .. }
         | SessionError::ClientCertificateMissing { .. } => true,
-        // A pooler that is full says so at the login.
-        SessionError::Login { why, .. } => !why.contains("no more connections"),
+        // A pooler that is full says so at the login, and so does one whose database is missing.
+        SessionError::Login { why, .. } => {
+            let no_database = why.contains("database") && why.contains("does not exist");
+            !why.contains("no more connections") && !no_database
+        }
         SessionError::Unreachable { .. }
         | SessionError::TimedOut { .. }
         | SessionError::Backend { .. }

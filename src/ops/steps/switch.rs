@@ -11,7 +11,8 @@ use super::pods::{Serving, is_ready};
 use super::reload::is_unmoved;
 use super::roll::is_stale;
 use super::{Bench, Side, StepError};
-use crate::blueprint::{Workload, build, labels, mounts_material};
+use crate::api::PgBouncer;
+use crate::blueprint::{Inputs, Workload, build, labels, mounts_material, names};
 use crate::names::Alias;
 use crate::ops::plan::{PlannedPod, Step, Way};
 use crate::ops::request::Change;
@@ -48,19 +49,29 @@ impl Bench<'_> {
     }
 
     /// The digest that pods of one side carry. What somebody else has written over the workload in
-    /// the meantime (a reconciliation that had begun before the pause) is put right first.
+    /// the meantime (a reconciliation that had begun before the pause) is put right first, and so is
+    /// a configuration that an earlier daemon has written without its marker.
     pub(super) async fn wanted_digest(&self, side: Side) -> Result<String, StepError> {
         let set = self.set().await?;
         if self.plan.change == Change::Restart {
             return Ok(set.digest.unwrap_or_default());
         }
-        let (_, inputs) = self.inputs(side).await?;
+        let (bouncer, inputs) = self.inputs(side).await?;
         let digest = inputs.digest();
-        if set.digest.as_ref() == Some(&digest) {
+        if set.digest.as_ref() == Some(&digest) && self.is_published(&bouncer, &inputs).await? {
             return Ok(digest);
         }
         // Boxed: building all objects takes much room, and is done now and then only.
         Box::pin(self.apply(side)).await
+    }
+
+    /// Whether the configuration Secret holds what the inputs stand for.
+    async fn is_published(&self, bouncer: &PgBouncer, inputs: &Inputs) -> Result<bool, StepError> {
+        let at = self.beside(names::config_secret(bouncer));
+        let secret: Option<Secret> = self.cluster.get(&at).await?;
+        let data = secret.and_then(|secret| secret.data).unwrap_or_default();
+        let held = data.get(names::INI_KEY);
+        Ok(held.is_some_and(|held| held.0 == inputs.configuration().as_bytes()))
     }
 
     /// Writes configuration and pod template of one side; returns the digest of its pods. The number

@@ -26,7 +26,7 @@ use crate::causes::chain;
 use crate::names::Alias;
 use crate::ops::journal::NoReload;
 use crate::pgbouncer::console::{Console, ConsoleError};
-use crate::pgbouncer::ini::Section;
+use crate::pgbouncer::ini::{Marker, Section};
 use crate::pgbouncer::reload::{self, BETWEEN_RELOADS, ReloadError};
 use crate::pgbouncer::session::{SessionError, Target};
 use crate::pgbouncer::stance::{self, Door, Words};
@@ -56,8 +56,19 @@ struct Scene<'a> {
     admin: String,
     expected: Expected,
     side: Side,
+    /// What was served before the first reload.
+    served: Leaf,
     /// Whether a login has to prove more than a handshake can.
     logs_in: bool,
+}
+
+/// What the reloads of a pod have brought so far.
+#[derive(Default)]
+struct Brought {
+    /// How many have shown the new words and the new marker.
+    read: u32,
+    /// How many have brought the new leaf without the new configuration.
+    unread: u32,
 }
 
 impl Bench<'_> {
@@ -107,7 +118,10 @@ impl Bench<'_> {
                 mode: state.ssl_mode.unwrap_or(SslMode::Disable),
                 before: Words::of_config(&config),
                 served_tls: former.serves_tls(),
+                marker: inputs.marker(),
+                marked: Marker::in_config(&config),
             },
+            served: self.look(&format!("pod {name}"), address).await?,
             bouncer,
             side,
             logs_in: changes_auth || (side == Side::Target && self.plan.is_canary(&name)),
@@ -177,7 +191,7 @@ impl Bench<'_> {
             .to_std()
             .unwrap_or_default()
             .min(PAUSE);
-        let mut read = 0;
+        let mut brought = Brought::default();
         loop {
             self.ask_for_files(scene.pod).await?;
             sleep(FILES).await;
@@ -185,7 +199,7 @@ impl Bench<'_> {
                 Ok(means) => tracing::debug!(pod = %name, ?means, "reloaded"),
                 Err(error) => outlive(&name, error)?,
             }
-            let verdict = match self.verdict(scene, console, &mut read).await {
+            let verdict = match self.verdict(scene, console, &mut brought).await {
                 // What cannot be seen now may be seen next time.
                 Err(error) if error.retry() == Retry::Backoff => Verdict::NotYet(chain(&error)),
                 other => other?,
@@ -208,14 +222,18 @@ impl Bench<'_> {
         &self,
         scene: &Scene<'_>,
         console: &Console,
-        read: &mut u32,
+        brought: &mut Brought,
     ) -> Result<Verdict, StepError> {
         let name = format!("pod {}", scene.pod.name_any());
         let trouble = |source| StepError::console(name.clone(), source);
         let config = console.config().await.map_err(trouble)?;
-        let words = Words::of_config(&config);
-        *read += u32::from(words == scene.expected.words);
+        let (words, marker) = (Words::of_config(&config), Marker::in_config(&config));
         let leaf = self.look(&name, scene.address).await?;
+        let expected = &scene.expected;
+        let is_loaded = marker.as_ref() == Some(&expected.marker);
+        let is_new = leaf == expected.leaf && scene.served != expected.leaf;
+        brought.read += u32::from(words == expected.words && is_loaded);
+        brought.unread += u32::from(is_new && !is_loaded);
         let login = |source| StepError::Login {
             name: name.clone(),
             source: Box::new(source),
@@ -239,7 +257,9 @@ impl Bench<'_> {
             words,
             plaintext,
             without_certificate,
-            read: *read,
+            marker,
+            read: brought.read,
+            unread: brought.unread,
         };
         match judge(&scene.expected, &seen) {
             Verdict::InForce if scene.logs_in => self.login_verdict(scene).await,

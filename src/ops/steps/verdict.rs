@@ -3,9 +3,14 @@
 //! The answer to `RELOAD` proves nothing. In force is what a new connection shows; a file that has not
 //! come yet is waited for; and what a broken file leaves behind (TLS off, settings back at their
 //! defaults) is told from both at once, because clients may be let in that should not be.
+//!
+//! A leaf alone does not prove a reload: PgBouncer reads TLS files again also where it has loaded
+//! nothing of its configuration. The configuration's last line is a [`Marker`], so a console that
+//! shows it has loaded every line.
 
 use super::Leaf;
 use crate::api::SslMode;
+use crate::pgbouncer::ini::Marker;
 use crate::pgbouncer::stance::{Door, Words};
 
 /// After so many reloads by which the configuration has come and TLS has not, it never will: all
@@ -25,6 +30,10 @@ pub(super) struct Expected {
     pub(super) before: Words,
     /// Whether TLS was on before the change, by the specification.
     pub(super) served_tls: bool,
+    /// The marker of the configuration.
+    pub(super) marker: Marker,
+    /// The marker before the first reload; `None` of a pod that an earlier daemon has made.
+    pub(super) marked: Option<Marker>,
 }
 
 /// What a new connection and the console showed.
@@ -38,8 +47,12 @@ pub(super) struct Seen {
     pub(super) plaintext: Door,
     /// Clients without a certificate; `None` where there is no TLS to try it with.
     pub(super) without_certificate: Option<Door>,
+    /// The marker that the console shows.
+    pub(super) marker: Option<Marker>,
     /// How many reloads have shown the new words, this one included.
     pub(super) read: u32,
+    /// How many reloads have brought the new leaf without the new configuration, this one included.
+    pub(super) unread: u32,
 }
 
 /// The judgement.
@@ -59,6 +72,17 @@ pub(super) fn judge(expected: &Expected, seen: &Seen) -> Verdict {
     if seen.leaf == Leaf::Plaintext && wants_tls && expected.served_tls {
         return Verdict::Spoilt("TLS went off: its configuration does not load".to_owned());
     }
+    if seen.marker.is_none() && expected.marked.is_some() && seen.words == expected.before {
+        return Verdict::Spoilt(
+            "its configuration does not load: a line before the last one is refused".to_owned(),
+        );
+    }
+    let is_loaded = seen.marker.as_ref() == Some(&expected.marker);
+    if !is_loaded && seen.unread >= REFUSALS_MAX {
+        return Verdict::Spoilt(
+            "it has read its new certificate and does not load its new configuration".to_owned(),
+        );
+    }
     if seen.words != expected.words {
         return if seen.words == expected.before {
             Verdict::NotYet("its volume to hold the new configuration".to_owned())
@@ -68,6 +92,9 @@ pub(super) fn judge(expected: &Expected, seen: &Seen) -> Verdict {
                 seen.words
             ))
         };
+    }
+    if !is_loaded {
+        return Verdict::NotYet("its volume to hold the new configuration".to_owned());
     }
     let Some(missing) = missing(expected, seen) else {
         return Verdict::InForce;
@@ -130,6 +157,8 @@ mod tests {
             mode,
             before: words(before),
             served_tls: before != "disable",
+            marker: Marker::of("new"),
+            marked: Some(Marker::of("old")),
         }
     }
 
@@ -139,7 +168,9 @@ mod tests {
             words: words(told),
             plaintext,
             without_certificate: Some(without_certificate),
+            marker: Some(Marker::of("new")),
             read: 1,
+            unread: 0,
         }
     }
 
@@ -201,5 +232,41 @@ mod tests {
             ..refused
         };
         assert!(matches!(judge(&stricter, &third), Verdict::Spoilt(_)));
+    }
+
+    #[test]
+    fn a_leaf_does_not_prove_that_the_configuration_was_loaded() {
+        let rotation = expected("require", SslMode::Require);
+        let good = seen(leaf(2), "require", Door::Shut, Door::Open);
+        assert_eq!(judge(&rotation, &good), Verdict::InForce);
+        let stays = Seen {
+            marker: Some(Marker::of("old")),
+            unread: 1,
+            ..good.clone()
+        };
+        assert!(matches!(judge(&rotation, &stays), Verdict::NotYet(_)));
+        let refused = Seen {
+            unread: REFUSALS_MAX,
+            ..stays
+        };
+        let Verdict::Spoilt(why) = judge(&rotation, &refused) else {
+            panic!("a line before [pgbouncer] is refused")
+        };
+        assert!(why.contains("does not load its new configuration"), "{why}");
+        let cut = Seen {
+            marker: None,
+            ..good.clone()
+        };
+        let Verdict::Spoilt(why) = judge(&rotation, &cut) else {
+            panic!("a line within [pgbouncer] is refused")
+        };
+        assert!(why.contains("a line before the last one"), "{why}");
+        // A pod that an earlier daemon has made shows no marker before its first reload.
+        let upgraded = Expected {
+            marked: None,
+            ..rotation
+        };
+        assert!(matches!(judge(&upgraded, &cut), Verdict::NotYet(_)));
+        assert_eq!(judge(&upgraded, &good), Verdict::InForce);
     }
 }

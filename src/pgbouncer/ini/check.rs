@@ -4,12 +4,17 @@
 //! refuses what it loads but should not be given: `verify-ca` without a CA file, which trusts every
 //! CA of the machine.
 
+use std::fmt;
+
 use thiserror::Error;
 
 use super::connect_string::ConnectString;
 use super::parameters::{self, Kind, PEERS_SINCE, Parameter};
+use super::text::{self, DATABASE_NAME_MAX, QUOTED_NAMES_SINCE};
 use super::{Ini, Section};
 use crate::pgbouncer::Version;
+use crate::pgbouncer::userlist::USER_MAX;
+use crate::printable::{QUOTE_MAX, printable, quoted};
 
 /// One thing wrong with a file.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -33,7 +38,7 @@ pub enum Problem {
         version: Version,
     },
     /// The value does not parse.
-    #[error("[{section}] {key}: `{value}` is not {expected}")]
+    #[error("[{section}] {key}: `{}` is not {expected}", printable(.value, QUOTE_MAX))]
     BadValue {
         /// Where it stands.
         section: Section,
@@ -55,6 +60,26 @@ pub enum Problem {
     /// The admin console's own name.
     #[error("[databases] pgbouncer: this name is reserved for the admin console")]
     ReservedDatabase,
+    /// A name that the version has no quoting for.
+    #[error("[{section}] {}: {}", quoted(.name), Unquoted(*.version))]
+    Name {
+        /// Where it stands.
+        section: Section,
+        /// The database or user.
+        name: String,
+        /// The version in question.
+        version: Version,
+    },
+    /// A name of which only the beginning would fit.
+    #[error("[{section}] {}: a name has at most {max} bytes", quoted(.name))]
+    LongName {
+        /// Where it stands.
+        section: Section,
+        /// The database or user.
+        name: String,
+        /// The bound.
+        max: usize,
+    },
     /// TLS without what to show to clients.
     #[error("client_tls_sslmode={mode} needs client_tls_key_file and client_tls_cert_file")]
     TlsWithoutCertificate {
@@ -75,6 +100,20 @@ pub enum Problem {
     /// HBA without its file, which refuses all logins.
     #[error("auth_type=hba needs auth_hba_file, or every login is refused")]
     HbaWithoutFile,
+}
+
+/// What a version can read of a name, in words.
+pub struct Unquoted(pub Version);
+
+impl fmt::Display for Unquoted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "PgBouncer {} reads names of letters, digits and _ . - * only; others are read from \
+             {QUOTED_NAMES_SINCE} on",
+            self.0
+        )
+    }
 }
 
 /// Checks `ini` for `version`; all problems are reported.
@@ -100,6 +139,7 @@ fn check_lines(ini: &Ini, section: Section, version: Version, problems: &mut Vec
         if section == Section::Databases && name == "pgbouncer" {
             problems.push(Problem::ReservedDatabase);
         }
+        problems.extend(check_name(section, name, version));
         if section == Section::Peers && version < PEERS_SINCE {
             problems.push(Problem::OtherVersion {
                 section,
@@ -119,6 +159,28 @@ fn check_lines(ini: &Ini, section: Section, version: Version, problems: &mut Vec
             problems.extend(check_setting(section, key, &shown, value, version));
         }
     }
+}
+
+/// Checks the name of a database, user or peer.
+fn check_name(section: Section, name: &str, version: Version) -> Option<Problem> {
+    let max = match section {
+        Section::Databases => DATABASE_NAME_MAX,
+        Section::Users | Section::Peers | Section::Pgbouncer => USER_MAX,
+    };
+    let name_shown = || name.to_owned();
+    if !text::is_plain(name) && version < QUOTED_NAMES_SINCE {
+        let name = name_shown();
+        return Some(Problem::Name {
+            section,
+            name,
+            version,
+        });
+    }
+    (name.len() > max).then(|| Problem::LongName {
+        section,
+        name: name_shown(),
+        max,
+    })
 }
 
 /// Checks one setting; `shown` is how the problem names it.
@@ -155,7 +217,8 @@ fn check_setting(
 fn expected(parameter: &Parameter, value: &str, version: Version) -> Option<String> {
     match parameter.kind {
         Kind::Text => None,
-        Kind::Number => (!is_number(value)).then(|| "a whole number (switches are 0 and 1)".into()),
+        Kind::Number => (!is_number(value))
+            .then(|| "a whole number of at most 2147483647 (switches are 0 and 1)".to_owned()),
         Kind::Seconds => {
             let fine = value
                 .parse::<f64>()
@@ -179,15 +242,20 @@ fn expected(parameter: &Parameter, value: &str, version: Version) -> Option<Stri
     }
 }
 
-/// Whether the C library's `strtol` with base 0 takes all of it.
+/// Whether the C library's `strtol` with base 0 takes all of it, and an `int` holds it: what is too
+/// large for one is read as another number.
 fn is_number(value: &str) -> bool {
-    let digits = value.strip_prefix(['-', '+']).unwrap_or(value);
+    let (sign, digits) = match value.strip_prefix(['-', '+']) {
+        Some(digits) => (if value.starts_with('-') { "-" } else { "" }, digits),
+        None => ("", value),
+    };
     let (digits, radix) = match digits.strip_prefix("0x") {
         Some(hex) => (hex, 16),
         None if digits.len() > 1 && digits.starts_with('0') => (digits, 8),
         None => (digits, 10),
     };
-    !digits.is_empty() && digits.chars().all(|c| c.is_digit(radix))
+    digits.chars().all(|c| c.is_digit(radix))
+        && i32::from_str_radix(&[sign, digits].concat(), radix).is_ok()
 }
 
 /// The rules that hold between settings.

@@ -5,24 +5,36 @@
 //! and `_ . - *`; a value runs to the end of its line. Anything else stops the program from loading
 //! the file, which at a reload means that TLS is off, so [`Ini::parse`] refuses exactly that.
 //!
+//! The writer takes only text that the file can hold ([`text`]), and [`reader`] reads what was
+//! written by PgBouncer's own rules.
+//!
 //! A second header of the same section would reset the first one's settings to their defaults;
-//! [`Ini::render`] therefore writes every section once. Within `[pgbouncer]` it writes the
-//! `listen_`, `auth_` and `client_tls_` lines first: should a later line still fail to load, the
-//! ones that protect clients are in force.
+//! every section is therefore written once. Within `[pgbouncer]` the `listen_`, `auth_` and
+//! `client_tls_` lines come first: should a later line still fail to load, the ones that protect
+//! clients are in force. [`Ini::publish`] writes `[pgbouncer]` last and a [`Marker`] as its last
+//! line, so that the console tells whether all of the file was loaded.
 
 mod check;
 mod connect_string;
+mod marker;
 mod parameters;
+pub mod reader;
+pub mod text;
 
 #[cfg(test)]
 mod tests;
 
-pub use check::{Problem, check};
+pub use check::{Problem, Unquoted, check};
 pub use connect_string::ConnectString;
+pub use marker::Marker;
+pub use parameters::is_of_a_database;
+pub use text::{DatabaseName, Unwritable, UnwritableAt};
 
 use std::fmt;
 
 use thiserror::Error;
+
+use crate::printable::{QUOTE_MAX, printable};
 
 /// A section of the file; the order is the order in which they are rendered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -97,6 +109,15 @@ pub enum ParseError {
         /// Line number, from 1.
         line: usize,
     },
+    /// A line with a control character in it, or one that is too long.
+    #[error("line {line} cannot be used")]
+    Text {
+        /// Line number, from 1.
+        line: usize,
+        /// Why.
+        #[source]
+        why: Unwritable,
+    },
 }
 
 /// An ini file as a value: settings in the order in which they were first given.
@@ -127,10 +148,11 @@ impl Ini {
         let mut ini = Self::new();
         let mut section = None;
         for (index, raw) in text.lines().enumerate() {
-            let (line, text) = (index + 1, raw.trim());
+            let (line, text) = (index + 1, raw.trim_matches(text::is_blank));
             if text.is_empty() || text.starts_with([';', '#']) {
                 continue;
             }
+            text::check_value(text).map_err(|why| ParseError::Text { line, why })?;
             if text.starts_with("%include") {
                 return Err(ParseError::Include { line });
             }
@@ -158,15 +180,33 @@ impl Ini {
         Ok(ini)
     }
 
-    /// Sets `key` in `section`; a former value is replaced in its place.
-    pub fn set(&mut self, section: Section, key: &str, value: impl fmt::Display) -> &mut Self {
+    /// Sets `key` in `section`; a former value is replaced in its place. Text that PgBouncer would
+    /// read otherwise is refused.
+    pub fn set(
+        &mut self,
+        section: Section,
+        key: &str,
+        value: impl fmt::Display,
+    ) -> Result<&mut Self, UnwritableAt> {
+        let value = value.to_string();
+        let at = |text: &str, why| UnwritableAt {
+            place: format!("[{section}] {}", printable(key, QUOTE_MAX)),
+            text: text.to_owned(),
+            why,
+        };
+        let named = match section {
+            Section::Databases | Section::Users => text::check_name(key),
+            Section::Pgbouncer | Section::Peers => text::check_parameter(key),
+        };
+        named.map_err(|why| at(key, why))?;
+        text::check_value(&value).map_err(|why| at(&value, why))?;
         self.put(Entry {
             section,
             key: key.to_owned(),
-            value: value.to_string(),
+            value,
             written: None,
         });
-        self
+        Ok(self)
     }
 
     /// Removes `key` from `section`.
@@ -209,10 +249,37 @@ impl Ini {
         merged
     }
 
-    /// The file. `[databases]` comes first, and each section once.
+    /// The settings in their canonical form, over which digests are made. `[databases]` comes first,
+    /// and each section once.
     pub fn render(&self) -> String {
+        self.write(Section::ALL)
+    }
+
+    /// The file as pods get it: the same settings, and `marker` as the last line.
+    ///
+    /// `[pgbouncer]` comes last. A line before its header that does not load leaves all parameters
+    /// as they were, and one after its header takes the marker away.
+    pub fn publish(&self, marker: &Marker) -> String {
+        let mut whole = self.clone();
+        let line = marker.beside(self.get(Section::Pgbouncer, Marker::PARAMETER));
+        whole.remove(Section::Pgbouncer, Marker::PARAMETER);
+        whole.entries.push(Entry {
+            section: Section::Pgbouncer,
+            key: Marker::PARAMETER.to_owned(),
+            value: line,
+            written: None,
+        });
+        whole.write([
+            Section::Databases,
+            Section::Users,
+            Section::Peers,
+            Section::Pgbouncer,
+        ])
+    }
+
+    fn write(&self, sections: [Section; 4]) -> String {
         let mut text = String::new();
-        for section in Section::ALL {
+        for section in sections {
             let mut entries: Vec<&Entry> = self
                 .entries
                 .iter()
@@ -250,9 +317,9 @@ impl Ini {
 impl Entry {
     fn line(&self) -> String {
         self.written.clone().unwrap_or_else(|| {
-            format!("{} = {}", self.key, self.value)
-                .trim_end()
-                .to_owned()
+            let quote = if text::is_plain(&self.key) { "" } else { "'" };
+            let line = format!("{quote}{}{quote} = {}", self.key, self.value);
+            line.trim_end_matches(' ').to_owned()
         })
     }
 }
@@ -264,10 +331,15 @@ fn protects_clients(key: &str) -> bool {
         .any(|prefix| key.starts_with(prefix))
 }
 
-/// Splits `key = value`; `None` where PgBouncer would report a syntax error.
+/// Splits `key = value`; `None` where PgBouncer would report a syntax error. A name between single
+/// quotes is read here for every version, and refused by [`check`] where the version does not.
 fn setting(text: &str) -> Option<(&str, &str)> {
+    if let Some(quoted) = text.strip_prefix('\'') {
+        let (key, after) = quoted.split_once('\'')?;
+        let value = after.trim_start_matches([' ', '\t']).strip_prefix('=')?;
+        return (!key.is_empty()).then(|| (key, value.trim_matches(text::is_blank)));
+    }
     let (key, value) = text.split_once('=')?;
-    let key = key.trim_end();
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '*');
-    (!key.is_empty() && key.chars().all(plain)).then(|| (key, value.trim()))
+    let key = key.trim_end_matches([' ', '\t']);
+    text::is_plain(key).then(|| (key, value.trim_matches(text::is_blank)))
 }

@@ -60,6 +60,11 @@ pub(super) fn find(section: Section, name: &str) -> Option<&'static Parameter> {
     table.iter().find(|parameter| parameter.name == name)
 }
 
+/// Whether a line of `[databases]` may hold that key, in any version.
+pub fn is_of_a_database(key: &str) -> bool {
+    find(Section::Databases, key).is_some()
+}
+
 /// First version with a `[peers]` section.
 pub(super) const PEERS_SINCE: Version = Version::new(1, 19, 0);
 

@@ -22,8 +22,9 @@ fn user_text_is_kept_as_it_was_written() {
         "ledger",
         "host=ledger.shop.svc port=5433",
     )
-    .set(Section::Pgbouncer, "pool_mode", "session")
-    .set(Section::Pgbouncer, "auth_type", "md5");
+    .and_then(|ini| ini.set(Section::Pgbouncer, "pool_mode", "session"))
+    .and_then(|ini| ini.set(Section::Pgbouncer, "auth_type", "md5"))
+    .unwrap();
     let theirs =
         Ini::parse("; note\n[pgbouncer]\nauth_type=scram-sha-256\nverbose =  2\n").unwrap();
     assert_eq!(
@@ -141,7 +142,164 @@ fn connect_strings_are_checked() {
     }
 }
 
+#[test]
+fn text_that_would_be_a_second_line_is_refused() {
+    let mut ini = Ini::new();
+    let mut refused =
+        |section, key: &str, value: &str| ini.set(section, key, value).map(drop).unwrap_err().why;
+    let (databases, main) = (Section::Databases, Section::Pgbouncer);
+    let injected = "x\n[pgbouncer]\nauth_type = any";
+    assert_eq!(
+        refused(main, "pool_mode", injected),
+        Unwritable::Control('\n')
+    );
+    assert_eq!(
+        refused(databases, injected, "host=a"),
+        Unwritable::Control('\n')
+    );
+    assert_eq!(
+        refused(main, "auth_file", "/a\0b"),
+        Unwritable::Control('\0')
+    );
+    assert_eq!(
+        refused(main, "auth_file", "/a\rb"),
+        Unwritable::Control('\r')
+    );
+    assert_eq!(refused(main, "auth_file", "/a "), Unwritable::Blank);
+    assert_eq!(refused(main, "a b", "c"), Unwritable::NoParameter);
+    assert_eq!(refused(databases, "it's", "host=a"), Unwritable::Quote);
+    assert_eq!(refused(databases, "", "host=a"), Unwritable::Empty);
+    let long = "v".repeat(text::VALUE_MAX + 1);
+    assert!(matches!(
+        refused(main, "auth_query", &long),
+        Unwritable::TooLong { .. }
+    ));
+    assert_eq!(ini, Ini::new());
+}
+
+#[test]
+fn a_users_line_with_a_control_character_or_too_long_is_named() {
+    let error = |text: &str| Ini::parse(text).unwrap_err();
+    for hidden in [
+        "a = b\0",
+        "a = b\rc = d",
+        "a = \u{1b}[2J",
+        "a\u{0}\n%include /x",
+    ] {
+        let text = format!("[pgbouncer]\r\nverbose = 1\r\n{hidden}\r\n");
+        assert!(
+            matches!(error(&text), ParseError::Text { line: 3, .. }),
+            "{hidden:?}"
+        );
+    }
+    let long = format!(
+        "[pgbouncer]\nauth_query = {}\n",
+        "x".repeat(text::VALUE_MAX)
+    );
+    assert!(matches!(error(&long), ParseError::Text { line: 2, .. }));
+    assert_eq!(
+        error("[pgbouncer] %include /x"),
+        ParseError::Syntax { line: 1 }
+    );
+    assert_eq!(
+        error("[pgbouncer]\n\u{a0}verbose = 1"),
+        ParseError::Syntax { line: 2 }
+    );
+    let comment = Ini::parse("; \u{1b} a comment is not written\n[pgbouncer]\n").unwrap();
+    assert_eq!(comment, Ini::new());
+}
+
+#[test]
+fn a_name_between_quotes_needs_the_version_that_reads_it() {
+    let mut ini = Ini::new();
+    ini.set(Section::Databases, "sales 2026", "host=here")
+        .unwrap();
+    assert!(ini.render().contains("'sales 2026' = host=here\n"));
+    assert_eq!(check(&ini, V1_26), Ok(()));
+    let refused = check(&ini, V1_18).unwrap_err();
+    assert_eq!(
+        refused[0].to_string(),
+        "[databases] \"sales 2026\": PgBouncer 1.18.0 reads names of letters, digits and _ . - * \
+         only; others are read from 1.26.1 on"
+    );
+    let theirs = Ini::parse("[users]\n'ann o' = pool_mode=session\n").unwrap();
+    assert_eq!(check(&theirs, V1_26), Ok(()));
+    assert!(check(&theirs, V1_18).is_err());
+    let mut long = Ini::new();
+    long.set(Section::Databases, &"d".repeat(64), "host=here")
+        .unwrap();
+    assert!(
+        check(&long, V1_26).unwrap_err()[0]
+            .to_string()
+            .contains("at most 63 bytes")
+    );
+}
+
+#[test]
+fn a_number_that_is_read_as_another_is_refused() {
+    for number in ["4294967297", "2147483648", "0x100000000", "-", "", "+-1"] {
+        let text = format!("[pgbouncer]\nmax_client_conn={number}\n");
+        assert_eq!(problems(&text, V1_18).len(), 1, "{number}");
+    }
+    for number in ["2147483647", "-2147483648", "0x7fffffff", "017", "+5"] {
+        let text = format!("[pgbouncer]\nmax_client_conn={number}\n");
+        assert_eq!(problems(&text, V1_18), [""; 0], "{number}");
+    }
+}
+
+#[test]
+fn a_published_file_ends_with_its_marker_and_begins_with_what_may_fail() {
+    let ini = Ini::parse(
+        "[pgbouncer]\nstats_users = scraper\nverbose=1\n[users]\nann = pool_mode=session\n",
+    )
+    .unwrap();
+    let text = ini.publish(&Marker::of("0a1b"));
+    assert_eq!(
+        text,
+        "[databases]\n\n[users]\nann = pool_mode=session\n\n[pgbouncer]\nverbose=1\n\
+         stats_users = scraper, bouncert-loaded-0a1b\n"
+    );
+    assert_eq!(
+        ini.render(),
+        ini.clone().render(),
+        "the digest does not change with it"
+    );
+}
+
 proptest! {
+    #[test]
+    fn every_text_is_refused_or_read_back_as_it_was_meant(
+        entries in proptest::collection::vec(
+            (0_usize..3, "([a-z0-9_.*-]{1,4}|[ -~\\n\\r\\x00\t%\\[\\];#='\"ü\u{a0}]{0,8}|\\PC{0,4})",
+             "([ -~\\n\\r\\x00\t\u{a0}\u{85}]{0,12}|\\PC{0,6})"),
+            0..8,
+        ),
+    ) {
+        let mut ini = Ini::new();
+        for (section, key, value) in &entries {
+            let section = [Section::Databases, Section::Pgbouncer, Section::Users][*section];
+            let _refused = ini.set(section, key, value);
+        }
+        let marker = Marker::of("0a1b");
+        let read = reader::read(&ini.publish(&marker), V1_26).unwrap();
+        let mut read: Vec<_> = read
+            .iter()
+            .map(|s| (s.section.as_str(), s.key.as_str(), s.value.as_str()))
+            .collect();
+        let last = read.pop().unwrap();
+        prop_assert!(last.1 == "stats_users" && last.2.ends_with("bouncert-loaded-0a1b"));
+        read.sort_unstable();
+        let mut meant: Vec<_> = Section::ALL
+            .into_iter()
+            .flat_map(|section| {
+                ini.section(section).map(move |(key, value)| (section.as_str(), key, value))
+            })
+            .filter(|(section, key, _)| (*section, *key) != ("pgbouncer", "stats_users"))
+            .collect();
+        meant.sort_unstable();
+        prop_assert_eq!(read, meant);
+    }
+
     #[test]
     fn a_rendered_file_reads_as_what_was_rendered(
         lines in proptest::collection::vec("(\\[(users|databases|pgbouncer)\\]|[ -~]{0,16}|[a-c_]{1,3} ?= ?[ -~]{0,8})", 0..12),

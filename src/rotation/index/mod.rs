@@ -22,7 +22,7 @@ use crate::api::common::{Condition, find_condition};
 use crate::api::tls::IssuerRef;
 use crate::api::{PgBouncer, PgBouncerOpsRequest, Phase};
 use crate::blueprint::certificates::{LoadBalancer, Wanted, wanted};
-use crate::causes::shortened;
+use crate::printable::printable;
 use crate::names::{Area, Fingerprint, ObjectRef};
 use crate::pki::renewal::{granted_from, jitter_seed};
 
@@ -407,7 +407,7 @@ impl Index {
         };
         let freeze = Freeze::parse(text);
         if freeze == Freeze::Unreadable {
-            let text = shortened(text, SHOWN_MAX);
+            let text = printable(text, SHOWN_MAX);
             malformed.push(format!(
                 "annotation {FREEZE_ROTATION} of the {whose}: {text:?} is neither true, false, a day \
                  such as 2031-05-06, nor an instant such as 2031-05-06T07:00:00Z"

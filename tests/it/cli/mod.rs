@@ -5,6 +5,7 @@ pub(crate) mod crds;
 mod demo;
 mod life;
 mod machine;
+mod printed;
 mod shell;
 pub(crate) mod verbs;
 

@@ -114,7 +114,7 @@ async fn every_setting_that_the_program_shows_is_known() {
     let version = console.version().await.unwrap();
     let mut ini = Ini::new();
     for (key, value) in console.config().await.unwrap() {
-        ini.set(Section::Pgbouncer, &key, value);
+        ini.set(Section::Pgbouncer, &key, value).unwrap();
     }
     assert!(ini.section(Section::Pgbouncer).count() > 80);
     assert_eq!(ini::check(&ini, version), Ok(()));

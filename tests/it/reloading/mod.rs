@@ -1,6 +1,7 @@
 //! Strategy Reload: real poolers that take up new files while their clients stay.
 
 mod load;
+mod loaded;
 mod trouble;
 
 use std::collections::BTreeMap;

@@ -37,7 +37,7 @@ async fn a_reload_that_turns_tls_off_is_seen_and_taken_back_at_once() {
     let good = stage.secret(&config, "pgbouncer.ini").await;
 
     let load = Load::start(&customer, 6, 0).await;
-    let vandal = vandalise(&stage, &config);
+    let vandal = vandalise(&stage, &config, "[pgbouncer]\nthis is no setting\n");
     let rotate = json!({"rotateCertificates": true});
     let asked = async {
         // The vandal is at its post before anything begins.
@@ -65,7 +65,7 @@ async fn a_reload_that_turns_tls_off_is_seen_and_taken_back_at_once() {
 }
 
 /// Overwrites a configuration Secret when files are first asked for.
-async fn vandalise(stage: &Stage, config: &str) {
+pub(super) async fn vandalise(stage: &Stage, config: &str, text: &str) {
     let pods = stage.api::<Pod>();
     let watch = pods.watch(&WatchParams::default(), "0").await.unwrap();
     let asked = watch.try_filter_map(async |event| {
@@ -79,7 +79,7 @@ async fn vandalise(stage: &Stage, config: &str) {
     timeout(LONG, Box::pin(asked).next())
         .await
         .expect("files are asked for");
-    let nonsense = ByteString(b"[pgbouncer]\nthis is no setting\n".to_vec());
+    let nonsense = ByteString(text.as_bytes().to_vec());
     let patch = Patch::Merge(json!({"data": {"pgbouncer.ini": nonsense}}));
     let secrets = stage.api::<Secret>();
     secrets
