@@ -11,6 +11,7 @@ pub mod clock;
 pub mod duration;
 pub mod fence;
 pub mod names;
+pub mod opaque;
 pub mod redacted;
 pub mod retry;
 pub mod telemetry;

@@ -139,8 +139,14 @@ pub enum InputsError {
     #[error("the configuration cannot be rendered")]
     Config(#[from] ConfigError),
     /// A user that the userlist cannot hold.
-    #[error("the userlist cannot be written")]
-    Userlist(#[from] UserlistError),
+    #[error("the userlist cannot hold {whose}")]
+    Userlist {
+        /// Which user.
+        whose: &'static str,
+        /// What is wrong.
+        #[source]
+        source: UserlistError,
+    },
     /// `spec.podTemplate` is no pod template.
     #[error("spec.podTemplate cannot be used")]
     PodTemplate(#[from] PodTemplateError),
@@ -187,7 +193,8 @@ impl Inputs {
         }
         let ini = config::ini(target, around, &admin.username)?;
         Ok(Self {
-            userlist: backend::userlist(around, &admin, &config::auth_type(&ini))?,
+            userlist: backend::userlist(around, &admin, &config::auth_type(&ini))
+                .map_err(|(whose, source)| InputsError::Userlist { whose, source })?,
             ini,
             pod_template: PodTemplate::parse(target)?,
             service_templates: ServiceTemplates::parse(target)?,

@@ -12,7 +12,7 @@ use kube::runtime::watcher::{self, watcher};
 use super::facts::{Names, Pooler, Replica, Request, Stored};
 use crate::api::{PgBouncer, PgBouncerOpsRequest};
 use crate::blueprint::labels::OURS;
-use crate::cluster::{Change, Cluster, Namespaced, change, within};
+use crate::cluster::{Change, Cluster, Namespaced, change, watch_without_bodies, within};
 use crate::names::Area;
 
 /// What one of the watches tells.
@@ -68,6 +68,7 @@ where
         let change = match event {
             Ok(event) => Some(change(&event, &area, &mut read)),
             Err(error) => {
+                let error = watch_without_bodies::<K>(error);
                 let error = &error as &dyn Error;
                 tracing::debug!(kind = %K::kind(&()), error, "watch broke; beginning anew");
                 None

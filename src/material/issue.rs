@@ -20,6 +20,7 @@ use crate::pki::chain::{Expectation, KeyedChain};
 use crate::pki::key::PrivateKey;
 use crate::pki::profile::LeafProfile;
 use crate::policy::Request;
+use crate::redacted::Wiped;
 
 /// Where a revision's key comes from.
 enum Origin {
@@ -69,7 +70,8 @@ impl Materials {
             Outcome::Pending { on } => {
                 if matches!(origin, Origin::New) {
                     let kept = secret::waiting_key(owner, alias, revision, &key, wanted.encoding);
-                    self.cluster.create_or_get(&kept).await?;
+                    let kept = Wiped::from(kept);
+                    drop(Wiped::from(self.cluster.create_or_get(&*kept).await?));
                 }
                 return Ok(IssueOutcome::Pending { on });
             }
@@ -123,11 +125,11 @@ impl Materials {
                 source: Box::new(source),
             }
         })?;
-        let mut made = secret::revision(owner, wanted, revision, verified);
+        let mut made = Wiped::from(secret::revision(owner, wanted, revision, verified));
         if clamped {
             secret::mark_clamped(&mut made);
         }
-        let kept = self.cluster.create_or_get(&made).await?;
+        let kept = Wiped::from(self.cluster.create_or_get(&*made).await?);
         self.adopt(owner, (alias, revision), &kept).await
     }
 
@@ -174,7 +176,7 @@ impl Materials {
     ) -> Result<(PrivateKey, Origin), MaterialError> {
         let alias = wanted.alias;
         let at = secret::waiting_key_ref(owner, alias, revision);
-        if let Some(kept) = self.cluster.get::<Secret>(&at).await? {
+        if let Some(kept) = self.cluster.get::<Secret>(&at).await?.map(Wiped::from) {
             secret::check_owner(&kept, owner, &at)?;
             return Ok((secret::read_waiting_key(&kept, &at)?, Origin::Waited));
         }

@@ -37,6 +37,7 @@ use crate::pki::bundle::TrustBundle;
 use crate::pki::chain::{CertificateChain, Expectation};
 use crate::pki::facts::CertificateFacts;
 use crate::policy::Policies;
+use crate::redacted::Wiped;
 
 /// Revisions of one alias that are kept at the most. Those of the past tell which certificates
 /// clients may still hold; more than this many in their lifetime is not a rotation but a loop.
@@ -274,13 +275,10 @@ impl Materials {
         life: Life,
     ) -> Result<Published, MaterialError> {
         let from = secret::revision_ref(owner, wanted.alias, revision);
-        let source =
-            self.cluster
-                .get::<Secret>(&from)
-                .await?
-                .ok_or_else(|| MaterialError::NoRevision {
-                    secret: from.clone(),
-                })?;
+        let source = self.cluster.get::<Secret>(&from).await?.map(Wiped::from);
+        let source = source.ok_or_else(|| MaterialError::NoRevision {
+            secret: from.clone(),
+        })?;
         secret::check_owner(&source, owner, &from)?;
         let keyed = secret::read_keyed(&source, &from)?;
         let now = match life {
@@ -297,17 +295,17 @@ impl Materials {
                 })?;
         let facts = verified.facts().clone();
         let to = at(owner, &wanted.secret_name);
-        let present = self.cluster.get::<Secret>(&to).await?;
+        let present = self.cluster.get::<Secret>(&to).await?.map(Wiped::from);
         if let Some(present) = &present {
             secret::check_writable(present, owner, &to)?;
         }
-        let next = secret::contract(owner, wanted, revision, verified);
+        let mut next = Wiped::from(secret::contract(owner, wanted, revision, verified));
         match present {
-            None => self.cluster.create(&next).await.map(drop)?,
+            None => drop(Wiped::from(self.cluster.create(&*next).await?)),
             Some(present) if secret::holds_the_same(&present, &next) => {}
             Some(present) => {
-                let next = secret::keep_identity(&present, next);
-                self.cluster.replace(&next).await.map(drop)?;
+                secret::keep_identity(&present, &mut next);
+                drop(Wiped::from(self.cluster.replace(&*next).await?));
             }
         }
         Ok(Published {

@@ -231,7 +231,7 @@ pub(super) fn holds_the_same(present: &Secret, next: &Secret) -> bool {
 
 /// Gives `next` what makes it the same object as `present`: its version, for the compare-and-swap,
 /// and the labels and annotations that others have put on it.
-pub(super) fn keep_identity(present: &Secret, mut next: Secret) -> Secret {
+pub(super) fn keep_identity(present: &Secret, next: &mut Secret) {
     next.metadata.resource_version = present.resource_version();
     next.metadata.uid = present.uid();
     next.metadata
@@ -249,7 +249,6 @@ pub(super) fn keep_identity(present: &Secret, mut next: Secret) -> Secret {
             .entry(key.clone())
             .or_insert_with(|| value.clone());
     }
-    next
 }
 
 /// When the API server has made it, by its own clock.

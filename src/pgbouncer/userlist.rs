@@ -22,6 +22,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use thiserror::Error;
 
+use crate::opaque::assert_opaque;
 use crate::redacted::Redacted;
 
 /// Iterations of a SCRAM verifier, as PostgreSQL makes them.
@@ -51,15 +52,27 @@ pub enum Stored {
     Scram(Redacted<String>),
 }
 
+const _: () = assert_opaque::<UserlistError>();
+
 /// Why a file cannot be written or read.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum UserlistError {
-    /// A name that PgBouncer cannot read back.
-    #[error("the user name `{0}` is empty, too long or has a line break")]
-    BadUser(String),
+    /// A name that PgBouncer cannot read back. It is not told: it may be what belongs in another field.
+    #[error(
+        "the user name has {length} bytes: write a name of 1 to {USER_MAX} bytes without a line break"
+    )]
+    BadUser {
+        /// Its length in bytes.
+        length: usize,
+    },
     /// A secret that PgBouncer cannot read back.
-    #[error("the password of `{0}` is empty, longer than {PASSWORD_MAX} bytes or has a line break")]
-    BadSecret(String),
+    #[error(
+        "the password has {length} bytes: write one of 1 to {PASSWORD_MAX} bytes without a line break"
+    )]
+    BadSecret {
+        /// Its length in bytes.
+        length: usize,
+    },
     /// A line that is not `"user" "secret"`.
     #[error("line {line} is not `\"user\" \"secret\"`")]
     Syntax {
@@ -158,11 +171,13 @@ impl Userlist {
     pub fn insert(&mut self, user: &str, stored: Stored) -> Result<(), UserlistError> {
         let breaks = |text: &str| text.contains(['\n', '\r', '\0']);
         if user.is_empty() || user.len() > USER_MAX || breaks(user) {
-            return Err(UserlistError::BadUser(user.to_owned()));
+            return Err(UserlistError::BadUser { length: user.len() });
         }
         let secret = stored.secret().expose();
         if secret.is_empty() || secret.len() > PASSWORD_MAX || breaks(secret) {
-            return Err(UserlistError::BadSecret(user.to_owned()));
+            return Err(UserlistError::BadSecret {
+                length: secret.len(),
+            });
         }
         self.users.insert(user.to_owned(), stored);
         Ok(())

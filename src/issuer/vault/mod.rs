@@ -20,6 +20,7 @@ use self::spec::{KubernetesAuth, SecretKeyRef, VaultSpec};
 use super::{Issuance, IssuerError, IssuerName, Outcome, SigningRequest, clamped};
 use crate::cluster::Cluster;
 use crate::names::ObjectRef;
+use crate::opaque;
 use crate::pki::answer::{self, Answer};
 use crate::pki::bundle::TrustBundle;
 use crate::pki::csr;
@@ -57,7 +58,7 @@ impl<'a> Vault<'a> {
             Err(error) => Err(IssuerError::Vault {
                 issuer: issuer.clone(),
                 source: Box::new(VaultError::Spec {
-                    detail: error.to_string(),
+                    detail: opaque::shape(&error),
                 }),
             }),
         }
@@ -316,5 +317,6 @@ fn words(answer: &Value) -> String {
         return "no reason given".to_owned();
     }
     let joined = errors.join("; ");
-    joined.split_whitespace().collect::<Vec<_>>().join(" ")
+    // Vault may repeat the token, or whatever else it was sent or holds.
+    opaque::words(&joined.split_whitespace().collect::<Vec<_>>().join(" "))
 }
