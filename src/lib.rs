@@ -14,6 +14,7 @@ pub mod duration;
 pub mod fence;
 pub mod instants;
 pub mod names;
+pub mod opaque;
 pub mod panics;
 pub mod printable;
 pub mod redacted;

@@ -10,6 +10,9 @@ use super::{metadata, names};
 pub use crate::pgbouncer::userlist::UserlistError;
 use crate::pgbouncer::userlist::{Purpose, Stored, Userlist};
 
+/// The user whose name or password the userlist cannot hold.
+pub(super) type Whose = &'static str;
+
 /// The userlist: synced users, the backend's superuser, the admin user. The later win, so that
 /// nobody takes the admin's place by a label. A synced user that the file cannot hold is left out:
 /// it is somebody else's mistake and must not stop the others.
@@ -17,7 +20,7 @@ pub(super) fn userlist(
     around: &Surroundings,
     admin: &Credentials,
     auth_type: &str,
-) -> Result<Userlist, UserlistError> {
+) -> Result<Userlist, (Whose, UserlistError)> {
     let stored = |purpose, user: &Credentials| {
         Stored::choose(purpose, auth_type, &user.username, &user.password)
     };
@@ -32,9 +35,12 @@ pub(super) fn userlist(
     } else {
         Purpose::Console
     };
-    list.insert(&admin.username, stored(purpose, admin))?;
-    list.insert(&superuser.username, stored(Purpose::Backend, superuser))?;
-    list.read_back()?;
+    list.insert(&admin.username, stored(purpose, admin))
+        .map_err(|error| ("the admin user of the auth Secret", error))?;
+    list.insert(&superuser.username, stored(Purpose::Backend, superuser))
+        .map_err(|error| ("the superuser of spec.secret of the AppBinding", error))?;
+    list.read_back()
+        .map_err(|error| ("the users of the userlist", error))?;
     Ok(list)
 }
 

@@ -139,8 +139,14 @@ pub enum InputsError {
     #[error("the configuration cannot be rendered")]
     Config(#[from] ConfigError),
     /// A user that the userlist cannot hold.
-    #[error("the userlist cannot be written")]
-    Userlist(#[from] UserlistError),
+    #[error("the userlist cannot hold {whose}")]
+    Userlist {
+        /// Which user.
+        whose: &'static str,
+        /// What is wrong.
+        #[source]
+        source: UserlistError,
+    },
     /// `spec.podTemplate` is no pod template.
     #[error("spec.podTemplate cannot be used")]
     PodTemplate(#[from] PodTemplateError),
@@ -191,7 +197,8 @@ impl Inputs {
         let digest = super::digest(&ini.render(), material.as_ref());
         let configuration = Configuration::new(&ini, &Marker::of(&digest), around.program.version)?;
         Ok(Self {
-            userlist: backend::userlist(around, &admin, &config::auth_type(&ini))?,
+            userlist: backend::userlist(around, &admin, &config::auth_type(&ini))
+                .map_err(|(whose, source)| InputsError::Userlist { whose, source })?,
             ini,
             configuration,
             pod_template: PodTemplate::parse(target)?,

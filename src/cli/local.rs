@@ -1,12 +1,15 @@
 //! `local`: the platform and the daemon on this machine, until stopped; continues from its data
 //! directory next time.
 
+use std::io::Write as _;
+
 use super::args::LocalArgs;
 use super::exit::{Exit, Failure};
 use super::output::Output;
 use super::{run, standing};
 use crate::daemon::NAMESPACE_DEFAULT;
 use crate::issuer::VaultNetworks;
+use crate::local::datadir::private_file;
 use crate::local::platform::PlatformOptions;
 use crate::telemetry::admin::AdminServer;
 
@@ -36,7 +39,9 @@ pub(super) async fn until_stopped(output: Output, args: LocalArgs) -> Result<(),
         Some(monitor) => {
             standing.serve_admin(admin, monitor);
             // For scripts, and for whoever has scrolled the line below away.
-            std::fs::write(args.data.join(ADMIN_FILE), format!("{url}\n"))?;
+            let mut file = private_file(&args.data.join(ADMIN_FILE))?;
+            file.set_len(0)?;
+            writeln!(file, "{url}")?;
             format!("  metrics and state: {url}/metrics, {url}/state.json\n")
         }
         None => String::new(),

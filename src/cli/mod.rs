@@ -21,6 +21,7 @@ mod chaos;
 mod demo;
 pub mod leader;
 mod local;
+mod memory;
 mod run;
 mod scene;
 mod shell;
@@ -92,6 +93,13 @@ fn start(output: Output, cli: Cli) -> Result<(), Failure> {
     telemetry::init_logs(format, sink, cli.log.as_deref(), fallback)
         .map_err(|error| Failure::new(Exit::Usage, error))?;
     panics::install();
+    let holds_keys = matches!(
+        cli.verb,
+        Verb::Run(_) | Verb::Local(_) | Verb::Demo(_) | Verb::Chaos(_)
+    );
+    if holds_keys && !cli.core_dumps {
+        memory::forbid_core_dumps();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;

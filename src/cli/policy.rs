@@ -19,6 +19,7 @@ use crate::blueprint::certificates::{LoadBalancer, wanted};
 use crate::blueprint::defaults::{IssuerKind, complete};
 use crate::material::policy_request;
 use crate::names::Alias;
+use crate::opaque::{self, YamlTrouble};
 use crate::ops::request::{parse, target_state, with_state};
 use crate::policy::{Policies, Request, Verdict, Violation};
 
@@ -174,6 +175,7 @@ impl Manifests {
         let at = || format!("cannot read {}", path.display());
         let text = fs::read_to_string(path).with_context(at).map_err(wrong)?;
         let documents: Vec<Value> = serde_saphyr::from_multiple(&text)
+            .map_err(YamlTrouble::from)
             .with_context(at)
             .map_err(wrong)?;
         let mut found = Self::default();
@@ -284,7 +286,7 @@ fn certificates(pooler: &PgBouncer, aliases: &[Alias]) -> anyhow::Result<Vec<Req
 }
 
 fn object<K: DeserializeOwned>(document: Value) -> anyhow::Result<K> {
-    Ok(serde_json::from_value(document)?)
+    serde_json::from_value(document).map_err(|error| anyhow!(opaque::shape(&error)))
 }
 
 fn named<K: ResourceExt>(kind: &str, object: &K) -> String {

@@ -9,6 +9,7 @@
 //! leaves, or given up in flight ([`ClusterError::Fenced`]). Reads are not.
 
 mod access;
+mod answers;
 mod correlate;
 mod error;
 mod events;
@@ -33,6 +34,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+pub use self::answers::watch_without_bodies;
 use self::correlate::Correlator;
 pub use self::error::ClusterError;
 pub use self::events::{EventKind, Reporter};
@@ -358,7 +360,7 @@ where
             verb,
             kind,
             at: at.clone(),
-            source: Box::new(source),
+            source: Box::new(answers::without_bodies::<K>(source)),
         }),
         Err(_) => Err(ClusterError::TimedOut {
             verb,

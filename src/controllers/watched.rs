@@ -14,7 +14,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
-use crate::cluster::{Cluster, Namespaced};
+use crate::cluster::{Cluster, Namespaced, watch_without_bodies};
 use crate::names::Area;
 
 /// An object of which the API server sends the metadata only: no Secret's data, no workload's template.
@@ -44,6 +44,7 @@ pub(super) fn copied<K: Namespaced>(
 ) {
     let (store, writer) = reflector::store();
     let events = watcher(api, config).default_backoff();
+    let events = events.map_err(watch_without_bodies::<K>);
     let copy = store.clone();
     let events = events.modify(slim).reflect(writer);
     (happenings(events, move || listed(&copy)), store)
@@ -58,6 +59,7 @@ pub(super) fn heard<K: Watched>(
     listed: impl FnMut() + Send + 'static,
 ) -> impl Stream<Item = Result<K, watcher::Error>> + Send + 'static {
     let events = watcher(api, config).default_backoff();
+    let events = events.map_err(watch_without_bodies::<K>);
     happenings(events.inspect_ok(hear), listed)
 }
 

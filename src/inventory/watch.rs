@@ -13,7 +13,7 @@ use super::PART;
 use super::facts::{Names, Pooler, Replica, Request, Stored};
 use crate::api::{PgBouncer, PgBouncerOpsRequest};
 use crate::blueprint::labels::OURS;
-use crate::cluster::{Change, Cluster, Namespaced, change, within};
+use crate::cluster::{Change, Cluster, Namespaced, change, watch_without_bodies, within};
 use crate::names::Area;
 use crate::panics::InternalErrors;
 
@@ -78,6 +78,7 @@ where
                 errors.guard(PART, || read(object)).ok().flatten()
             })),
             Err(error) => {
+                let error = watch_without_bodies::<K>(error);
                 let error = &error as &dyn Error;
                 tracing::debug!(kind = %K::kind(&()), error, "watch broke; beginning anew");
                 None

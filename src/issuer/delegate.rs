@@ -27,6 +27,7 @@ use crate::api::{CertificateRequest, holder};
 use crate::cluster::{Cluster, ClusterError, Owner};
 use crate::duration::GoDuration;
 use crate::names::ObjectRef;
+use crate::opaque;
 use crate::pki::profile::{LeafProfile, LeafUsage};
 use crate::pki::{answer, csr};
 
@@ -261,10 +262,8 @@ fn condition<'a>(
 }
 
 fn message(condition: &CertManagerCondition) -> String {
-    condition
-        .message
-        .clone()
-        .unwrap_or_else(|| "no reason given".to_owned())
+    let said = condition.message.as_deref();
+    said.map_or_else(|| "no reason given".to_owned(), opaque::words)
 }
 
 /// What a field of bytes says.

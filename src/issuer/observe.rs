@@ -12,6 +12,7 @@ use crate::clock::Clock;
 use crate::cluster::{Cluster, ClusterError, Owner};
 use crate::names::ObjectRef;
 use crate::pki::authority::Serial;
+use crate::redacted::Wiped;
 
 /// The issuers of a cluster.
 #[derive(Clone)]
@@ -125,7 +126,8 @@ impl Issuers {
                     issuer: name.clone(),
                     source: Box::new(source),
                 })?;
-                let signer = Signer::ca(name.clone(), secret, content.as_ref(), pointers)?;
+                let content = content.map(Wiped::from);
+                let signer = Signer::ca(name.clone(), secret, content.as_deref(), pointers)?;
                 Way::Native(Box::new(signer))
             }
             IssuerKind::Vault(spec) => {

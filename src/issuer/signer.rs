@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use super::{Issuance, IssuerError, IssuerName, SigningRequest};
 use crate::api::certmanager::{CertManagerCondition, IssuerSpec, IssuerStatus};
 use crate::names::ObjectRef;
+use crate::opaque;
 use crate::pki::authority::{CertificateAuthority, Serial, SignError, self_signed_leaf};
 use crate::pki::bundle::TrustBundle;
 use crate::pki::profile::Pointers;
@@ -118,7 +119,7 @@ impl Observed {
             .iter()
             .find(|condition| condition.type_ == "Ready" && condition.status == "False")
             .filter(is_current)
-            .map(|condition| condition.message.clone().unwrap_or_default())
+            .map(|condition| opaque::words(condition.message.as_deref().unwrap_or_default()))
     }
 }
 

@@ -1,8 +1,8 @@
-//! The data directory: 0700, and one platform at a time.
+//! The data directory: 0700, its files 0600, and one platform at a time.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// A data directory that is ours until dropped.
@@ -43,12 +43,7 @@ impl DataDir {
             source,
         };
         let path = private_dir(path).map_err(unusable)?;
-        let mut lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(path.join("lock"))
-            .map_err(unusable)?;
+        let mut lock = private_file(&path.join("lock")).map_err(unusable)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(DataDirError::InUse { path }),
@@ -64,6 +59,23 @@ impl DataDir {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Opens a file that only its owner may read and write, whatever the umask says; makes it if it is
+/// missing. One that was made with a wider mode is narrowed.
+pub fn private_file(path: &Path) -> io::Result<File> {
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)?;
+    let mode = file.metadata()?.permissions().mode();
+    if mode & 0o077 != 0 {
+        file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    }
+    Ok(file)
 }
 
 /// Makes the directory and answers its absolute path.
@@ -91,6 +103,20 @@ mod tests {
         assert!(matches!(refused, DataDirError::InUse { .. }), "{refused}");
         drop(held);
         DataDir::open(&path).unwrap();
+    }
+
+    #[test]
+    fn a_file_is_private_from_its_beginning_and_a_wider_one_is_narrowed() {
+        let parent = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let fresh = parent.path().join("fresh");
+        drop(private_file(&fresh).unwrap());
+        assert_eq!(mode(&fresh), 0o600);
+        let wide = parent.path().join("lock");
+        fs::write(&wide, "4711\n").unwrap();
+        fs::set_permissions(&wide, fs::Permissions::from_mode(0o666)).unwrap();
+        let _held = DataDir::open(parent.path()).unwrap();
+        assert_eq!(mode(&wide), 0o600);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use crate::names::ObjectRef;
+use crate::opaque;
 
 /// What happened to an object: what was known before, what is known now.
 pub struct Change<'a, K> {
@@ -187,11 +188,11 @@ where
 
 fn typed<K: Resource<DynamicType = ()> + DeserializeOwned>(object: DynamicObject) -> Option<K> {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-    match object.try_parse() {
+    match serde_json::to_value(object).and_then(serde_json::from_value) {
         Ok(object) => Some(object),
         Err(error) => {
-            let kind = K::kind(&());
-            tracing::warn!(%kind, namespace, name, %error, "object passed over");
+            let (kind, error) = (K::kind(&()), opaque::shape(&error));
+            tracing::warn!(%kind, namespace, name, error, "object passed over");
             None
         }
     }

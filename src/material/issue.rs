@@ -21,6 +21,7 @@ use crate::pki::chain::{Expectation, KeyedChain};
 use crate::pki::key::PrivateKey;
 use crate::pki::profile::LeafProfile;
 use crate::policy::Request;
+use crate::redacted::Wiped;
 
 /// Where a revision's key comes from.
 enum Origin {
@@ -72,10 +73,11 @@ impl Materials {
             Outcome::Issued(issued) => *issued,
             Outcome::Pending { on } => {
                 if matches!(origin, Origin::New) {
-                    let made = secret::waiting_key(owner, alias, revision, &key, wanted.encoding);
+                    let key = secret::waiting_key(owner, alias, revision, &key, wanted.encoding);
+                    let mut made = Wiped::from(key);
                     let staged = Staged::waiting_key(alias, revision);
-                    let made = self.sealed(owner, staged, made)?;
-                    let kept = self.cluster.create_or_get(&made).await?;
+                    self.seal(owner, staged, &mut made)?;
+                    let kept = Wiped::from(self.cluster.create_or_get(&*made).await?);
                     self.check_ours(owner, staged, &kept)?;
                 }
                 return Ok(IssueOutcome::Pending { on });
@@ -135,12 +137,12 @@ impl Materials {
                 source: Box::new(source),
             }
         })?;
-        let mut made = secret::revision(owner, wanted, revision, verified);
+        let mut made = Wiped::from(secret::revision(owner, wanted, revision, verified));
         if clamped {
             secret::mark_clamped(&mut made);
         }
-        let made = self.sealed(owner, Staged::revision(alias, revision), made)?;
-        let kept = self.cluster.create_or_get(&made).await?;
+        self.seal(owner, Staged::revision(alias, revision), &mut made)?;
+        let kept = Wiped::from(self.cluster.create_or_get(&*made).await?);
         self.adopt(owner, (alias, revision), &kept).await
     }
 
@@ -187,7 +189,7 @@ impl Materials {
         let alias = wanted.alias;
         let at = secret::waiting_key_ref(owner, alias, revision);
         // A foreign key is not used: whoever planted it knows it.
-        if let Some(kept) = self.cluster.get::<Secret>(&at).await?
+        if let Some(kept) = self.cluster.get::<Secret>(&at).await?.map(Wiped::from)
             && self.is_ours(owner, Staged::waiting_key(alias, revision), &kept)
         {
             return Ok((secret::read_waiting_key(&kept, &at)?, Origin::Waited));

@@ -41,6 +41,7 @@ use crate::pki::bundle::TrustBundle;
 use crate::pki::chain::{CertificateChain, Expectation};
 use crate::pki::facts::CertificateFacts;
 use crate::policy::Policies;
+use crate::redacted::Wiped;
 use crate::seal::Seal;
 
 /// Revisions of one alias that are kept at the most. Those of the past tell which certificates
@@ -309,13 +310,10 @@ impl Materials {
         life: Life,
     ) -> Result<Published, MaterialError> {
         let from = secret::revision_ref(owner, wanted.alias, revision);
-        let source =
-            self.cluster
-                .get::<Secret>(&from)
-                .await?
-                .ok_or_else(|| MaterialError::NoRevision {
-                    secret: from.clone(),
-                })?;
+        let source = self.cluster.get::<Secret>(&from).await?.map(Wiped::from);
+        let source = source.ok_or_else(|| MaterialError::NoRevision {
+            secret: from.clone(),
+        })?;
         if self.seal.is_none() {
             return Err(MaterialError::NoSeal);
         }
@@ -335,18 +333,18 @@ impl Materials {
                 })?;
         let facts = verified.facts().clone();
         let to = at(owner, &wanted.secret_name);
-        let present = self.cluster.get::<Secret>(&to).await?;
+        let present = self.cluster.get::<Secret>(&to).await?.map(Wiped::from);
         if let Some(present) = &present {
             secret::check_writable(present, owner, &to)?;
         }
-        let mut next = secret::contract(owner, wanted, revision, verified);
+        let mut next = Wiped::from(secret::contract(owner, wanted, revision, verified));
         secret::mark_issued(&mut next, &source);
         match present {
-            None => self.cluster.create(&next).await.map(drop)?,
+            None => drop(Wiped::from(self.cluster.create(&*next).await?)),
             Some(present) => {
-                let next = secret::keep_identity(&present, next);
+                secret::keep_identity(&present, &mut next);
                 if !secret::holds_the_same(&present, &next) {
-                    self.cluster.replace(&next).await.map(drop)?;
+                    drop(Wiped::from(self.cluster.replace(&*next).await?));
                 }
             }
         }

@@ -182,16 +182,16 @@ impl Staged {
 
 impl Materials {
     /// Seals `made`, which is staged for `owner`.
-    pub(super) fn sealed(
+    pub(super) fn seal(
         &self,
         owner: &PgBouncer,
         staged: Staged,
-        mut made: Secret,
-    ) -> Result<Secret, MaterialError> {
+        made: &mut Secret,
+    ) -> Result<(), MaterialError> {
         let seal = self.seal.as_ref().ok_or(MaterialError::NoSeal)?;
-        let mark = staged.mark(seal, owner, &made);
+        let mark = staged.mark(seal, owner, made);
         made.annotations_mut().insert(SEAL.to_owned(), mark);
-        Ok(made)
+        Ok(())
     }
 
     /// Whether `found` was staged by a daemon with our key. Without a key, which is enough to tell what

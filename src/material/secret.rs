@@ -259,13 +259,13 @@ pub(super) fn holds_the_same(present: &Secret, next: &Secret) -> bool {
 /// Gives `next` what makes it the same object as `present`: its version, for the compare-and-swap,
 /// the labels and annotations that others have put on it, and its owners. One that a user has made
 /// does not become ours by being written, and so does not go with the PgBouncer.
-pub(super) fn keep_identity(present: &Secret, mut next: Secret) -> Secret {
+pub(super) fn keep_identity(present: &Secret, next: &mut Secret) {
     next.metadata.resource_version = present.resource_version();
     next.metadata.uid = present.uid();
     next.metadata
         .finalizers
         .clone_from(&present.metadata.finalizers);
-    if !has_controller_of(&next, present) {
+    if !has_controller_of(next, present) {
         next.metadata.owner_references = None;
     }
     let known = next.owner_references().to_vec();
@@ -285,7 +285,6 @@ pub(super) fn keep_identity(present: &Secret, mut next: Secret) -> Secret {
             .entry(key.clone())
             .or_insert_with(|| value.clone());
     }
-    next
 }
 
 /// When the API server has made it, by its own clock.

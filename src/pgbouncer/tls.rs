@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use thiserror::Error;
@@ -20,30 +19,41 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
+use crate::pki::key::{KeyError, PrivateKey};
+use crate::pki::pem::{self, PemError};
+
 /// Why TLS cannot be set up on our side; nothing has been sent yet.
 #[derive(Debug, Error)]
 pub enum TlsSetupError {
     /// The client's certificates do not parse.
     #[error("cannot read the client certificate")]
-    ReadCertificate(#[source] pem::Error),
+    ReadCertificate(#[source] PemError),
     /// The client's key does not parse.
     #[error("cannot read the client key")]
-    ReadKey(#[source] pem::Error),
+    ReadKey(#[source] KeyError),
     /// The trust bundle does not parse.
     #[error("cannot read the trust bundle")]
-    ReadRoots(#[source] pem::Error),
+    ReadRoots(#[source] PemError),
     /// A certificate of the trust bundle cannot be a trust anchor.
-    #[error("a certificate of the trust bundle cannot be trusted")]
-    BadRoot(#[source] rustls::Error),
+    #[error("certificate {position} of the trust bundle cannot be trusted")]
+    BadRoot {
+        /// Counted from 1.
+        position: usize,
+    },
     /// The bundle has no certificate.
     #[error("the trust bundle is empty")]
     NoRoots,
     /// The name to verify is neither a DNS name nor an address.
     #[error("`{0}` is not a name that a certificate can carry")]
     BadName(String),
-    /// rustls refuses the combination, such as a key that is not the certificate's.
-    #[error("cannot use this certificate and key")]
-    Unusable(#[source] rustls::Error),
+    /// The key is not the certificate's.
+    #[error("the client key is not the one of the client certificate")]
+    KeyMismatch,
+    /// rustls refuses the certificate, the key, or our own settings.
+    #[error(
+        "cannot use this certificate and key: rustls supports neither their kind nor their form"
+    )]
+    Unusable,
 }
 
 /// A client certificate with its key.
@@ -57,7 +67,9 @@ impl Identity {
     /// Reads a chain, leaf first, and its key.
     pub fn from_pem(chain_pem: &[u8], key_pem: &[u8]) -> Result<Self, TlsSetupError> {
         let chain = certificates(chain_pem).map_err(TlsSetupError::ReadCertificate)?;
-        let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(TlsSetupError::ReadKey)?;
+        let key = pem::text(key_pem).map_err(KeyError::from);
+        let key = key.and_then(PrivateKey::from_pem);
+        let key = key.map_err(TlsSetupError::ReadKey)?.to_pkcs8();
         Ok(Self { chain, key })
     }
 }
@@ -81,23 +93,29 @@ impl ClientTls {
         let server_name = ServerName::try_from(name.to_owned())
             .map_err(|_| TlsSetupError::BadName(name.to_owned()))?;
         let mut roots = RootCertStore::empty();
-        for root in certificates(roots_pem).map_err(TlsSetupError::ReadRoots)? {
-            roots.add(root).map_err(TlsSetupError::BadRoot)?;
-        }
-        if roots.is_empty() {
+        if roots_pem.trim_ascii().is_empty() {
             return Err(TlsSetupError::NoRoots);
+        }
+        let certificates = certificates(roots_pem).map_err(TlsSetupError::ReadRoots)?;
+        for (at, root) in certificates.into_iter().enumerate() {
+            let added = roots.add(root);
+            added.map_err(|_| TlsSetupError::BadRoot { position: at + 1 })?;
         }
         let builder = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
-            .map_err(TlsSetupError::Unusable)?
+            .map_err(|_| TlsSetupError::Unusable)?
             .with_root_certificates(roots);
         let presents = identity.is_some();
-        let config = match identity {
-            Some(Identity { chain, key }) => builder
-                .with_client_auth_cert(chain, key)
-                .map_err(TlsSetupError::Unusable)?,
-            None => builder.with_no_client_auth(),
-        };
+        let config =
+            match identity {
+                Some(Identity { chain, key }) => builder
+                    .with_client_auth_cert(chain, key)
+                    .map_err(|error| match error {
+                        rustls::Error::InconsistentKeys(_) => TlsSetupError::KeyMismatch,
+                        _ => TlsSetupError::Unusable,
+                    })?,
+                None => builder.with_no_client_auth(),
+            };
         Ok(Self {
             config: Arc::new(config),
             name: server_name,
@@ -125,8 +143,8 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, pem::Error> {
-    CertificateDer::pem_slice_iter(pem).collect()
+fn certificates(document: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
+    pem::read_certificates(pem::text(document)?)
 }
 
 // === impl Connector ===

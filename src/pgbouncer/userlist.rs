@@ -23,7 +23,7 @@ use base64::engine::general_purpose::STANDARD;
 use thiserror::Error;
 
 use super::ini::{Marker, reader};
-use crate::printable::quoted;
+use crate::opaque::assert_opaque;
 use crate::redacted::Redacted;
 
 /// Iterations of a SCRAM verifier, as PostgreSQL makes them.
@@ -54,22 +54,28 @@ pub enum Stored {
     Scram(Redacted<String>),
 }
 
+const _: () = assert_opaque::<UserlistError>();
+
 /// Why a file cannot be written or read.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum UserlistError {
-    /// A name that PgBouncer cannot read back.
+    /// A name that PgBouncer cannot read back. It is not told: it may be what belongs in another field.
     #[error(
-        "the user name {} is empty, longer than {USER_MAX} bytes (a double quote counts twice), \
-         has a control character, or is reserved",
-        quoted(.0)
+        "the user name has {length} bytes: write a name of 1 to {USER_MAX} bytes (a double quote counts \
+         twice) without control characters, that does not begin as the daemon's own markers do"
     )]
-    BadUser(String),
+    BadUser {
+        /// Its length in bytes.
+        length: usize,
+    },
     /// A secret that PgBouncer cannot read back.
     #[error(
-        "the password of {} is empty, longer than {PASSWORD_MAX} bytes or has a line break",
-        quoted(.0)
+        "the password has {length} bytes: write one of 1 to {PASSWORD_MAX} bytes without a line break"
     )]
-    BadSecret(String),
+    BadSecret {
+        /// Its length in bytes.
+        length: usize,
+    },
     /// A file that would be read otherwise; a mistake of the writer.
     #[error("the userlist would be read otherwise than it was meant")]
     ReadBack,
@@ -173,11 +179,13 @@ impl Userlist {
         let length = user.len() + user.matches('"').count();
         let is_reserved = Marker::is(user);
         if user.is_empty() || length > USER_MAX || user.contains(char::is_control) || is_reserved {
-            return Err(UserlistError::BadUser(user.to_owned()));
+            return Err(UserlistError::BadUser { length: user.len() });
         }
         let secret = stored.secret().expose();
         if secret.is_empty() || secret.len() > PASSWORD_MAX || breaks(secret) {
-            return Err(UserlistError::BadSecret(user.to_owned()));
+            return Err(UserlistError::BadSecret {
+                length: secret.len(),
+            });
         }
         self.users.insert(user.to_owned(), stored);
         Ok(())

@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use super::bundle::TrustBundle;
 use super::facts::CertificateFacts;
 use super::key::{KeyEncoding, KeyError, PrivateKey};
-use super::pem::{self, PemError};
+use super::pem::{self, Labels, PemError};
 use super::profile::LeafUsage;
 pub use super::verdict::{Expectation, Verdict};
 use crate::redacted::Redacted;
@@ -98,7 +98,7 @@ impl CertificateChain {
             .next()
             .ok_or(ChainError::Certificates(PemError::Missing {
                 wanted: "certificate",
-                found: Vec::new(),
+                found: Labels::default(),
             }))?;
         Ok(Self {
             leaf,
@@ -185,12 +185,7 @@ impl CertificateChain {
 impl KeyedChain {
     /// Reads chain and key, and proves that they belong together. The key keeps its encoding.
     pub fn new(chain_pem: &str, key_pem: &str) -> Result<Self, ChainError> {
-        let key = PrivateKey::from_pem(key_pem).map_err(ChainError::Key)?;
-        let encoding = if key_pem.contains("BEGIN PRIVATE KEY") {
-            KeyEncoding::Pkcs8
-        } else {
-            KeyEncoding::Pkcs1
-        };
+        let (key, encoding) = PrivateKey::with_encoding(key_pem).map_err(ChainError::Key)?;
         Self::from_parts(CertificateChain::from_pem(chain_pem)?, key, encoding)
     }
 

@@ -4,7 +4,7 @@
 use super::der::{self, Reader};
 use super::facts;
 use super::key::{KeyError, PrivateKey, PublicKey};
-use super::pem::{self, PemError};
+use super::pem::{self, Block, Label, PemError};
 use super::profile::{LeafProfile, ProfileError};
 use super::signature::Signed;
 use super::{oid, tbs};
@@ -66,20 +66,7 @@ pub fn request(profile: &LeafProfile, key: &PrivateKey) -> Result<String, CsrErr
 
 /// Reads a PEM document with a request, and has the asker prove possession of the key.
 pub fn read(text: &str) -> Result<CertificationRequest, CsrError> {
-    let blocks = pem::blocks(text)?;
-    let found: Vec<String> = blocks.iter().map(|block| block.tag().to_owned()).collect();
-    let block = blocks
-        .iter()
-        .find(|block| {
-            matches!(
-                block.tag(),
-                "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST"
-            )
-        })
-        .ok_or(PemError::Missing {
-            wanted: "certificate request",
-            found,
-        })?;
+    let block = block(text)?;
     let malformed = |_| CsrError::Malformed;
     let mut outer = Reader::new(block.contents())
         .enter(der::SEQUENCE)
@@ -101,15 +88,26 @@ pub fn read(text: &str) -> Result<CertificationRequest, CsrError> {
     })
 }
 
+/// The DER of the request in a PEM document.
+pub fn read_der(text: &str) -> Result<Vec<u8>, PemError> {
+    Ok(block(text)?.contents().to_vec())
+}
+
 /// Whether two requests ask for the same, with the same key: everything but their signatures, which
 /// differ each time with ECDSA.
 pub fn ask_for_the_same(one: &str, other: &str) -> bool {
     let information = |text: &str| {
-        let block = ::pem::parse(text).ok()?;
+        let block = block(text).ok()?;
         let mut outer = Reader::new(block.contents()).enter(der::SEQUENCE).ok()?;
         outer.read_whole(der::SEQUENCE).ok().map(<[u8]>::to_vec)
     };
     information(one).is_some_and(|found| information(other) == Some(found))
+}
+
+fn block(text: &str) -> Result<Block, PemError> {
+    pem::blocks(text)?.first("certificate request", |label| {
+        label == Label::CertificateRequest
+    })
 }
 
 #[cfg(test)]

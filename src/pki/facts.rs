@@ -197,7 +197,7 @@ fn key_kind(spki: &[u8]) -> String {
         Err(KeyError::TooSmall { bits } | KeyError::TooLarge { bits }) => {
             KeyKind::Rsa { bits }.to_string()
         }
-        Err(KeyError::Unsupported { kind }) => kind,
+        Err(KeyError::Unsupported { kind }) => kind.to_owned(),
         Err(_) => "unreadable".to_owned(),
     }
 }

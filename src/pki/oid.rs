@@ -9,6 +9,25 @@ pub(super) const CURVE_P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
 pub(super) const CURVE_P384: &[u8] = &[0x2b, 0x81, 0x04, 0, 34];
 pub(super) const CURVE_P521: &[u8] = &[0x2b, 0x81, 0x04, 0, 35];
 pub(super) const ED25519: &[u8] = &[0x2b, 101, 112];
+
+/// Algorithms and curves of keys that are not supported, with what they are called.
+pub(super) const UNSUPPORTED: [(&[u8], &str); 15] = [
+    (CURVE_P521, "ECDSA P-521"),
+    (&[0x2b, 0x81, 0x04, 0, 10], "ECDSA secp256k1 (1.3.132.0.10)"),
+    (&[0x2b, 0x81, 0x04, 0, 33], "ECDSA P-224"),
+    (&[0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 1], "ECDSA P-192"),
+    (&[0x2b, 36, 3, 3, 2, 8, 1, 1, 7], "ECDSA brainpoolP256r1"),
+    (&[0x2b, 36, 3, 3, 2, 8, 1, 1, 11], "ECDSA brainpoolP384r1"),
+    (&[0x2b, 36, 3, 3, 2, 8, 1, 1, 13], "ECDSA brainpoolP512r1"),
+    (&[0x2b, 101, 110], "X25519"),
+    (&[0x2b, 101, 111], "X448"),
+    (&[0x2b, 101, 113], "Ed448"),
+    (&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 10], "RSA-PSS"),
+    (&[0x2a, 0x86, 0x48, 0xce, 0x38, 4, 1], "DSA"),
+    (&[0x60, 0x86, 0x48, 1, 0x65, 3, 4, 3, 17], "ML-DSA-44"),
+    (&[0x60, 0x86, 0x48, 1, 0x65, 3, 4, 3, 18], "ML-DSA-65"),
+    (&[0x60, 0x86, 0x48, 1, 0x65, 3, 4, 3, 19], "ML-DSA-87"),
+];
 pub(super) const COMMON_NAME: &[u8] = &[0x55, 4, 3];
 pub(super) const SERIAL_NUMBER: &[u8] = &[0x55, 4, 5];
 pub(super) const COUNTRY: &[u8] = &[0x55, 4, 6];

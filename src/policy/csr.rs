@@ -50,9 +50,9 @@ impl TryFrom<&CertificateRequest> for Request {
             .and_then(|octets| String::from_utf8(octets).ok())
             .ok_or(RequestError::Base64)?;
         let key = csr::read(&pem)?.public_key.kind();
-        let der = pem::parse(&pem).map_err(|_| CsrError::Malformed)?;
+        let der = csr::read_der(&pem).map_err(CsrError::from)?;
         let (_, parsed) =
-            X509CertificationRequest::from_der(der.contents()).map_err(|_| CsrError::Malformed)?;
+            X509CertificationRequest::from_der(&der).map_err(|_| CsrError::Malformed)?;
         let duration = spec.duration.as_deref().filter(|text| !text.is_empty());
         let duration = duration.map(str::parse::<GoDuration>).transpose()?;
         let issuer = &spec.issuer_ref;

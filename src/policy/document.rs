@@ -11,6 +11,7 @@ use super::schema::{
     Algorithm, Allowed, AllowedList, AllowedString, AllowedSubject, Constraints, Spec,
 };
 use super::{Field, Judgement, Policies, Policy, Rules};
+use crate::opaque::{self, YamlTrouble};
 
 /// `apiVersion` of a policy.
 const API_VERSION: &str = "policy.cert-manager.io/v1alpha1";
@@ -68,11 +69,8 @@ pub struct CertificateRequestPolicySpec {
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
     /// Not YAML.
-    #[error("the policies are not YAML: {detail}")]
-    Yaml {
-        /// What is wrong.
-        detail: String,
-    },
+    #[error("the policies cannot be read")]
+    Yaml(#[from] YamlTrouble),
     /// More than the limits.
     #[error("the policies exceed {limit}")]
     TooLarge {
@@ -146,15 +144,12 @@ impl Policies {
             let limit = format!("{TEXT_MAX_BYTES} octets");
             return Err(PolicyError::TooLarge { limit });
         }
-        let documents: Vec<Value> =
-            serde_saphyr::from_multiple(text).map_err(|error| PolicyError::Yaml {
-                detail: error.to_string(),
-            })?;
+        let documents: Vec<Value> = serde_saphyr::from_multiple(text).map_err(YamlTrouble::from)?;
         let mut read = Self::default();
         for document in documents.iter().filter(|document| !document.is_null()) {
             let kind = (&document["apiVersion"], &document["kind"]);
             if (kind.0.as_str(), kind.1.as_str()) != (Some(API_VERSION), Some(KIND)) {
-                let word = |value: &Value| value.as_str().unwrap_or("nothing").to_owned();
+                let word = |value: &Value| opaque::words(value.as_str().unwrap_or("nothing"));
                 return Err(PolicyError::Kind {
                     found: format!("{} of {}", word(kind.1), word(kind.0)),
                 });
@@ -215,7 +210,7 @@ impl Policy {
         let spec: Spec =
             serde_json::from_value(spec.clone()).map_err(|error| PolicyError::Spec {
                 policy: name.to_owned(),
-                detail: error.to_string(),
+                detail: opaque::shape(&error),
             })?;
         let plugins: Vec<String> = spec.plugins.unwrap_or_default().into_keys().collect();
         if !plugins.is_empty() {

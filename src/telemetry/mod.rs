@@ -55,6 +55,10 @@ pub enum LogError {
     Twice,
 }
 
+/// What is never logged, whatever the user asks for: kube's client logs the whole body of an answer that it
+/// cannot read, and a body may be a Secret. The error itself is told by its caller.
+const BODIES: [&str; 1] = ["kube_client::client=off"];
+
 /// Sets up logs for the whole process, once. `filter` is what the user asked for; without it
 /// `RUST_LOG` decides, and without that `fallback`.
 pub fn init_logs(
@@ -69,6 +73,12 @@ pub fn init_logs(
         .filter(|text| !text.is_empty())
         .unwrap_or_else(|| fallback.to_owned());
     let filter = EnvFilter::try_new(&wanted).map_err(|_| LogError::BadFilter(wanted))?;
+    let filter = BODIES.iter().try_fold(filter, |filter, off| {
+        let directive = off
+            .parse()
+            .map_err(|_| LogError::BadFilter((*off).to_owned()));
+        directive.map(|directive| filter.add_directive(directive))
+    })?;
     // Text of others stands in fields. Its escapes are made visible in what was formatted, so the
     // formatter has none of its own.
     let builder = tracing_subscriber::fmt()

@@ -23,6 +23,7 @@ mod install;
 mod issuing;
 mod issuing_choices;
 mod issuing_hostile;
+mod keys;
 mod library;
 mod material;
 mod monitoring;

@@ -34,6 +34,10 @@ pub struct Cli {
     /// How a line of the log looks.
     #[arg(long, global = true, value_enum, default_value_t)]
     pub log_format: LogFormatArg,
+    /// Let the kernel write a core dump when the program crashes. It is off, because a dump of `run`,
+    /// `local`, `demo` or `chaos` holds private keys.
+    #[arg(long, global = true)]
+    pub core_dumps: bool,
     /// What to do.
     #[command(subcommand)]
     pub verb: Verb,

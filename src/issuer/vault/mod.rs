@@ -26,10 +26,12 @@ use self::spec::{KubernetesAuth, SecretKeyRef, ServiceAccountRef, VaultSpec};
 use super::{Issuance, IssuerError, IssuerName, Outcome, SigningRequest, clamped};
 use crate::cluster::{Cluster, ClusterError};
 use crate::names::ObjectRef;
+use crate::opaque;
 use crate::pki::answer::{self, Answer};
 use crate::pki::bundle::TrustBundle;
 use crate::pki::csr;
 use crate::pki::profile::LeafProfile;
+use crate::printable::printable;
 use crate::redacted::Redacted;
 
 /// Key of a Secret with a token, where none is named; as in cert-manager.
@@ -38,7 +40,7 @@ const TOKEN_KEY: &str = "token";
 const SERVICE_ACCOUNT_TOKEN_S: i64 = 600;
 
 /// Longest text of Vault's that is passed on.
-const WORDS_MAX_CHARS: usize = 512;
+const WORDS_MAX: usize = 512;
 /// Beginnings of audiences that API servers have, whatever this one says.
 const API_AUDIENCES: [&str; 4] = [
     "https://kubernetes.default",
@@ -76,7 +78,7 @@ impl<'a> Vault<'a> {
             Err(error) => Err(IssuerError::Vault {
                 issuer: issuer.clone(),
                 source: Box::new(VaultError::Spec {
-                    detail: error.to_string(),
+                    detail: opaque::shape(&error),
                 }),
             }),
         }
@@ -384,23 +386,7 @@ fn forbidden(error: ClusterError, account: &ObjectRef) -> VaultError {
     }
     VaultError::TokenForbidden {
         account: account.clone(),
-        message: bounded(&error.server_message().unwrap_or_default()),
-    }
-}
-
-/// A stranger's text on one line, without characters that do not show, and not longer than a line.
-fn bounded(text: &str) -> String {
-    let is_shown = |letter: &char| {
-        !letter.is_control()
-            // Marks that turn the direction of text, and letters without width.
-            && !matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{61c}')
-    };
-    let words: Vec<&str> = text.split_whitespace().collect();
-    let shown: String = words.join(" ").chars().filter(is_shown).collect();
-    match shown.char_indices().nth(WORDS_MAX_CHARS) {
-        Some((end, _)) => format!("{}…", &shown[..end]),
-        None => shown,
+        message: printable(&error.server_message().unwrap_or_default(), WORDS_MAX),
     }
 }
 
@@ -415,5 +401,6 @@ fn words(answer: &Value) -> String {
     if errors.is_empty() {
         return "no reason given".to_owned();
     }
-    bounded(&errors.join("; "))
+    // Vault may repeat the token, or whatever else it was sent or holds.
+    printable(&opaque::words(&errors.join("; ")), WORDS_MAX)
 }

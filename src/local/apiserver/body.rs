@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::error::ApiError;
 use super::kinds::Resource;
 use super::protobuf;
+use crate::opaque::{JsonTrouble, YamlTrouble};
 
 /// Largest body. Kubernetes' own limit: etcd takes 1.5 MiB and a patch may be twice its object.
 pub const BODY_MAX_BYTES: usize = 3 * 1024 * 1024;
@@ -60,8 +61,9 @@ pub fn object(media_type: &str, bytes: &[u8]) -> Result<Value, ApiError> {
 /// Any JSON value.
 pub fn json_value(bytes: &[u8]) -> Result<Value, ApiError> {
     serde_json::from_slice(bytes).map_err(|error| {
+        let trouble = JsonTrouble::from(error);
         ApiError::BadRequest(format!(
-            "the object provided is not readable as JSON: {error}"
+            "the object provided is not readable as JSON: {trouble}"
         ))
     })
 }
@@ -74,8 +76,9 @@ pub fn yaml_value(bytes: &[u8]) -> Result<Value, ApiError> {
     let text = std::str::from_utf8(bytes)
         .map_err(|_| ApiError::BadRequest("the object provided is not UTF-8 text".to_owned()))?;
     serde_saphyr::from_str(text).map_err(|error| {
+        let trouble = YamlTrouble::from(error);
         ApiError::BadRequest(format!(
-            "the object provided is not readable as YAML: {error}"
+            "the object provided is not readable as YAML: {trouble}"
         ))
     })
 }

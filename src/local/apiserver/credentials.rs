@@ -21,6 +21,9 @@ use time::{Duration, OffsetDateTime};
 
 use super::meta;
 use crate::instants::Shift;
+use crate::opaque::assert_opaque;
+use crate::pki::key::{KeyError, PrivateKey};
+use crate::pki::pem::{PemError, read_certificates};
 use crate::redacted::Redacted;
 
 const CA_CERTIFICATE: &str = "apiserver-ca.crt";
@@ -58,9 +61,9 @@ pub enum CredentialsError {
     Authority {
         /// The CA certificate's file.
         path: PathBuf,
-        /// What rcgen said.
+        /// What is wrong with it.
         #[source]
-        source: rcgen::Error,
+        source: AuthorityTrouble,
     },
     /// The TLS stack refuses the certificate.
     #[error("cannot serve TLS with the API server's certificate")]
@@ -78,6 +81,22 @@ pub enum CredentialsError {
     },
 }
 
+/// What is wrong with the CA. It carries nothing of the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AuthorityTrouble {
+    /// The certificate cannot be read.
+    #[error("its certificate cannot be read")]
+    Certificate(#[source] PemError),
+    /// The key cannot be read.
+    #[error("its key cannot be read")]
+    Key(#[source] KeyError),
+    /// The two are of no use for signing.
+    #[error("nothing can be signed with it")]
+    Unusable,
+}
+
+const _: () = assert_opaque::<AuthorityTrouble>();
+
 /// CA and token of one data directory.
 #[derive(Debug)]
 pub struct Credentials {
@@ -92,19 +111,19 @@ impl Credentials {
     pub fn open(dir: &Path, now: OffsetDateTime) -> Result<Self, CredentialsError> {
         let ca_path = dir.join(CA_CERTIFICATE);
         let key_path = dir.join(CA_KEY);
-        let (ca_pem, ca_key) =
-            if let (Some(certificate), Some(key)) = (read(&ca_path)?, read(&key_path)?) {
-                (certificate, Redacted::new(key))
-            } else {
-                let (certificate, key) =
-                    authority(now).map_err(|source| CredentialsError::Authority {
-                        path: ca_path.clone(),
-                        source,
-                    })?;
-                write_private(&key_path, key.expose())?;
-                write_private(&ca_path, &certificate)?;
-                (certificate, key)
-            };
+        let (ca_pem, ca_key) = if let (Some(certificate), Some(key)) =
+            (read(&ca_path)?, read(&key_path)?)
+        {
+            (certificate, Redacted::new(key))
+        } else {
+            let (certificate, key) = authority(now).map_err(|_| CredentialsError::Authority {
+                path: ca_path.clone(),
+                source: AuthorityTrouble::Unusable,
+            })?;
+            write_private(&key_path, key.expose())?;
+            write_private(&ca_path, &certificate)?;
+            (certificate, key)
+        };
         let token_path = dir.join(TOKEN);
         let token = match read(&token_path)? {
             Some(token) if !token.trim().is_empty() => Redacted::new(token.trim().to_owned()),
@@ -138,15 +157,20 @@ impl Credentials {
         address: SocketAddr,
         now: OffsetDateTime,
     ) -> Result<Arc<ServerConfig>, CredentialsError> {
-        let authority_error = |source| CredentialsError::Authority {
+        let broken = |source| CredentialsError::Authority {
             path: self.ca_path.clone(),
             source,
         };
-        let ca_key = KeyPair::from_pem(self.ca_key.expose()).map_err(authority_error)?;
-        let issuer = Issuer::from_ca_cert_pem(&self.ca_pem, ca_key).map_err(authority_error)?;
-        let key = KeyPair::generate().map_err(authority_error)?;
+        let unusable = |_: rcgen::Error| broken(AuthorityTrouble::Unusable);
+        let ca_key = PrivateKey::from_pem(self.ca_key.expose());
+        let ca_key = ca_key.map_err(|error| broken(AuthorityTrouble::Key(error)))?;
+        let ca_key = KeyPair::try_from(&ca_key.to_pkcs8()).map_err(unusable)?;
+        let ca = read_certificates(&self.ca_pem);
+        let ca = ca.map_err(|error| broken(AuthorityTrouble::Certificate(error)))?;
+        let issuer = Issuer::from_ca_cert_der(&ca[0], ca_key).map_err(unusable)?;
+        let key = KeyPair::generate().map_err(unusable)?;
         let names = vec![address.ip().to_string(), "localhost".to_owned()];
-        let mut params = CertificateParams::new(names).map_err(authority_error)?;
+        let mut params = CertificateParams::new(names).map_err(unusable)?;
         params
             .distinguished_name
             .push(DnType::CommonName, "bouncert-local-apiserver");
@@ -155,7 +179,7 @@ impl Credentials {
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        let leaf = params.signed_by(&key, &issuer).map_err(authority_error)?;
+        let leaf = params.signed_by(&key, &issuer).map_err(unusable)?;
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)

@@ -10,6 +10,7 @@ use super::create::{Ownership, place};
 use super::error::ApiError;
 use super::kinds::Origin;
 use super::{ApiServer, body, events, meta, strategic};
+use crate::opaque;
 
 const OF_CUSTOM: &str =
     "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
@@ -48,8 +49,9 @@ impl ApiServer {
     }
 
     fn json_patch(&self, call: &Call, bytes: &[u8]) -> Result<Written, ApiError> {
-        let patch: json_patch::Patch = serde_json::from_slice(bytes)
-            .map_err(|error| ApiError::BadRequest(format!("error decoding patch: {error}")))?;
+        let patch: json_patch::Patch = serde_json::from_slice(bytes).map_err(|error| {
+            ApiError::BadRequest(format!("error decoding patch: {}", opaque::shape(&error)))
+        })?;
         self.change(call, Ownership::Record, |stored| {
             patched(call, stored, |object| {
                 json_patch::patch(object, &patch).map_err(|error| {

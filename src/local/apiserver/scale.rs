@@ -8,6 +8,7 @@ use super::create::Ownership;
 use super::error::ApiError;
 use super::kinds::{Resource, ScalePaths};
 use super::{admit, body, meta};
+use crate::opaque;
 
 impl ApiServer {
     /// `GET …/scale`.
@@ -50,7 +51,7 @@ impl ApiServer {
             }
             "application/json-patch+json" => {
                 let patch: json_patch::Patch = serde_json::from_slice(bytes).map_err(|error| {
-                    ApiError::BadRequest(format!("error decoding patch: {error}"))
+                    ApiError::BadRequest(format!("error decoding patch: {}", opaque::shape(&error)))
                 })?;
                 self.rescale(call, |scale| {
                     json_patch::patch(scale, &patch)

@@ -1,7 +1,7 @@
 //! The part of the store that is on disk: one redb file, every commit synced.
 
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, OpenOptions, Permissions};
+use std::fs::{DirBuilder, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -12,6 +12,8 @@ use serde_json::Value;
 
 use super::room::{Room, Roomy};
 use super::{Change, ChangeKind, FORMAT, Key, StoreError};
+use crate::local::datadir::private_file;
+use crate::opaque::JsonTrouble;
 
 /// group, resource, namespace, name → JSON.
 const OBJECTS: TableDefinition<'_, (&str, &str, &str, &str), &[u8]> =
@@ -96,11 +98,11 @@ impl Disk {
             let (key, bytes) = entry.map_err(|e| storage("read", e))?;
             let (group, resource, namespace, name) = key.value();
             let object =
-                serde_json::from_slice(bytes.value()).map_err(|source| StoreError::Unreadable {
+                serde_json::from_slice(bytes.value()).map_err(|error| StoreError::Unreadable {
                     resource: resource.to_owned(),
                     namespace: namespace.to_owned(),
                     name: name.to_owned(),
-                    source,
+                    source: JsonTrouble::from(error),
                 })?;
             let key = Key {
                 group: group.to_owned(),
@@ -157,16 +159,11 @@ impl std::fmt::Debug for Disk {
 
 fn open_file(dir: &Path, room: &Room) -> Result<Database, StoreError> {
     let path = dir.join(FILE);
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(|source| StoreError::Prepare {
-            path: path.clone(),
-            source,
-        })?;
+    // It holds every Secret of the platform.
+    let file = private_file(&path).map_err(|source| StoreError::Prepare {
+        path: path.clone(),
+        source,
+    })?;
     let opened = FileBackend::new(file).map(|file| Roomy {
         file,
         room: room.clone(),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::Key;
+use crate::opaque::JsonTrouble;
 use crate::retry::Retry;
 
 /// Why the store refused.
@@ -57,7 +58,7 @@ pub enum StoreError {
         name: String,
         /// What the parser said.
         #[source]
-        source: serde_json::Error,
+        source: JsonTrouble,
     },
     /// What the writer believed is no longer so.
     #[error("{} {} changed in the meantime", key.resource, key.name)]

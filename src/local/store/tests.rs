@@ -30,6 +30,21 @@ fn object(note: &str) -> Value {
 }
 
 #[test]
+fn the_file_is_its_owners_alone_also_where_a_former_version_made_it() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    let file = path.join("objects.redb");
+    let mode = || std::fs::metadata(&file).unwrap().permissions().mode() & 0o777;
+    drop(Store::open(&path).unwrap());
+    assert_eq!(mode(), 0o600);
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    drop(Store::open(&path).unwrap());
+    assert_eq!(mode(), 0o600);
+}
+
+#[test]
 fn an_acknowledged_write_is_there_after_a_drop_without_shutdown() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("data");

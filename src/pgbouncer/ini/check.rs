@@ -12,6 +12,7 @@ use super::connect_string::ConnectString;
 use super::parameters::{self, Kind, PEERS_SINCE, Parameter};
 use super::text::{self, DATABASE_NAME_MAX, QUOTED_NAMES_SINCE};
 use super::{Ini, Section};
+use crate::opaque;
 use crate::pgbouncer::Version;
 use crate::pgbouncer::userlist::USER_MAX;
 use crate::printable::{QUOTE_MAX, printable, quoted};
@@ -150,7 +151,7 @@ fn check_lines(ini: &Ini, section: Section, version: Version, problems: &mut Vec
         let Some(pairs) = ConnectString::parse(value) else {
             problems.push(Problem::BadConnectString {
                 section,
-                key: name.to_owned(),
+                key: opaque::setting(name),
             });
             continue;
         };
@@ -191,7 +192,8 @@ fn check_setting(
     value: &str,
     version: Version,
 ) -> Option<Problem> {
-    let key_shown = shown.to_owned();
+    // The file may be a Secret of the user's, and hold what belongs into another one.
+    let key_shown = opaque::setting(shown);
     let Some(parameter) = parameters::find(section, key) else {
         return Some(Problem::UnknownParameter {
             section,
@@ -208,7 +210,7 @@ fn check_setting(
     expected(parameter, value, version).map(|expected| Problem::BadValue {
         section,
         key: key_shown,
-        value: value.to_owned(),
+        value: opaque::setting(value),
         expected,
     })
 }

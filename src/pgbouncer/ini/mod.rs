@@ -34,6 +34,7 @@ use std::fmt;
 
 use thiserror::Error;
 
+use crate::opaque;
 use crate::printable::{QUOTE_MAX, printable};
 
 /// A section of the file; the order is the order in which they are rendered.
@@ -160,14 +161,14 @@ impl Ini {
                 let name = rest.strip_suffix(']').ok_or(ParseError::Syntax { line })?;
                 let unknown = || ParseError::UnknownSection {
                     line,
-                    name: name.to_owned(),
+                    name: opaque::setting(name),
                 };
                 section = Some(Section::parse(name).ok_or_else(unknown)?);
                 continue;
             }
             let (key, value) = setting(text).ok_or(ParseError::Syntax { line })?;
             let Some(section) = section else {
-                let key = key.to_owned();
+                let key = opaque::setting(key);
                 return Err(ParseError::NoSection { line, key });
             };
             ini.put(Entry {

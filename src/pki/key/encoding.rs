@@ -23,7 +23,7 @@ pub(super) fn read_pkcs8(bytes: &[u8]) -> Result<PrivateKey, KeyError> {
         PrivateKey::from_ec(&EcNumbers::read(inner, Some(curve))?)
     } else {
         Err(KeyError::Unsupported {
-            kind: dotted(identifier),
+            kind: named(identifier),
         })
     }
 }
@@ -86,7 +86,7 @@ fn inner_curve(key: &mut Reader<'_>) -> Result<Option<Curve>, KeyError> {
     let mut parameters = key.enter(der::explicit(0))?;
     if !parameters.next_is(der::OBJECT_IDENTIFIER) {
         return Err(KeyError::Unsupported {
-            kind: "ECDSA with a curve spelled out in numbers".to_owned(),
+            kind: "ECDSA with a curve spelled out in numbers",
         });
     }
     curve(parameters.read(der::OBJECT_IDENTIFIER)?).map(Some)
@@ -170,19 +170,20 @@ fn curve(identifier: &[u8]) -> Result<Curve, KeyError> {
         Ok(Curve::P256)
     } else if identifier == oid::CURVE_P384 {
         Ok(Curve::P384)
-    } else if identifier == oid::CURVE_P521 {
-        Err(KeyError::Unsupported {
-            kind: "ECDSA P-521".to_owned(),
-        })
     } else {
         Err(KeyError::Unsupported {
-            kind: format!("ECDSA on curve {}", dotted(identifier)),
+            kind: named(identifier),
         })
     }
 }
 
-fn dotted(identifier: &[u8]) -> String {
-    x509_parser::der_parser::oid::Oid::new(identifier.into()).to_id_string()
+/// What an algorithm or a curve is called that is not supported. The identifier itself is not told: in a
+/// damaged key it may be any of its bytes.
+fn named(identifier: &[u8]) -> &'static str {
+    oid::UNSUPPORTED
+        .iter()
+        .find(|(known, _)| *known == identifier)
+        .map_or("unknown", |(_, name)| name)
 }
 
 impl Curve {

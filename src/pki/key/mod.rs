@@ -13,10 +13,12 @@ use ring::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair,
     EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair,
 };
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
 
 pub use self::public::PublicKey;
-use super::pem::{self, PemError};
+use super::pem::{self, Label, PemError};
+use crate::opaque::assert_opaque;
 use crate::redacted::Redacted;
 
 /// Smallest RSA modulus that is accepted: below it, TLS libraries refuse the certificate.
@@ -72,15 +74,17 @@ pub enum KeyEncoding {
     Pkcs8,
 }
 
-/// Why a key could not be made or read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+const _: () = assert_opaque::<KeyError>();
+
+/// Why a key could not be made or read. It carries nothing of the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// The document is no PEM, or has no private key in it.
     #[error("cannot read a private key")]
     Document(#[from] PemError),
     /// The key is protected by a passphrase.
     #[error(
-        "the private key is encrypted: store it without a passphrase, because nobody is there to type it"
+        "the private key is encrypted, and encrypted keys are not supported: store it without a passphrase, as `openssl pkey` writes it"
     )]
     Encrypted,
     /// Broken inside, or inconsistent.
@@ -95,7 +99,7 @@ pub enum KeyError {
     )]
     Unsupported {
         /// What it is.
-        kind: String,
+        kind: &'static str,
     },
     /// RSA below [`RSA_MIN_BITS`].
     #[error("an RSA key of {bits} bits is too small: at least {RSA_MIN_BITS} are needed")]
@@ -182,31 +186,34 @@ impl PrivateKey {
 
     /// Reads the first private key of a PEM document: PKCS#8, SEC 1 or PKCS#1.
     pub fn from_pem(text: &str) -> Result<Self, KeyError> {
-        let blocks = pem::blocks(text)?;
-        let found: Vec<String> = blocks.iter().map(|block| block.tag().to_owned()).collect();
-        let Some(block) = blocks
-            .into_iter()
-            .find(|block| block.tag().ends_with("PRIVATE KEY"))
-        else {
-            return Err(KeyError::Document(PemError::Missing {
-                wanted: "private key",
-                found,
-            }));
-        };
+        Self::with_encoding(text).map(|(key, _)| key)
+    }
+
+    /// Reads the first private key of a PEM document, and tells how it was written.
+    pub fn with_encoding(text: &str) -> Result<(Self, KeyEncoding), KeyError> {
+        let block = pem::blocks(text)?.first("private key", Label::is_private_key)?;
         // The second is how OpenSSL before 1.0 wrote encrypted keys.
-        if block.tag() == "ENCRYPTED PRIVATE KEY" || block.headers().get("Proc-Type").is_some() {
+        if block.label == Label::EncryptedKey || block.is_encrypted {
             return Err(KeyError::Encrypted);
         }
-        let tag = block.tag().to_owned();
-        let der = Zeroizing::new(block.into_contents());
-        match tag.as_str() {
-            "PRIVATE KEY" => encoding::read_pkcs8(&der),
-            "EC PRIVATE KEY" => encoding::read_sec1(&der),
-            "RSA PRIVATE KEY" => Self::from_pkcs1(&der),
-            other => Err(KeyError::Unsupported {
-                kind: other.to_owned(),
-            }),
-        }
+        let der = block.contents();
+        let key = match block.label {
+            Label::Pkcs8Key => encoding::read_pkcs8(der)?,
+            Label::EcKey => encoding::read_sec1(der)?,
+            Label::RsaKey => Self::from_pkcs1(der)?,
+            other => return Err(KeyError::Unsupported { kind: other.text() }),
+        };
+        let encoding = match block.label {
+            Label::Pkcs8Key => KeyEncoding::Pkcs8,
+            _ => KeyEncoding::Pkcs1,
+        };
+        Ok((key, encoding))
+    }
+
+    /// The key as PKCS#8, for rustls.
+    pub fn to_pkcs8(&self) -> PrivateKeyDer<'static> {
+        let (_, der) = encoding::write(self, KeyEncoding::Pkcs8);
+        PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(der.to_vec()))
     }
 
     /// Writes the key as a PEM document.

@@ -42,9 +42,7 @@ impl PublicKey {
             KeyKind::Other("unknown")
         };
         if let KeyKind::Other(name) = kind {
-            return Err(KeyError::Unsupported {
-                kind: name.to_owned(),
-            });
+            return Err(KeyError::Unsupported { kind: name });
         }
         Ok(Self {
             kind,

@@ -161,7 +161,7 @@ fn a_document_without_a_key_names_what_it_has_instead() {
         error,
         KeyError::Document(PemError::Missing {
             wanted: "private key",
-            found: vec!["PUBLIC KEY".to_owned()]
+            found: [Label::PublicKey].into_iter().collect()
         })
     );
     assert!(PrivateKey::from_pem("not a key").is_err());
