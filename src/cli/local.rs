@@ -5,6 +5,7 @@ use super::args::LocalArgs;
 use super::exit::{Exit, Failure};
 use super::output::Output;
 use super::{run, standing};
+use crate::local::datadir;
 use crate::local::platform::PlatformOptions;
 use crate::telemetry::admin::AdminServer;
 
@@ -20,6 +21,8 @@ pub(super) async fn until_stopped(output: Output, args: LocalArgs) -> Result<(),
     options.api_address = args.listen;
     options.kubeconfig = args.kubeconfig;
     options.pgbouncer = args.pgbouncer;
+    options.allow_host_paths = args.allow_host_path;
+    options.pod_uids = args.pod_uid_range;
     let admin = AdminServer::bind(args.daemon.admin.admin_listen)
         .await
         .map_err(|error| Failure::new(Exit::Machine, error))?;
@@ -33,7 +36,7 @@ pub(super) async fn until_stopped(output: Output, args: LocalArgs) -> Result<(),
         Some(monitor) => {
             standing.serve_admin(admin, monitor);
             // For scripts, and for whoever has scrolled the line below away.
-            std::fs::write(args.data.join(ADMIN_FILE), format!("{url}\n"))?;
+            datadir::write(&args.data, ADMIN_FILE, &format!("{url}\n"))?;
             format!("  metrics and state: {url}/metrics, {url}/state.json\n")
         }
         None => String::new(),

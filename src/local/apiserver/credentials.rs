@@ -2,7 +2,7 @@
 //! every start, and the kubeconfig that tells a client all of it.
 
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -20,6 +20,7 @@ use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::{Duration, OffsetDateTime};
 
 use super::meta;
+use crate::local::trust::{self, Distrust, Privacy};
 use crate::redacted::Redacted;
 
 const CA_CERTIFICATE: &str = "apiserver-ca.crt";
@@ -67,6 +68,9 @@ pub enum CredentialsError {
     /// The system's random source failed.
     #[error("cannot make a token: the system gives no random bytes")]
     Random,
+    /// Another user may have made or read a file.
+    #[error(transparent)]
+    Untrusted(#[from] Distrust),
     /// The kubeconfig's place holds somebody else's file.
     #[error(
         "{} exists and was not written by bouncert; choose another --kubeconfig", path.display()
@@ -91,21 +95,23 @@ impl Credentials {
     pub fn open(dir: &Path, now: OffsetDateTime) -> Result<Self, CredentialsError> {
         let ca_path = dir.join(CA_CERTIFICATE);
         let key_path = dir.join(CA_KEY);
-        let (ca_pem, ca_key) =
-            if let (Some(certificate), Some(key)) = (read(&ca_path)?, read(&key_path)?) {
-                (certificate, Redacted::new(key))
-            } else {
-                let (certificate, key) =
-                    authority(now).map_err(|source| CredentialsError::Authority {
-                        path: ca_path.clone(),
-                        source,
-                    })?;
-                write_private(&key_path, key.expose())?;
-                write_private(&ca_path, &certificate)?;
-                (certificate, key)
-            };
+        let (ca_pem, ca_key) = if let (Some(certificate), Some(key)) = (
+            read(&ca_path, Privacy::Readable)?,
+            read(&key_path, Privacy::Secret)?,
+        ) {
+            (certificate, Redacted::new(key))
+        } else {
+            let (certificate, key) =
+                authority(now).map_err(|source| CredentialsError::Authority {
+                    path: ca_path.clone(),
+                    source,
+                })?;
+            write_private(&key_path, key.expose())?;
+            write_private(&ca_path, &certificate)?;
+            (certificate, key)
+        };
         let token_path = dir.join(TOKEN);
-        let token = match read(&token_path)? {
+        let token = match read(&token_path, Privacy::Secret)? {
             Some(token) if !token.trim().is_empty() => Redacted::new(token.trim().to_owned()),
             _ => {
                 let token = token()?;
@@ -174,7 +180,8 @@ impl Credentials {
         path: &Path,
         address: SocketAddr,
     ) -> Result<(), CredentialsError> {
-        if read(path)?.is_some_and(|text| !text.trim().is_empty() && !text.starts_with(MARK)) {
+        let there = read(path, Privacy::Own)?;
+        if there.is_some_and(|text| !text.trim().is_empty() && !text.starts_with(MARK)) {
             return Err(CredentialsError::ForeignKubeconfig {
                 path: path.to_owned(),
             });
@@ -227,10 +234,13 @@ fn token() -> Result<Redacted<String>, CredentialsError> {
     Ok(Redacted::new(meta::hex(&bytes)))
 }
 
-fn read(path: &Path) -> Result<Option<String>, CredentialsError> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+fn read(path: &Path, privacy: Privacy) -> Result<Option<String>, CredentialsError> {
+    let Some(mut file) = trust::open(path, privacy)? else {
+        return Ok(None);
+    };
+    let mut text = String::new();
+    match file.read_to_string(&mut text) {
+        Ok(_) => Ok(Some(text)),
         Err(source) => Err(CredentialsError::File {
             action: "read",
             path: path.to_owned(),
