@@ -9,7 +9,7 @@ use super::output::Output;
 use super::{run, standing};
 use crate::daemon::NAMESPACE_DEFAULT;
 use crate::issuer::VaultNetworks;
-use crate::local::datadir::private_file;
+use crate::local::datadir;
 use crate::local::platform::PlatformOptions;
 use crate::telemetry::admin::AdminServer;
 
@@ -22,6 +22,8 @@ pub(super) async fn until_stopped(output: Output, args: LocalArgs) -> Result<(),
     options.api_address = args.listen;
     options.kubeconfig = args.kubeconfig;
     options.pgbouncer = args.pgbouncer;
+    options.allow_host_paths = args.allow_host_path;
+    options.pod_uids = args.pod_uid_range;
     let admin = AdminServer::bind(args.daemon.admin.admin_listen)
         .await
         .map_err(|error| Failure::new(Exit::Machine, error))?;
@@ -39,9 +41,7 @@ pub(super) async fn until_stopped(output: Output, args: LocalArgs) -> Result<(),
         Some(monitor) => {
             standing.serve_admin(admin, monitor);
             // For scripts, and for whoever has scrolled the line below away.
-            let mut file = private_file(&args.data.join(ADMIN_FILE))?;
-            file.set_len(0)?;
-            writeln!(file, "{url}")?;
+            datadir::write(&args.data, ADMIN_FILE, &format!("{url}\n"))?;
             format!("  metrics and state: {url}/metrics, {url}/state.json\n")
         }
         None => String::new(),

@@ -8,9 +8,12 @@ pub mod store;
 pub mod apiserver;
 
 pub mod addresses;
+pub mod beneath;
 pub mod hash;
 pub mod informer;
 pub mod queue;
+pub mod rules;
+pub mod trust;
 
 pub mod balancer;
 pub mod runner;

@@ -29,6 +29,8 @@ use super::datadir::{DataDir, DataDirError};
 use super::informer::Informer;
 use super::install::{self, InstallError};
 use super::runner::dirs::Dirs;
+use super::runner::host::HostPaths;
+use super::runner::identity::UidRange;
 use super::runner::node::Mounted;
 use super::runner::podlogs::NodeLogs;
 use super::runner::{Node, Pooler, PoolerError, Poolers, Runner};
@@ -52,6 +54,10 @@ pub struct PlatformOptions {
     /// The pgbouncer programs, one of each version that pods ask for; empty for the one in the search
     /// path.
     pub pgbouncer: Vec<PathBuf>,
+    /// Directories of the machine that pods may name in a `hostPath`; no others.
+    pub allow_host_paths: Vec<PathBuf>,
+    /// Users that pods run as where root starts the platform.
+    pub pod_uids: UidRange,
     /// Definitions of custom resources to install.
     pub definitions: Vec<Value>,
     /// Time.
@@ -102,6 +108,7 @@ pub struct Platform {
     data: DataDir,
     dirs: Dirs,
     poolers: Poolers,
+    host_paths: HostPaths,
     clock: Clock,
 }
 
@@ -126,6 +133,8 @@ impl PlatformOptions {
             api_address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             kubeconfig: None,
             pgbouncer: Vec::new(),
+            allow_host_paths: Vec::new(),
+            pod_uids: UidRange::default(),
             definitions: Vec::new(),
             clock: Clock::System,
             faults: None,
@@ -145,6 +154,8 @@ impl Platform {
             api_address,
             kubeconfig,
             pgbouncer,
+            allow_host_paths,
+            pod_uids,
             definitions,
             clock,
             faults,
@@ -178,7 +189,7 @@ impl Platform {
             install::definition(&client, definition).await?;
         }
         install::node(&client, &poolers.first().version, &clock).await?;
-        let dirs = Dirs::create(&path).map_err(PlatformError::RuntimeDir)?;
+        let dirs = Dirs::create(&path, pod_uids).map_err(PlatformError::RuntimeDir)?;
         Ok(Self {
             client,
             server,
@@ -187,6 +198,7 @@ impl Platform {
             data,
             dirs,
             poolers,
+            host_paths: HostPaths::new(allow_host_paths),
             clock,
         })
     }
@@ -292,6 +304,7 @@ impl Platform {
             poolers: self.poolers.clone(),
             dirs: self.dirs.clone(),
             addresses: addresses.clone(),
+            host_paths: self.host_paths.clone(),
         };
         self.server.serve_logs_from(Arc::new(NodeLogs {
             pods: informers.pods.clone(),

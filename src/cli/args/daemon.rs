@@ -9,6 +9,7 @@ use super::ClusterArgs;
 use crate::cli::leader::LeaderArgs;
 use crate::inventory::{CertManagerMetrics, InventoryOptions, LOOKS_PER_SECOND_DEFAULT};
 use crate::issuer::Network;
+use crate::local::runner::identity::UidRange;
 use crate::rotation::RotationOptions;
 use crate::rotation::limits::{self, Limits};
 use crate::rotation::window::Windows;
@@ -185,6 +186,13 @@ pub struct LocalArgs {
     /// the one of its PgBouncer's version.
     #[arg(long, value_name = "FILE")]
     pub pgbouncer: Vec<PathBuf>,
+    /// A directory that pods may name in a hostPath, with all that is below it; may be repeated.
+    /// Without it no pod reads files of this machine.
+    #[arg(long, value_name = "PREFIX")]
+    pub allow_host_path: Vec<PathBuf>,
+    /// The user ids that pods are given where root starts the platform, one each.
+    #[arg(long, value_name = "FIRST-LAST", default_value_t)]
+    pub pod_uid_range: UidRange,
     /// Run the platform alone; daemons are started with `run` and its kubeconfig.
     #[arg(long)]
     pub no_daemon: bool,

@@ -11,6 +11,7 @@ use super::kinds::{Origin, Resource};
 use super::meta;
 use super::schema;
 use super::schema::errors::{FieldError, Reason, strict_message, unknown_field};
+use crate::local::rules;
 
 /// `fieldValidation`: what happens to fields nobody knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -103,7 +104,7 @@ fn built_in(
 ) {
     match (resource.group.as_str(), resource.plural.as_str()) {
         ("", "secrets") => secret(object, old, errors),
-        ("", "configmaps") => immutable_data(object, old, errors),
+        ("", "configmaps") => config_map(object, old, errors),
         ("", "namespaces") => namespace(object),
         ("", "pods") => super::admit_workload::pod(object, old, errors),
         ("", "services") => super::admit_workload::service(object, old, errors),
@@ -172,6 +173,41 @@ fn name_errors(object: &Value) -> Vec<FieldError> {
     }
 }
 
+/// The rules of a `ConfigMap`.
+fn config_map(object: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
+    data_keys(object, old, errors);
+    if let (Some(text), Some(binary)) =
+        (object["data"].as_object(), object["binaryData"].as_object())
+    {
+        let twice = text.keys().filter(|key| binary.contains_key(*key));
+        errors.extend(twice.map(|key| {
+            let message = format!("Invalid value: {key:?}: duplicate of key present in data");
+            invalid(&format!("binaryData[{key}]"), message)
+        }));
+    }
+    immutable_data(object, old, errors);
+}
+
+/// Keys become file names in pods.
+fn data_keys(object: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
+    for field in ["data", "binaryData"] {
+        if old.is_some_and(|old| old[field] == object[field]) {
+            continue;
+        }
+        for key in object[field]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(key, _)| key)
+        {
+            if let Err(why) = rules::data_key(key) {
+                let message = format!("Invalid value: {key:?}: {why}");
+                errors.push(invalid(&format!("{field}[{key}]"), message));
+            }
+        }
+    }
+}
+
 /// `stringData` becomes `data`; the type and, where asked for, the data never change.
 fn secret(object: &mut Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
     let Some(fields) = object.as_object_mut() else {
@@ -227,6 +263,7 @@ fn secret(object: &mut Value, old: Option<&Value>, errors: &mut Vec<FieldError>)
             format!("Invalid value: {}: field is immutable", fields["type"]),
         ));
     }
+    data_keys(object, old, errors);
     immutable_data(object, old, errors);
 }
 

@@ -3,8 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use super::admit::{default, forbidden, invalid};
+use super::admit_pod;
 use super::meta;
-use super::schema::errors::{FieldError, Reason};
+use super::schema::errors::FieldError;
 use super::selector::Selector;
 
 /// Seconds a pod is given to stop where it does not say.
@@ -33,15 +34,9 @@ pub fn pod(object: &mut Value, old: Option<&Value>, errors: &mut Vec<FieldError>
     if let Some(spec) = object.get_mut("spec") {
         pod_spec(spec);
     }
-    if object["spec"]["containers"]
-        .as_array()
-        .is_none_or(Vec::is_empty)
-    {
-        errors.push(FieldError {
-            field: "spec.containers".to_owned(),
-            reason: Reason::Required,
-            message: "Required value".to_owned(),
-        });
+    // As it is stored it may be from before a rule, and its status is still to be written.
+    if old.is_none_or(|old| old["spec"] != object["spec"]) {
+        admit_pod::check("spec", &object["spec"], errors);
     }
     if object["status"].is_null() {
         object["status"] = json!({ "phase": "Pending", "qosClass": "BestEffort" });
@@ -203,6 +198,9 @@ pub fn stateful_set(object: &mut Value, old: Option<&Value>, errors: &mut Vec<Fi
         .and_then(|template| template.get_mut("spec"))
     {
         pod_spec(template);
+        if old.is_none_or(|old| old["spec"]["template"]["spec"] != *template) {
+            admit_pod::check("spec.template.spec", template, errors);
+        }
     }
     let selector = Selector::of_object(spec.get("selector").unwrap_or(&Value::Null));
     if selector.is_empty() || !selector.matches(&object["spec"]["template"]) {

@@ -2,7 +2,7 @@
 //! every start, and the kubeconfig that tells a client all of it.
 
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::meta;
 use crate::instants::Shift;
+use crate::local::trust::{self, Distrust, Privacy};
 use crate::opaque::assert_opaque;
 use crate::pki::key::{KeyError, PrivateKey};
 use crate::pki::pem::{PemError, read_certificates};
@@ -71,6 +72,9 @@ pub enum CredentialsError {
     /// The system's random source failed.
     #[error("cannot make a token: the system gives no random bytes")]
     Random,
+    /// Another user may have made or read a file.
+    #[error(transparent)]
+    Untrusted(#[from] Distrust),
     /// The kubeconfig's place holds somebody else's file.
     #[error(
         "{} exists and was not written by bouncert; choose another --kubeconfig", path.display()
@@ -111,9 +115,10 @@ impl Credentials {
     pub fn open(dir: &Path, now: OffsetDateTime) -> Result<Self, CredentialsError> {
         let ca_path = dir.join(CA_CERTIFICATE);
         let key_path = dir.join(CA_KEY);
-        let (ca_pem, ca_key) = if let (Some(certificate), Some(key)) =
-            (read(&ca_path)?, read(&key_path)?)
-        {
+        let (ca_pem, ca_key) = if let (Some(certificate), Some(key)) = (
+            read(&ca_path, Privacy::Readable)?,
+            read(&key_path, Privacy::Secret)?,
+        ) {
             (certificate, Redacted::new(key))
         } else {
             let (certificate, key) = authority(now).map_err(|_| CredentialsError::Authority {
@@ -125,7 +130,7 @@ impl Credentials {
             (certificate, key)
         };
         let token_path = dir.join(TOKEN);
-        let token = match read(&token_path)? {
+        let token = match read(&token_path, Privacy::Secret)? {
             Some(token) if !token.trim().is_empty() => Redacted::new(token.trim().to_owned()),
             _ => {
                 let token = token()?;
@@ -199,7 +204,8 @@ impl Credentials {
         path: &Path,
         address: SocketAddr,
     ) -> Result<(), CredentialsError> {
-        if read(path)?.is_some_and(|text| !text.trim().is_empty() && !text.starts_with(MARK)) {
+        let there = read(path, Privacy::Own)?;
+        if there.is_some_and(|text| !text.trim().is_empty() && !text.starts_with(MARK)) {
             return Err(CredentialsError::ForeignKubeconfig {
                 path: path.to_owned(),
             });
@@ -252,10 +258,13 @@ fn token() -> Result<Redacted<String>, CredentialsError> {
     Ok(Redacted::new(meta::hex(&bytes)))
 }
 
-fn read(path: &Path) -> Result<Option<String>, CredentialsError> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+fn read(path: &Path, privacy: Privacy) -> Result<Option<String>, CredentialsError> {
+    let Some(mut file) = trust::open(path, privacy)? else {
+        return Ok(None);
+    };
+    let mut text = String::new();
+    match file.read_to_string(&mut text) {
+        Ok(_) => Ok(Some(text)),
         Err(source) => Err(CredentialsError::File {
             action: "read",
             path: path.to_owned(),

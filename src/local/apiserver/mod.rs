@@ -50,6 +50,7 @@ mod watch;
 
 // What happens to an object on its way in.
 pub mod admit;
+pub mod admit_pod;
 pub mod admit_workload;
 pub mod apply;
 pub mod events;

@@ -9,172 +9,154 @@
 //! A reader that opens through `..data` therefore sees all files of one version, never a mix.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::{
-    DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, chown, symlink,
-};
-use std::path::{Path, PathBuf};
+use std::io;
 
-use super::identity::Identity;
 use super::payload::{File, Files};
+use crate::local::beneath::{Dir, Owner};
 
-/// Makes a directory that belongs to the pod.
-pub fn make_dir(path: &Path, mode: u32, identity: Option<Identity>) -> io::Result<()> {
-    match fs::DirBuilder::new().mode(mode).create(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
-    give(path, identity)
-}
+/// The link that is swapped.
+const DATA: &str = "..data";
+/// Mode of directories in a volume.
+const DIR_MODE: u32 = 0o750;
 
-/// Writes `contents` to `path` by temporary file and rename.
-pub fn replace_file(path: &Path, file: &File, identity: Option<Identity>) -> io::Result<()> {
-    let temporary = path.with_extension("new");
-    remove_if_there(&temporary)?;
-    write_file(&temporary, file, identity)?;
-    fs::rename(&temporary, path)
-}
-
-/// Makes the volume at `dir` hold exactly `files`. Does nothing if it does already; answers
-/// whether it changed.
-pub fn write_volume(dir: &Path, files: &Files, identity: Option<Identity>) -> io::Result<bool> {
-    make_dir(dir, 0o750, identity)?;
-    let data = dir.join("..data");
-    if data.exists() && same(&data, files)? {
+/// Makes `volume` hold exactly `files`. Does nothing if it does already; returns whether it
+/// changed.
+pub fn write_volume(volume: &Dir, files: &Files, owner: Owner) -> io::Result<bool> {
+    let before = volume.link_target(DATA).and_then(|name| version(&name));
+    if before.is_some_and(|number| same(volume, number, files, owner).unwrap_or(false)) {
+        // Links may have been lost, or replaced by a process of the same user.
+        link_names(volume, files)?;
         return Ok(false);
     }
-    let before = fs::read_link(&data).ok();
-    let version = next_version(before.as_deref());
-    let fresh = dir.join(&version);
-    remove_if_there(&fresh)?;
-    make_dir(&fresh, 0o750, identity)?;
-    for (name, file) in files {
-        let path = fresh.join(name);
-        make_parents(&fresh, name, identity)?;
-        write_file(&path, file, identity)?;
+    let number = before.unwrap_or(0).wrapping_add(1);
+    let name = version_name(number);
+    volume.remove(&name)?;
+    let fresh = volume.make(&name, DIR_MODE, owner)?;
+    for (path, file) in files {
+        write_file(&fresh, path, file, owner)?;
     }
-    let swap = dir.join("..data_new");
-    remove_if_there(&swap)?;
-    symlink(&version, &swap)?;
-    fs::rename(&swap, &data)?;
-    link_names(dir, files)?;
-    if let Some(before) = before.filter(|b| b.as_os_str() != version.as_str()) {
-        remove_if_there(&dir.join(before))?;
-    }
+    volume.link(&name, DATA)?;
+    link_names(volume, files)?;
+    remove_others(volume, &name)?;
     Ok(true)
 }
 
-/// Reads `path` (relative to the volume) as the process would.
-pub fn same(data: &Path, files: &Files) -> io::Result<bool> {
-    let mut seen = BTreeSet::new();
-    list(data, Path::new(""), &mut seen)?;
-    if seen.len() != files.len() {
+/// The number of a version's directory.
+fn version(name: &str) -> Option<u64> {
+    let number: u64 = name.strip_prefix("..r")?.parse().ok()?;
+    (version_name(number) == name).then_some(number)
+}
+
+fn version_name(number: u64) -> String {
+    format!("..r{number}")
+}
+
+/// Whether the version holds exactly `files`.
+fn same(volume: &Dir, number: u64, files: &Files, owner: Owner) -> io::Result<bool> {
+    let root = volume.enter(version_name(number))?;
+    let mut left: BTreeSet<&str> = files.keys().map(String::as_str).collect();
+    let mut dirs = vec![(String::new(), root)];
+    while let Some((below, dir)) = dirs.pop() {
+        for name in dir.names()? {
+            let Some(name) = name.to_str() else {
+                return Ok(false);
+            };
+            let path = format!("{below}{name}");
+            if let Some(file) = files.get(&path) {
+                left.remove(path.as_str());
+                if !holds(&dir, name, file, owner)? {
+                    return Ok(false);
+                }
+            } else if files.keys().any(|key| is_below(key, &path)) {
+                dirs.push((format!("{path}/"), dir.enter(name)?));
+            } else {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(left.is_empty())
+}
+
+fn is_below(key: &str, path: &str) -> bool {
+    key.strip_prefix(path)
+        .is_some_and(|rest| rest.starts_with('/'))
+}
+
+fn holds(dir: &Dir, name: &str, file: &File, owner: Owner) -> io::Result<bool> {
+    let there = dir.file_facts(name)?;
+    let is_owners = owner.uid.is_none_or(|uid| uid == there.uid)
+        && owner.gid.is_none_or(|gid| gid == there.gid);
+    let size = file.contents.len() as u64;
+    if !is_owners || there.mode != mode(file, owner) || there.size != size {
         return Ok(false);
     }
-    for (name, file) in files {
-        if !seen.contains(Path::new(name)) {
-            return Ok(false);
-        }
-        let path = data.join(name);
-        let mode = fs::metadata(&path)?.permissions().mode() & 0o777;
-        if mode != file.mode || fs::read(&path)? != file.contents {
-            return Ok(false);
-        }
+    Ok(dir.read(name, size)? == file.contents)
+}
+
+/// The mode of a file. The process reads it as the group of the platform's file, so a mode for the
+/// owner alone would hide a key from its pooler: a kubelet adds the same bits for an `fsGroup`.
+fn mode(file: &File, owner: Owner) -> u32 {
+    if owner.gid.is_some() {
+        (file.mode | 0o440) & !0o022
+    } else {
+        file.mode
     }
-    Ok(true)
 }
 
-fn list(root: &Path, below: &Path, seen: &mut BTreeSet<PathBuf>) -> io::Result<()> {
-    for entry in fs::read_dir(root.join(below))? {
-        let entry = entry?;
-        let path = below.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            list(root, &path, seen)?;
-        } else {
-            seen.insert(path);
-        }
+/// Writes a file of a fresh version, with the directories above it.
+fn write_file(fresh: &Dir, path: &str, file: &File, owner: Owner) -> io::Result<()> {
+    let (parents, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let mut dir = None;
+    for part in parents.split('/').filter(|part| !part.is_empty()) {
+        let next = dir.as_ref().unwrap_or(fresh).make(part, DIR_MODE, owner)?;
+        dir = Some(next);
     }
-    Ok(())
+    let dir = dir.as_ref().unwrap_or(fresh);
+    dir.create(name, &file.contents, mode(file, owner), owner)
 }
 
-fn next_version(before: Option<&Path>) -> String {
-    let number = before
-        .and_then(Path::to_str)
-        .and_then(|name| name.strip_prefix("..r"))
-        .and_then(|n| n.parse::<u64>().ok())
-        .unwrap_or(0);
-    format!("..r{}", number + 1)
-}
-
-/// Keeps one symlink per top-level name, and drops those of names that are gone.
-fn link_names(dir: &Path, files: &Files) -> io::Result<()> {
+/// Keeps one symlink per top-level name, each into the present version, and drops all else.
+fn link_names(volume: &Dir, files: &Files) -> io::Result<()> {
     let tops: BTreeSet<&str> = files
         .keys()
         .filter_map(|name| name.split('/').next())
         .collect();
     for top in &tops {
-        let link = dir.join(top);
-        if fs::symlink_metadata(&link).is_err() {
-            symlink(Path::new("..data").join(top), &link)?;
+        let target = format!("{DATA}/{top}");
+        if volume.link_target(top).as_ref() != Some(&target) {
+            volume.link(&target, top)?;
         }
     }
-    for entry in fs::read_dir(dir)? {
-        let name = entry?.file_name();
-        let name = name.to_string_lossy();
-        if !name.starts_with("..") && !tops.contains(&*name) {
-            remove_if_there(&dir.join(&*name))?;
+    for name in volume.names()? {
+        let kept = name
+            .to_str()
+            .is_some_and(|name| name.starts_with("..") || tops.contains(name));
+        if !kept {
+            volume.remove(&name)?;
         }
     }
     Ok(())
 }
 
-fn make_parents(root: &Path, name: &str, identity: Option<Identity>) -> io::Result<()> {
-    let mut path = root.to_owned();
-    let mut parts: Vec<&str> = name.split('/').collect();
-    parts.pop();
-    for part in parts {
-        path.push(part);
-        make_dir(&path, 0o750, identity)?;
+/// Removes former versions, and what a crash has left.
+fn remove_others(volume: &Dir, present: &str) -> io::Result<()> {
+    for name in volume.names()? {
+        let other = name
+            .to_str()
+            .is_some_and(|name| name.starts_with("..") && name != DATA && name != present);
+        if other {
+            volume.remove(&name)?;
+        }
     }
     Ok(())
-}
-
-fn write_file(path: &Path, file: &File, identity: Option<Identity>) -> io::Result<()> {
-    let mut out = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    out.write_all(&file.contents)?;
-    give(path, identity)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(file.mode))
-}
-
-/// The process owns its files, so that it can read even a 0600 key.
-fn give(path: &Path, identity: Option<Identity>) -> io::Result<()> {
-    match identity {
-        Some(id) => chown(path, Some(id.uid), Some(id.fs_group)),
-        None => Ok(()),
-    }
-}
-
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    let found = match fs::symlink_metadata(path) {
-        Ok(found) => found,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    if found.is_dir() {
-        fs::remove_dir_all(path)
-    } else {
-        fs::remove_file(path)
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::path::Path;
+
     use super::*;
 
     fn files(entries: &[(&str, &str, u32)]) -> Files {
@@ -188,19 +170,29 @@ mod tests {
             .collect()
     }
 
+    fn volume(path: &Path) -> Dir {
+        fs::create_dir_all(path).unwrap();
+        Dir::open(path).unwrap()
+    }
+
+    fn write(volume: &Dir, files: &Files) -> bool {
+        write_volume(volume, files, Owner::default()).unwrap()
+    }
+
     #[test]
     fn a_new_version_replaces_the_old_in_one_step_and_leaves_nothing_behind() {
         let tmp = tempfile::tempdir().unwrap();
         let dir = tmp.path().join("keys");
+        let keys = volume(&dir);
         let first = files(&[("tls.key", "one", 0o600), ("deep/ca.crt", "ca", 0o640)]);
-        assert!(write_volume(&dir, &first, None).unwrap());
-        assert!(!write_volume(&dir, &first, None).unwrap(), "no change");
+        assert!(write(&keys, &first));
+        assert!(!write(&keys, &first), "no change");
         let held = fs::canonicalize(dir.join("tls.key")).unwrap();
         let mode = fs::metadata(&held).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o600);
 
         let second = files(&[("tls.key", "two", 0o600), ("extra", "x", 0o644)]);
-        assert!(write_volume(&dir, &second, None).unwrap());
+        assert!(write(&keys, &second));
         assert_eq!(fs::read_to_string(dir.join("tls.key")).unwrap(), "two");
         assert_eq!(fs::read_to_string(dir.join("extra")).unwrap(), "x");
         assert!(fs::symlink_metadata(dir.join("deep")).is_err());
@@ -219,8 +211,55 @@ mod tests {
         fs::create_dir_all(dir.join("..r1")).unwrap();
         fs::write(dir.join("..r1/half"), "written").unwrap();
         symlink("..r1", dir.join("..data_new")).unwrap();
-        write_volume(&dir, &files(&[("ca.crt", "whole", 0o644)]), None).unwrap();
+        write(&volume(&dir), &files(&[("ca.crt", "whole", 0o644)]));
         assert_eq!(fs::read_to_string(dir.join("ca.crt")).unwrap(), "whole");
         assert!(!dir.join("half").exists());
+        let mut names: Vec<_> = fs::read_dir(&dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["..data", "..r1", "ca.crt"]);
+    }
+
+    #[test]
+    fn links_that_a_process_planted_are_replaced_and_what_they_lead_to_stays() {
+        let tmp = tempfile::tempdir().unwrap();
+        let (dir, victim) = (tmp.path().join("keys"), tmp.path().join("victim"));
+        fs::create_dir(&victim).unwrap();
+        fs::write(victim.join("tls.key"), "precious").unwrap();
+        let keys = volume(&dir);
+        let wanted = files(&[("tls.key", "own", 0o600), ("deep/ca.crt", "ca", 0o640)]);
+        for (target, name) in [
+            ("../victim", "..data"),
+            ("../victim", "..r1"),
+            ("../victim/tls.key", "tls.key"),
+            ("../victim", "..link_new"),
+        ] {
+            fs::remove_dir_all(&dir).unwrap();
+            let keys = volume(&dir);
+            symlink(target, dir.join(name)).unwrap();
+            assert!(write(&keys, &wanted), "{name}");
+            assert_eq!(fs::read_to_string(dir.join("tls.key")).unwrap(), "own");
+        }
+        // Also in a volume that is up to date, and in its version.
+        let keys = {
+            drop(keys);
+            volume(&dir)
+        };
+        fs::remove_file(dir.join("tls.key")).unwrap();
+        symlink("../victim/tls.key", dir.join("tls.key")).unwrap();
+        write(&keys, &wanted);
+        assert_eq!(fs::read_to_string(dir.join("tls.key")).unwrap(), "own");
+        let version = fs::read_link(dir.join("..data")).unwrap();
+        fs::remove_dir_all(dir.join(&version).join("deep")).unwrap();
+        symlink("../../victim", dir.join(&version).join("deep")).unwrap();
+        assert!(write(&keys, &wanted));
+        assert_eq!(fs::read_to_string(dir.join("deep/ca.crt")).unwrap(), "ca");
+        assert_eq!(
+            fs::read_to_string(victim.join("tls.key")).unwrap(),
+            "precious"
+        );
+        assert_eq!(fs::read_dir(&victim).unwrap().count(), 1);
     }
 }

@@ -8,21 +8,28 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, Volume};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, Volume, VolumeMount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use super::dirs::PodDirs;
+use super::dirs::Home;
 use super::dns::{self, Answer};
-use super::files::{make_dir, replace_file, write_volume};
-use super::identity::Identity;
-use super::payload::{File, Payload, Sources, VolumeError, payload, references};
+use super::files::write_volume;
+use super::host::{HostPath, HostPathError, HostPaths};
+use super::payload::{
+    Payload, Sources, VolumeError, check_mounts, check_names, payload, references,
+};
 use super::status::CONTAINER;
-use super::translate::{Mount, Overrides, host_paths, hosts, translate};
+use super::translate::{Mount, Overrides, hosts, translate};
 use crate::cluster::{Cluster, ClusterError};
+use crate::local::rules;
 use crate::names::ObjectRef;
 
 /// Ini that the pooler image reads when the container gives no argument.
 pub const DEFAULT_INI: &str = "/etc/config/pgbouncer.ini";
+/// Name of the translated ini in a pod's directory.
+const INI: &str = "pgbouncer.ini";
+/// Largest ini that is read from a directory of the machine; a Secret holds at most 1 MiB.
+const INI_MAX_BYTES: u64 = 4 * 1024 * 1024;
 
 /// A pod's files cannot be made now.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +40,17 @@ pub enum GatherError {
     /// A volume has no source.
     #[error(transparent)]
     Volume(#[from] VolumeError),
+    /// A directory of the machine is not given to the pod.
+    #[error("volume {volume:?}: hostPath {path:?} is refused")]
+    HostPath {
+        /// Volume.
+        volume: String,
+        /// The path.
+        path: String,
+        /// Why.
+        #[source]
+        source: HostPathError,
+    },
     /// The ini is in no volume.
     #[error("the container reads {path}, which no mounted volume holds")]
     NoIni {
@@ -59,12 +77,19 @@ pub struct Task<'a> {
     pub cluster: &'a Cluster,
     /// The pod.
     pub pod: &'a Pod,
-    /// Its directories.
-    pub dirs: &'a PodDirs,
-    /// As whom the process runs.
-    pub identity: Option<Identity>,
+    /// Its directory and user.
+    pub home: &'a Home,
+    /// The directories of the machine that it may name.
+    pub host_paths: &'a HostPaths,
     /// The pod's address.
     pub address: Ipv4Addr,
+}
+
+/// What stands behind a volume, made.
+enum Backing {
+    Files(super::payload::Files),
+    Scratch,
+    Host(HostPath),
 }
 
 /// What names of `[databases]` mean now.
@@ -94,28 +119,17 @@ impl Task<'_> {
     pub async fn write(&self) -> Result<Written, GatherError> {
         let spec = self.pod.spec.clone().unwrap_or_default();
         let volumes = spec.volumes.unwrap_or_default();
+        check_names(&volumes)?;
+        let container = self.container().ok_or(GatherError::NoContainer)?;
+        let mounts = container.volume_mounts.clone().unwrap_or_default();
+        check_mounts(&mounts, &volumes)?;
         let sources = self.sources(&volumes).await?;
-        let payloads: Vec<(&Volume, Payload)> = volumes
+        let backings = volumes
             .iter()
-            .map(|volume| payload(volume, &sources).map(|p| (volume, p)))
-            .collect::<Result<_, _>>()?;
-        for (dir, mode) in [
-            (&self.dirs.root, 0o750),
-            (&self.dirs.volumes, 0o750),
-            (&self.dirs.run, 0o750),
-        ] {
-            make_dir(dir, mode, self.identity)?;
-        }
-        let mut changed = false;
-        for (volume, payload) in &payloads {
-            let dir = self.dirs.volumes.join(&volume.name);
-            match payload {
-                Payload::Files(files) => changed |= write_volume(&dir, files, self.identity)?,
-                Payload::Scratch => make_dir(&dir, 0o770, self.identity)?,
-                Payload::Host(_) => {}
-            }
-        }
-        let (ini, resolved) = self.write_ini(&payloads).await?;
+            .map(|volume| Ok((volume.name.as_str(), self.backing(volume, &sources)?)))
+            .collect::<Result<BTreeMap<_, _>, GatherError>>()?;
+        let changed = self.write_volumes(&backings)?;
+        let (ini, resolved) = self.write_ini(&mounts, &backings).await?;
         Ok(Written {
             volumes: changed,
             ini,
@@ -123,44 +137,67 @@ impl Task<'_> {
         })
     }
 
-    /// The host path of `path` in the pooler's container.
-    pub fn host_path(&self, path: &str) -> Option<std::path::PathBuf> {
-        let mounts = self.mounts(|_| None)?;
-        let found = host_paths(path, &mounts);
-        (found != path).then(|| found.into())
+    fn backing(&self, volume: &Volume, sources: &Sources) -> Result<Backing, GatherError> {
+        Ok(match payload(volume, sources)? {
+            Payload::Files(files) => Backing::Files(files),
+            Payload::Scratch => Backing::Scratch,
+            Payload::Host(path) => match self.host_paths.open(&path) {
+                Ok(opened) => Backing::Host(opened),
+                Err(source) => {
+                    let volume = volume.name.clone();
+                    return Err(GatherError::HostPath {
+                        volume,
+                        path,
+                        source,
+                    });
+                }
+            },
+        })
+    }
+
+    fn write_volumes(&self, backings: &BTreeMap<&str, Backing>) -> io::Result<bool> {
+        let home = self.home;
+        let root = home.root.make("volumes", 0o750, home.read_only())?;
+        home.root.make("run", 0o750, home.writable())?;
+        let mut changed = false;
+        for (name, backing) in backings {
+            match backing {
+                Backing::Files(files) => {
+                    let volume = root.make(name, 0o750, home.read_only())?;
+                    changed |= write_volume(&volume, files, home.read_only())?;
+                }
+                Backing::Scratch => {
+                    root.make(name, 0o770, home.writable())?;
+                }
+                Backing::Host(_) => {}
+            }
+        }
+        Ok(changed)
     }
 
     async fn write_ini(
         &self,
-        payloads: &[(&Volume, Payload)],
+        mounted: &[VolumeMount],
+        backings: &BTreeMap<&str, Backing>,
     ) -> Result<(bool, Resolved), GatherError> {
-        let host_of = |name: &str| {
-            let found = payloads.iter().find(|(volume, _)| volume.name == name);
-            found.and_then(|(_, payload)| match payload {
-                Payload::Host(path) => Some(path.clone()),
-                _ => None,
-            })
-        };
-        let mounts = self.mounts(host_of).ok_or(GatherError::NoContainer)?;
         let path = self.ini_path();
-        let source = host_paths(&path, &mounts);
-        let ini = std::fs::read(&source).map_err(|_| GatherError::NoIni { path })?;
+        let ini = read_ini(&path, mounted, backings).ok_or(GatherError::NoIni { path })?;
         let ini = String::from_utf8_lossy(&ini);
         let resolved = self.resolve(&ini).await?;
+        let run = &self.home.paths.run;
         let overrides = Overrides {
             listen_addr: self.address.to_string(),
-            socket_dir: self.dirs.run.display().to_string(),
-            pidfile: self.dirs.run.join("pgbouncer.pid").display().to_string(),
+            socket_dir: run.display().to_string(),
+            pidfile: run.join("pgbouncer.pid").display().to_string(),
         };
+        let mounts = self.mounts(mounted, backings);
         let contents = translate(&ini, &mounts, &resolved.addresses, &overrides).into_bytes();
-        if std::fs::read(&self.dirs.ini).is_ok_and(|there| there == contents) {
+        let root = &self.home.root;
+        let size = contents.len() as u64;
+        if root.read(INI, size).is_ok_and(|there| there == contents) {
             return Ok((false, resolved));
         }
-        let file = File {
-            mode: 0o600,
-            contents,
-        };
-        replace_file(&self.dirs.ini, &file, self.identity)?;
+        root.replace(INI, &contents, 0o640, self.home.read_only())?;
         Ok((true, resolved))
     }
 
@@ -183,21 +220,22 @@ impl Task<'_> {
         containers.iter().find(|c| c.name == CONTAINER)
     }
 
-    fn mounts(&self, host_of: impl Fn(&str) -> Option<String>) -> Option<Vec<Mount>> {
-        let container = self.container()?;
-        let mounts = container.volume_mounts.iter().flatten().map(|mount| {
-            let dir = host_of(&mount.name)
-                .unwrap_or_else(|| self.dirs.volumes.join(&mount.name).display().to_string());
+    fn mounts(&self, mounted: &[VolumeMount], backings: &BTreeMap<&str, Backing>) -> Vec<Mount> {
+        let mount = |mount: &VolumeMount| {
+            let dir = match backings.get(mount.name.as_str()) {
+                Some(Backing::Host(host)) => host.real.clone(),
+                _ => self.home.paths.volumes.join(&mount.name),
+            };
             let host = match mount.sub_path.as_deref().filter(|p| !p.is_empty()) {
-                Some(below) => format!("{dir}/{below}"),
+                Some(below) => dir.join(below),
                 None => dir,
             };
             Mount {
                 container: mount.mount_path.clone(),
-                host,
+                host: host.display().to_string(),
             }
-        });
-        Some(mounts.collect())
+        };
+        mounted.iter().map(mount).collect()
     }
 
     async fn sources(&self, volumes: &[Volume]) -> Result<Sources, ClusterError> {
@@ -246,5 +284,34 @@ impl Task<'_> {
             }
         }
         Ok(resolved)
+    }
+}
+
+/// The file at `path` of the container: from what the platform writes, or from a directory of the
+/// machine. What the process itself can write is not read.
+fn read_ini(
+    path: &str,
+    mounts: &[VolumeMount],
+    backings: &BTreeMap<&str, Backing>,
+) -> Option<Vec<u8>> {
+    let below = |mount: &VolumeMount| {
+        let at = mount.mount_path.trim_end_matches('/');
+        let rest = path.strip_prefix(at)?;
+        (rest.is_empty() || rest.starts_with('/'))
+            .then(|| (at.len(), rest.trim_matches('/').to_owned()))
+    };
+    let (mount, (_, rest)) = mounts
+        .iter()
+        .filter_map(|mount| Some((mount, below(mount)?)))
+        .max_by_key(|(_, (length, _))| *length)?;
+    let sub_path = mount.sub_path.as_deref().unwrap_or_default();
+    let parts = [sub_path.trim_matches('/'), &rest];
+    let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    let name = parts.join("/");
+    rules::descending_path(&name).ok()?;
+    match backings.get(mount.name.as_str())? {
+        Backing::Files(files) => files.get(&name).map(|file| file.contents.clone()),
+        Backing::Host(host) => host.read(&name, INI_MAX_BYTES).ok(),
+        Backing::Scratch => None,
     }
 }

@@ -1,22 +1,24 @@
 //! The node: follows pods and what they mount, and gives every pod a worker.
 
 use std::collections::HashMap;
-use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt as _;
+use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::NODE_NAME;
-use super::dirs::Dirs;
+use super::dirs::{Dirs, names_a_directory};
 use super::dns::SERVICE_NAME;
+use super::host::HostPaths;
 use super::payload::references;
 use super::pooler::Poolers;
-use super::process::{self, Found};
+use super::process::{self, PoolerProcess};
+use super::records::{Birth, Record};
 use super::worker::{Wake, Worker};
 use crate::clock::Clock;
 use crate::cluster::Cluster;
@@ -41,6 +43,8 @@ pub struct Node {
     pub dirs: Dirs,
     /// Loopback addresses.
     pub addresses: Addresses,
+    /// The directories of the machine that pods may name.
+    pub host_paths: HostPaths,
 }
 
 /// The copies of what the files of pods are made of.
@@ -166,32 +170,71 @@ impl Runner {
         }
     }
 
-    /// Ends processes and removes directories of pods that are gone; answers the processes that
+    /// Ends processes and removes directories of pods that are gone; returns the processes that
     /// still have a pod, by uid.
-    fn clean_up(&self) -> HashMap<String, Found> {
-        let runtime = self.node.dirs.runtime();
+    fn clean_up(&self) -> HashMap<String, Birth> {
+        let dirs = &self.node.dirs;
         let pods = self.node.pods.all();
         let uids: Vec<String> = pods.iter().filter_map(|pod| pod.uid()).collect();
         let mut keep = HashMap::new();
-        for found in process::find_running(runtime) {
-            let below = found.ini.strip_prefix(runtime).ok();
-            let uid = below
-                .and_then(|path| path.iter().next())
-                .map(|first| first.to_string_lossy().into_owned())
-                .unwrap_or_default();
-            if uids.contains(&uid) {
-                keep.insert(uid, found);
-            } else {
-                tracing::info!(pid = found.pid, "pooler without a pod ended");
-                if let Err(error) = process::kill(&found) {
-                    tracing::warn!(pid = found.pid, %error, "pooler without a pod not ended");
+        for uid in dirs.records().uids() {
+            match dirs.records().read(&uid) {
+                Some(Record::Running(birth)) if uids.contains(&uid) => {
+                    keep.insert(uid, birth);
+                    continue;
                 }
+                Some(Record::Running(birth)) => end_orphan(&birth),
+                Some(Record::Starting) => self.end_unrecorded(&uid),
+                None => {}
+            }
+            if let Err(error) = dirs.records().forget(&uid) {
+                tracing::warn!(%error, "record of a former process not removed");
             }
         }
-        if let Err(error) = remove_strangers(runtime, &uids) {
+        if let Err(error) = self.remove_strangers(&uids) {
             tracing::warn!(%error, "directories of former pods not removed");
         }
         keep
+    }
+
+    /// Ends what was started in the instant in which its platform died: it runs as the pod's user,
+    /// on the pod's ini, and was not recorded.
+    fn end_unrecorded(&self, uid: &str) {
+        let dirs = &self.node.dirs;
+        let ini = dirs.pod(uid).ini;
+        let user = match dirs.identity(uid) {
+            Some(identity) => identity.uid,
+            None => rustix::process::geteuid().as_raw(),
+        };
+        for found in process::find_running(dirs.runtime()) {
+            if found.ini == ini && process::user_of(found.pid) == Some(user) {
+                tracing::info!(pid = found.pid, "pooler without a record ended");
+                if let Err(error) = process::kill(&found) {
+                    tracing::warn!(pid = found.pid, %error, "pooler without a record not ended");
+                }
+            }
+        }
+    }
+
+    fn remove_strangers(&self, uids: &[String]) -> std::io::Result<()> {
+        let dirs = &self.node.dirs;
+        for name in dirs.pods()? {
+            if uids.contains(&name) {
+                continue;
+            }
+            if let Some(identity) = dirs.identity(&name) {
+                process::kill_all_of(identity.uid);
+            }
+            dirs.remove_pod(&name)?;
+        }
+        Ok(())
+    }
+}
+
+fn end_orphan(birth: &Birth) {
+    match PoolerProcess::adopt(birth).and_then(|process| process.signal(Signal::KILL)) {
+        Ok(()) => tracing::info!(pid = birth.pid, "pooler without a pod ended"),
+        Err(error) => tracing::debug!(pid = birth.pid, %error, "pooler without a pod has ended"),
     }
 }
 
@@ -210,6 +253,10 @@ impl Roster {
         let node = spec.and_then(|s| s.node_name.as_deref());
         let ours = node.is_none_or(|name| name == NODE_NAME);
         if !alive || !ours {
+            return false;
+        }
+        if !names_a_directory(&uid) {
+            tracing::warn!(uid, "pod not run: its uid is not a name for a directory");
             return false;
         }
         let volumes = spec.and_then(|s| s.volumes.clone()).unwrap_or_default();
@@ -249,15 +296,4 @@ impl Roster {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Hosted>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn remove_strangers(runtime: &std::path::Path, uids: &[String]) -> io::Result<()> {
-    for entry in std::fs::read_dir(runtime)? {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if !uids.contains(&name) {
-            std::fs::remove_dir_all(entry.path())?;
-        }
-    }
-    Ok(())
 }

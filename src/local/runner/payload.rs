@@ -1,8 +1,10 @@
 //! What a volume holds: a pure function of its declaration and of the objects it names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{ConfigMap, KeyToPath, Secret, Volume};
+use k8s_openapi::api::core::v1::{ConfigMap, KeyToPath, Secret, Volume, VolumeMount};
+
+use crate::local::rules;
 
 /// Mode of files whose volume gives none.
 pub const DEFAULT_MODE: u32 = 0o644;
@@ -64,13 +66,29 @@ pub enum VolumeError {
         /// The key.
         key: String,
     },
-    /// A path that leaves the volume.
-    #[error("volume \"{volume}\" has the path \"{path}\", which leaves the volume")]
-    BadPath {
+    /// A name or path that cannot be a file of the volume.
+    #[error("volume {volume:?}: {what} {name:?} {why}")]
+    BadName {
         /// Volume.
         volume: String,
-        /// The path.
-        path: String,
+        /// `path`, `key` ….
+        what: &'static str,
+        /// The name or path.
+        name: String,
+        /// The rule that it breaks.
+        why: String,
+    },
+    /// Two volumes of one name.
+    #[error("volume {volume:?} is declared twice; give each volume a name of its own")]
+    Twice {
+        /// Volume.
+        volume: String,
+    },
+    /// A mount of a volume that the pod does not declare.
+    #[error("the container mounts volume {volume:?}, which the pod does not declare")]
+    NotDeclared {
+        /// Volume.
+        volume: String,
     },
     /// A kind of volume that one machine does not offer.
     #[error("volume \"{volume}\" is of a kind that the local platform does not offer")]
@@ -93,6 +111,46 @@ pub fn references(volumes: &[Volume]) -> (Vec<String>, Vec<String>) {
         }
     }
     (secrets, maps)
+}
+
+/// Whether the names of `volumes` can be names of directories: once each, and DNS labels.
+pub fn check_names(volumes: &[Volume]) -> Result<(), VolumeError> {
+    let mut seen = BTreeSet::new();
+    for Volume { name, .. } in volumes {
+        rules::dns_label(name).map_err(|why| bad_name(name, "name", name, why))?;
+        if !seen.insert(name) {
+            return Err(VolumeError::Twice {
+                volume: name.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Whether a container's mounts name declared volumes, at paths that stay where they begin.
+pub fn check_mounts(mounts: &[VolumeMount], volumes: &[Volume]) -> Result<(), VolumeError> {
+    for mount in mounts {
+        let volume = &mount.name;
+        if !volumes.iter().any(|declared| declared.name == *volume) {
+            return Err(VolumeError::NotDeclared {
+                volume: volume.clone(),
+            });
+        }
+        let path = &mount.mount_path;
+        rules::mount_path(path).map_err(|why| bad_name(volume, "mountPath", path, why))?;
+        let below = mount.sub_path.as_deref().unwrap_or_default();
+        rules::descending_path(below).map_err(|why| bad_name(volume, "subPath", below, why))?;
+    }
+    Ok(())
+}
+
+fn bad_name(volume: &str, what: &'static str, name: &str, why: String) -> VolumeError {
+    VolumeError::BadName {
+        volume: volume.to_owned(),
+        what,
+        name: name.to_owned(),
+        why,
+    }
 }
 
 /// What `volume` holds.
@@ -200,11 +258,15 @@ impl Pick<'_> {
                 mode: self.mode,
                 contents,
             };
+            for key in entries.keys() {
+                rules::data_key(key).map_err(|why| bad_name(self.volume, "key", key, why))?;
+            }
             return Ok(entries.into_iter().map(|(k, v)| (k, file(v))).collect());
         };
         let mut files = Files::new();
         for item in items {
-            self.check_path(&item.path)?;
+            let path = &item.path;
+            rules::projected_path(path).map_err(|why| bad_name(self.volume, "path", path, why))?;
             match entries.get(&item.key) {
                 Some(contents) => {
                     let file = File {
@@ -225,20 +287,6 @@ impl Pick<'_> {
             }
         }
         Ok(files)
-    }
-
-    fn check_path(&self, path: &str) -> Result<(), VolumeError> {
-        let sound = path
-            .split('/')
-            .all(|part| !part.is_empty() && !part.starts_with(".."));
-        if sound {
-            Ok(())
-        } else {
-            Err(VolumeError::BadPath {
-                volume: self.volume.to_owned(),
-                path: path.to_owned(),
-            })
-        }
     }
 }
 
@@ -346,11 +394,69 @@ mod tests {
 
     #[test]
     fn a_path_that_leaves_the_volume_is_refused() {
-        let v = volume(json!({"name": "k", "secret": {"secretName": "till-keys",
-            "items": [{"key": "tls.key", "path": "../../etc/passwd"}]}}));
-        assert!(matches!(
-            payload(&v, &sources()),
-            Err(VolumeError::BadPath { .. })
-        ));
+        for path in [
+            "../../etc/passwd",
+            "/etc/passwd",
+            "a/../../b",
+            "..data",
+            "",
+            "a//b",
+        ] {
+            let v = volume(json!({"name": "k", "secret": {"secretName": "till-keys",
+                "items": [{"key": "tls.key", "path": path}]}}));
+            let refused = payload(&v, &sources());
+            assert!(
+                matches!(refused, Err(VolumeError::BadName { what: "path", .. })),
+                "{path}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_no_file_name_is_refused_from_every_source() {
+        for key in ["../evil", "..", "/abs", "..data", "a/b", "a\nb"] {
+            let mut sources = sources();
+            let secret = sources.secrets.get_mut("till-keys").unwrap();
+            let data = secret.data.get_or_insert_default();
+            data.insert(key.to_owned(), k8s_openapi::ByteString(b"x".to_vec()));
+            let map = sources.config_maps.get_mut("till-notes").unwrap();
+            let data = map.binary_data.get_or_insert_default();
+            data.insert(key.to_owned(), k8s_openapi::ByteString(b"x".to_vec()));
+            for spec in [
+                json!({"name": "v", "secret": {"secretName": "till-keys"}}),
+                json!({"name": "v", "configMap": {"name": "till-notes"}}),
+                json!({"name": "v", "projected": {"sources": [{"secret": {"name": "till-keys"}}]}}),
+                json!({"name": "v", "projected": {"sources": [{"configMap": {"name": "till-notes"}}]}}),
+            ] {
+                let refused = payload(&volume(spec), &sources);
+                assert!(
+                    matches!(refused, Err(VolumeError::BadName { what: "key", .. })),
+                    "{key}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn names_of_volumes_are_labels_once_each_and_mounts_name_them() {
+        let named = |name: &str| volume(json!({"name": name, "emptyDir": {}}));
+        check_names(&[named("a"), named("b")]).unwrap();
+        assert!(check_names(&[named("a"), named("a")]).is_err());
+        for name in ["", "..", "../../keep", "/keep", "a/b", "A"] {
+            let error = check_names(&[named(name)]).unwrap_err().to_string();
+            assert!(error.contains("lowercase RFC 1123 label"), "{error}");
+        }
+        let mount = |spec: Value| -> VolumeMount { serde_json::from_value(spec).unwrap() };
+        let check = |spec: Value| check_mounts(&[mount(spec)], &[named("a")]);
+        check(json!({"name": "a", "mountPath": "/etc", "subPath": "b/c"})).unwrap();
+        for broken in [
+            json!({"name": "b", "mountPath": "/etc"}),
+            json!({"name": "a", "mountPath": "etc"}),
+            json!({"name": "a", "mountPath": "/etc:x"}),
+            json!({"name": "a", "mountPath": "/etc", "subPath": "../b"}),
+            json!({"name": "a", "mountPath": "/etc", "subPath": "/b"}),
+        ] {
+            assert!(check(broken.clone()).is_err(), "{broken}");
+        }
     }
 }

@@ -1,23 +1,24 @@
 //! One pooler process: start, find again, signal, wait for its end.
 //!
 //! The process writes its log straight to a file and leads its own process group, so it survives
-//! the daemon. A daemon that starts anew finds the processes of its pods by the path of their
-//! translated ini, which no other process carries, and follows them by process descriptor.
+//! the daemon. A daemon that starts anew finds the processes of its pods by its own records
+//! ([`super::records`]) and follows them by process descriptor. A command line proves nothing.
 
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
+use rustix::fs::OFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
 use tokio::process::{Child, Command};
 
-use super::dirs::PodDirs;
-use super::identity::Identity;
+use super::dirs::Home;
+use super::records::{Birth, Record, Records};
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,22 +50,25 @@ pub struct Found {
 // === impl PoolerProcess ===
 
 impl PoolerProcess {
-    /// Starts `program` on the pod's translated ini.
-    pub fn start(program: &Path, dirs: &PodDirs, identity: Option<Identity>) -> io::Result<Self> {
+    /// Starts `program` on the translated ini of the pod `uid`, and notes which process it is.
+    pub fn start(program: &Path, home: &Home, uid: &str, records: &Records) -> io::Result<Self> {
         let log = OpenOptions::new()
             .append(true)
             .create(true)
             .mode(0o600)
-            .open(&dirs.log)?;
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+            .open(&home.paths.log)?;
         // A process id from before a crash may by now belong to a stranger, and the pooler would
         // refuse to start for its sake.
-        let _ = fs::remove_file(dirs.run.join("pgbouncer.pid"));
+        home.root.enter("run")?.remove("pgbouncer.pid")?;
+        let run = &home.paths.run;
         let mut command = Command::new(program);
         command
-            .arg(&dirs.ini)
+            .arg(&home.paths.ini)
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .env("HOME", &dirs.run)
+            .env("HOME", run)
+            .env("TMPDIR", run)
             .env("TZ", "UTC")
             .current_dir("/")
             .stdin(Stdio::null())
@@ -72,30 +76,39 @@ impl PoolerProcess {
             .stderr(log)
             .process_group(0)
             .kill_on_drop(false);
-        if let Some(identity) = identity {
+        if let Some(identity) = home.identity {
             command.uid(identity.uid).gid(identity.gid);
         }
+        records.write(uid, &Record::Starting)?;
         let child = command.spawn()?;
         let pid = child
             .id()
             .and_then(|pid| i32::try_from(pid).ok())
             .ok_or_else(|| io::Error::other("the process has no id"))?;
-        Ok(Self {
+        let process = Self {
             pid,
             fd: descriptor(pid)?,
             child: Some(child),
-        })
+        };
+        let noted = Birth::of(pid)
+            .ok_or_else(|| io::Error::other("the process is not in the process table"))
+            .and_then(|birth| records.write(uid, &Record::Running(birth)));
+        if let Err(error) = noted {
+            process.signal(Signal::KILL)?;
+            return Err(error);
+        }
+        Ok(process)
     }
 
-    /// Takes over a process that an earlier daemon started.
-    pub fn adopt(found: &Found) -> io::Result<Self> {
-        let fd = descriptor(found.pid)?;
-        // Between the look at the process table and the descriptor the id may have changed hands.
-        if ini_of(found.pid).as_ref() != Some(&found.ini) {
+    /// Takes over the process that an earlier daemon has recorded.
+    pub fn adopt(recorded: &Birth) -> io::Result<Self> {
+        let fd = descriptor(recorded.pid)?;
+        // The descriptor comes first: the id may have changed hands since.
+        if Birth::of(recorded.pid).as_ref() != Some(recorded) {
             return Err(io::Error::from(io::ErrorKind::NotFound));
         }
         Ok(Self {
-            pid: found.pid,
+            pid: recorded.pid,
             fd,
             child: None,
         })
@@ -130,19 +143,15 @@ const UNKNOWN: Exit = Exit {
     signal: None,
 };
 
-/// All running processes whose translated ini lies below `runtime`.
+/// All running processes whose command line names a translated ini below `runtime`. Any process can
+/// write such a command line: this is for tests, and for a process that was being started when its
+/// platform died.
 pub fn find_running(runtime: &Path) -> Vec<Found> {
-    let Ok(entries) = fs::read_dir("/proc") else {
-        return Vec::new();
+    let found = |pid: i32| {
+        let ini = ini_of(pid)?;
+        ini.starts_with(runtime).then_some(Found { pid, ini })
     };
-    entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
-        .filter_map(|pid| {
-            let ini = ini_of(pid)?;
-            ini.starts_with(runtime).then_some(Found { pid, ini })
-        })
-        .collect()
+    process_ids().filter_map(found).collect()
 }
 
 /// The ini named by the command line of a living pgbouncer.
@@ -155,10 +164,40 @@ fn ini_of(pid: i32) -> Option<PathBuf> {
     (program.ends_with("pgbouncer") && ini.ends_with("/pgbouncer.ini")).then(|| PathBuf::from(ini))
 }
 
-/// Sends SIGKILL to a process that no pod owns.
+/// Sends SIGKILL to a process that carries the ini.
 pub fn kill(found: &Found) -> io::Result<()> {
-    let process = PoolerProcess::adopt(found)?;
-    process.signal(Signal::KILL)
+    let pid = process_id(found.pid)?;
+    let fd = pidfd_open(pid, PidfdFlags::empty())?;
+    if ini_of(found.pid).as_ref() != Some(&found.ini) {
+        return Err(io::Error::from(io::ErrorKind::NotFound));
+    }
+    Ok(pidfd_send_signal(fd, Signal::KILL)?)
+}
+
+/// The user of a process.
+pub fn user_of(pid: i32) -> Option<u32> {
+    fs::metadata(format!("/proc/{pid}")).ok().map(|m| m.uid())
+}
+
+/// Sends SIGKILL to all processes of a pod's own user, and returns their number: a pooler that was
+/// taken over may have started others.
+pub fn kill_all_of(uid: u32) -> usize {
+    let kill = |pid: i32| -> Option<()> {
+        user_of(pid).filter(|user| *user == uid)?;
+        let fd = pidfd_open(process_id(pid).ok()?, PidfdFlags::empty()).ok()?;
+        user_of(pid).filter(|user| *user == uid)?;
+        pidfd_send_signal(fd, Signal::KILL).ok()
+    };
+    process_ids().filter_map(kill).count()
+}
+
+fn process_ids() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+}
+
+fn process_id(pid: i32) -> io::Result<Pid> {
+    Pid::from_raw(pid).ok_or_else(|| io::Error::other("process id 0"))
 }
 
 #[expect(
@@ -166,8 +205,7 @@ pub fn kill(found: &Found) -> io::Result<()> {
     reason = "an OwnedFd stays open for as long as it is registered, which is all the unsafe constructor asks"
 )]
 fn descriptor(pid: i32) -> io::Result<AsyncFd<OwnedFd>> {
-    let pid = Pid::from_raw(pid).ok_or_else(|| io::Error::other("process id 0"))?;
-    let fd = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
+    let fd = pidfd_open(process_id(pid)?, PidfdFlags::NONBLOCK)?;
     AsyncFd::with_interest(fd, tokio::io::Interest::READABLE)
 }
 

@@ -1,5 +1,6 @@
 //! The local platform with real poolers.
 
+mod hostile;
 mod pods;
 mod survival;
 
@@ -56,6 +57,11 @@ impl Rig {
                 .map_err(|error| format!("{error:?}"))
         })
         .await;
+        Self::around(platform)
+    }
+
+    /// Runs a platform that was started with options of the test's own.
+    fn around(platform: Platform) -> Self {
         let client = platform.client();
         let runtime = platform.runtime_dir().to_owned();
         let stop = CancellationToken::new();

@@ -24,6 +24,8 @@ pub enum Reason {
     NotSupported,
     /// A value that may stand there once only.
     Duplicate,
+    /// A reference to something that is not declared.
+    NotFound,
     /// A value that may never stand there.
     Forbidden,
     /// Text that is too long.
@@ -42,6 +44,7 @@ impl Reason {
             Self::Required => "FieldValueRequired",
             Self::NotSupported => "FieldValueNotSupported",
             Self::Duplicate => "FieldValueDuplicate",
+            Self::NotFound => "FieldValueNotFound",
             Self::Forbidden => "FieldValueForbidden",
             Self::TooLong => "FieldValueTooLong",
             Self::TooMany => "FieldValueTooMany",

@@ -27,7 +27,8 @@ use super::logs;
 use super::node::Node;
 use super::pod::{self, Action, Material, Observed, Process, Restart, Stopping};
 use super::probe::{self, Plan, Readiness};
-use super::process::{Exit, Found, PoolerProcess};
+use super::process::{Exit, PoolerProcess};
+use super::records::Birth;
 use super::status::{CONTAINER, Ended};
 use crate::cluster::EventKind;
 use crate::instants::{Shift, Since};
@@ -106,8 +107,8 @@ impl Wake {
 // === impl Worker ===
 
 impl Worker {
-    /// A worker for `pod`, which takes over `found` if a process runs already.
-    pub fn new(node: Arc<Node>, wake: Arc<Wake>, pod: Arc<Pod>, found: Option<Found>) -> Self {
+    /// A worker for `pod`, which takes over the recorded process if it still runs.
+    pub fn new(node: Arc<Node>, wake: Arc<Wake>, pod: Arc<Pod>, recorded: Option<Birth>) -> Self {
         let uid = pod.uid().unwrap_or_default();
         let before = serde_json::to_value(&pod.status).unwrap_or_default();
         let restarts = before["containerStatuses"]
@@ -141,8 +142,8 @@ impl Worker {
             reported: before,
             events: Vec::new(),
         };
-        if let Some(found) = found {
-            worker.adopt(&found);
+        if let Some(recorded) = recorded {
+            worker.adopt(&recorded);
         }
         worker
     }

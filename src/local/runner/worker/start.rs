@@ -9,11 +9,12 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::super::RETRY_MISSING;
+use super::super::dirs::Home;
 use super::super::gather::{GatherError, Task};
-use super::super::identity::{Identity, identity};
 use super::super::pod::{Material, Process};
 use super::super::probe::{self, Readiness};
-use super::super::process::{Found, PoolerProcess};
+use super::super::process::PoolerProcess;
+use super::super::records::Birth;
 use super::super::status::CONTAINER;
 use super::Worker;
 use crate::causes::chain;
@@ -24,13 +25,16 @@ use crate::retry::BACKOFF_FIRST;
 // === impl Worker ===
 
 impl Worker {
-    pub(super) fn adopt(&mut self, found: &Found) {
-        let ini = std::fs::read_to_string(&self.dirs.ini).unwrap_or_default();
+    pub(super) fn adopt(&mut self, recorded: &Birth) {
+        let pid = recorded.pid;
+        let text = |home: Home| home.root.read("pgbouncer.ini", u64::MAX);
+        let ini = self.node.dirs.home(&self.uid).and_then(text);
+        let ini = String::from_utf8(ini.unwrap_or_default()).unwrap_or_default();
         let address = ini
             .lines()
             .rev()
             .find_map(|line| line.strip_prefix("listen_addr = ")?.parse().ok());
-        match (PoolerProcess::adopt(found), address) {
+        match (PoolerProcess::adopt(recorded), address) {
             (Ok(process), Some(address)) => {
                 self.node.addresses.claim(address, &self.uid);
                 self.address = Some(address);
@@ -39,11 +43,14 @@ impl Worker {
                 self.starts = 1;
                 self.begin_probing();
                 self.wake.files();
-                tracing::info!(pod = %self.key, pid = found.pid, "pooler adopted");
+                tracing::info!(pod = %self.key, pid, "pooler adopted");
             }
-            (result, _) => tracing::warn!(
-                pod = %self.key, pid = found.pid, error = ?result.err(), "pooler not adopted"
-            ),
+            (Ok(process), None) => {
+                // Nothing can be done with it, and it holds the address of the next one.
+                let ended = process.signal(Signal::KILL);
+                tracing::warn!(pod = %self.key, pid, error = ?ended.err(), "pooler without an ini ended");
+            }
+            (Err(error), _) => tracing::debug!(pod = %self.key, pid, %error, "pooler has ended"),
         }
     }
 
@@ -66,7 +73,9 @@ impl Worker {
     async fn try_prepare(&mut self) -> Result<(), Trouble> {
         let address = self.choose_address()?;
         self.address = Some(address);
-        let written = self.task(address).write().await.map_err(Trouble::from)?;
+        let home = self.home().map_err(Trouble::from)?;
+        let written = self.task(&home, address).write().await;
+        let written = written.map_err(Trouble::from)?;
         self.resolved = written.resolved;
         self.wake.watch(&self.resolved.services);
         Ok(())
@@ -96,12 +105,16 @@ impl Worker {
             })
     }
 
-    pub(super) fn task(&self, address: Ipv4Addr) -> Task<'_> {
+    fn home(&self) -> Result<Home, GatherError> {
+        self.node.dirs.home(&self.uid).map_err(GatherError::Write)
+    }
+
+    fn task<'a>(&'a self, home: &'a Home, address: Ipv4Addr) -> Task<'a> {
         Task {
             cluster: &self.node.cluster,
             pod: &self.pod,
-            dirs: &self.dirs,
-            identity: self.identity(),
+            home,
+            host_paths: &self.node.host_paths,
             address,
         }
     }
@@ -114,7 +127,11 @@ impl Worker {
             self.material = Material::Stale;
             return;
         };
-        match self.task(address).write().await {
+        let written = match self.home() {
+            Ok(home) => self.task(&home, address).write().await,
+            Err(error) => Err(error),
+        };
+        match written {
             Ok(written) => {
                 let known = std::mem::replace(&mut self.resolved, written.resolved);
                 self.wake.watch(&self.resolved.services);
@@ -144,7 +161,11 @@ impl Worker {
             Err(error) => return self.not_started("ErrImageNeverPull", error.to_string(), now),
         };
         let program = &pooler.path;
-        match PoolerProcess::start(program, &self.dirs, self.identity()) {
+        let started = node
+            .dirs
+            .home(&self.uid)
+            .and_then(|home| PoolerProcess::start(program, &home, &self.uid, node.dirs.records()));
+        match started {
             Ok(process) => {
                 tracing::info!(pod = %self.key, pid = process.pid(), "pooler started");
                 if self.starts > 0 || self.last.is_some() {
@@ -204,10 +225,6 @@ impl Worker {
         let readiness = Readiness::new(&plan, Instant::now());
         self.probe = Some((plan, readiness));
     }
-
-    pub(super) fn identity(&self) -> Option<Identity> {
-        identity(self.pod.spec.as_ref()?, CONTAINER)
-    }
 }
 
 /// Why a pod cannot start now.
@@ -222,7 +239,7 @@ impl From<GatherError> for Trouble {
     fn from(error: GatherError) -> Self {
         let (reason, event, retry_in) = match &error {
             GatherError::NoContainer => ("InvalidPod", "Failed", RETRY_MISSING),
-            GatherError::Volume(_) | GatherError::NoIni { .. } => {
+            GatherError::Volume(_) | GatherError::HostPath { .. } | GatherError::NoIni { .. } => {
                 ("CreateContainerConfigError", "FailedMount", RETRY_MISSING)
             }
             GatherError::NoAddressYet { .. } | GatherError::Api(_) => {

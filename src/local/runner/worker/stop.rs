@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use super::super::STOP_GRACE;
+use super::super::process;
 use super::super::status::CONTAINER;
 use super::Worker;
 use crate::cluster::EventKind;
@@ -96,8 +97,16 @@ impl Worker {
     }
 
     pub(super) fn give_back(&mut self) {
+        let dirs = &self.node.dirs;
+        if let Some(identity) = dirs.identity(&self.uid) {
+            let left = process::kill_all_of(identity.uid);
+            if left > 0 {
+                tracing::warn!(pod = %self.key, left, "processes that the pooler had started ended");
+            }
+        }
         for removed in [
-            std::fs::remove_dir_all(&self.dirs.root),
+            dirs.remove_pod(&self.uid),
+            dirs.records().forget(&self.uid),
             std::fs::remove_file(&self.dirs.log),
         ] {
             if let Err(error) = removed
