@@ -16,6 +16,7 @@ mod daemons;
 mod e2e;
 mod faults;
 mod fleet;
+mod hostile;
 mod install;
 mod issuing;
 mod issuing_choices;
