@@ -71,7 +71,7 @@ pub(super) struct Ground {
     tenant: Client,
     daemon: Daemon,
     /// The daemon's log so far.
-    log: Arc<Mutex<String>>,
+    log: Arc<Mutex<Vec<String>>>,
     begun: AtomicUsize,
     _directory: TempDir,
     running: JoinSet<()>,
@@ -110,14 +110,14 @@ impl Ground {
             name: "mallory".to_owned(),
             groups: vec!["system:authenticated".to_owned()],
         };
-        let log = Arc::new(Mutex::new(String::new()));
+        let log = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&log);
         let ground = Self {
             tenant: server.client_as(&tenant),
             daemon: Daemon::start_with(
                 &kubeconfig,
                 &["--leader-election-namespace", chart::NAMESPACE],
-                move |line| kept.lock().unwrap().push_str(&format!("{line}\n")),
+                move |line| kept.lock().unwrap().push(line),
             )
             .await,
             log,
@@ -196,12 +196,7 @@ impl Ground {
             let bouncer = bouncers.get(&name).await.unwrap();
             let said = || {
                 let lines = self.log.lock().unwrap();
-                let last: Vec<String> = lines
-                    .lines()
-                    .rev()
-                    .take(20)
-                    .map(ToOwned::to_owned)
-                    .collect();
+                let last: Vec<String> = lines.iter().rev().take(20).cloned().collect();
                 (bouncer.status.clone(), last)
             };
             is_ready(&bouncer).then_some(()).ok_or_else(said)
@@ -230,7 +225,7 @@ impl Ground {
 
     /// Everything that the daemon has told anybody: log, metrics, state, events, statuses, journals.
     pub(super) async fn said(&self) -> String {
-        let mut all = vec![self.log.lock().unwrap().clone()];
+        let mut all = self.log.lock().unwrap().clone();
         for page in ["/metrics", "/state.json"] {
             all.push(self.daemon.page(page).await);
         }
