@@ -41,9 +41,6 @@ const MESSAGE_MAX: usize = 1_024;
 /// What a line says that stands for many; client-go's words.
 const COMBINED: &str = "(combined from similar events)";
 
-/// Longest message of an event, in bytes; the API server takes 1,024 characters.
-const MESSAGE_MAX: usize = 1_024;
-
 /// Writes events in the name of one component.
 #[derive(Clone)]
 pub struct Reporter {

@@ -182,7 +182,7 @@ impl Staged {
 
 impl Materials {
     /// Seals `made`, which is staged for `owner`.
-    pub(super) fn seal(
+    pub(super) fn put_seal(
         &self,
         owner: &PgBouncer,
         staged: Staged,

@@ -25,13 +25,13 @@ use crate::api::common::parse_rfc3339;
 use crate::api::holder;
 use crate::blueprint::certificates::{LoadBalancer, Wanted};
 use crate::causes;
-use crate::printable::printable;
 use crate::instants::{Shift, Within};
 use crate::names::{Alias, Fingerprint};
 use crate::pki::bundle::TrustBundle;
 use crate::pki::chain::KeyedChain;
 use crate::pki::facts::{CertificateFacts, read_chain};
 use crate::pki::profile::LeafUsage;
+use crate::printable::printable;
 
 /// Names of a leaf that are kept, of each kind: more than any specification may ask for.
 const NAMES_MAX: usize = 1_000;

@@ -19,6 +19,7 @@ mod fairness;
 mod faults;
 mod fleet;
 mod forged;
+mod hostile;
 mod install;
 mod issuing;
 mod issuing_choices;

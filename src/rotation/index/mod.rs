@@ -22,9 +22,9 @@ use crate::api::common::{Condition, find_condition};
 use crate::api::tls::IssuerRef;
 use crate::api::{PgBouncer, PgBouncerOpsRequest, Phase};
 use crate::blueprint::certificates::{LoadBalancer, Wanted, wanted};
-use crate::printable::printable;
 use crate::names::{Area, Fingerprint, ObjectRef};
 use crate::pki::renewal::{granted_from, jitter_seed};
+use crate::printable::printable;
 
 /// The condition under which nobody but its holder touches a PgBouncer (CONTRACT 4.4).
 const PAUSED: &str = "Paused";

@@ -1,7 +1,7 @@
 //! A fleet to which nothing happens asks for nothing. `make fleet` measures a large one.
 
-mod process;
-mod rig;
+pub(crate) mod process;
+pub(crate) mod rig;
 
 use std::time::Duration;
 

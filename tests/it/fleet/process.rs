@@ -30,10 +30,20 @@ pub(crate) struct Metrics(String);
 impl Daemon {
     /// Starts one, and waits until it shows metrics.
     pub(crate) async fn start(kubeconfig: &Path) -> Self {
+        Self::start_with(kubeconfig, &[], drop).await
+    }
+
+    /// The same with arguments of the caller's, who is given each line of its log.
+    pub(crate) async fn start_with(
+        kubeconfig: &Path,
+        more: &[&str],
+        log: impl Fn(String) + Send + 'static,
+    ) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bouncert"));
         command
             .args(["run", "--admin-listen", "127.0.0.1:0", "--kubeconfig"])
             .arg(kubeconfig)
+            .args(more)
             .stderr(Stdio::piped())
             .kill_on_drop(true);
         let began = Instant::now();
@@ -52,7 +62,12 @@ impl Daemon {
             }
         };
         let mut reading = JoinSet::new();
-        reading.spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        reading.spawn(async move {
+            log(said);
+            while let Ok(Some(line)) = lines.next_line().await {
+                log(line);
+            }
+        });
         Self {
             child,
             admin,
@@ -68,12 +83,17 @@ impl Daemon {
 
     /// What it shows.
     pub(crate) async fn metrics(&self) -> Metrics {
+        Metrics(self.page("/metrics").await)
+    }
+
+    /// A page of its admin server.
+    pub(crate) async fn page(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(self.admin).await.unwrap();
-        let request = format!("GET /metrics HTTP/1.0\r\nHost: {}\r\n\r\n", self.admin);
+        let request = format!("GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.admin);
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).await.unwrap();
-        Metrics(text)
+        text
     }
 
     /// Waits until it has looked at `size` PgBouncers and asks nothing any more; how long it took from

@@ -81,7 +81,7 @@ impl Rig {
             let crd = serde_json::to_value(crd).unwrap();
             install::definition(&client, crd).await.unwrap();
         }
-        running.spawn(simulate(server, client.clone()));
+        running.spawn(simulate(server, client.clone(), FLEET));
         let rig = Self {
             size,
             client,
@@ -261,7 +261,7 @@ pub(crate) fn pooler(name: &str) -> Value {
     })
 }
 
-fn is_ready(bouncer: &PgBouncer) -> bool {
+pub(crate) fn is_ready(bouncer: &PgBouncer) -> bool {
     let status = bouncer.status.as_ref();
     status.and_then(|status| status.phase) == Some(Phase::Ready)
 }
@@ -277,7 +277,7 @@ where
     }
 }
 
-fn authority() -> (String, String) {
+pub(crate) fn authority() -> (String, String) {
     let serial = Serial::from_random([7; 20]);
     let profile = CaProfile::new("fleet", time::Duration::days(3_650));
     let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
@@ -289,10 +289,27 @@ fn authority() -> (String, String) {
 
 // === pods ===
 
+/// Which pods are played, and where they listen: in 127.N.0.0/16.
+#[derive(Clone, Copy)]
+pub(crate) struct Scene {
+    /// The namespace; all of them if `None`.
+    pub(crate) namespace: Option<&'static str>,
+    /// The second octet of their addresses.
+    pub(crate) net: u8,
+}
+
+const FLEET: Scene = Scene {
+    namespace: None,
+    net: 80,
+};
+
 /// Plays the controller of `StatefulSet`s, the scheduler and the kubelet.
-async fn simulate(server: ApiServer, client: Client) {
+pub(crate) async fn simulate(server: ApiServer, client: Client, scene: Scene) {
     let mut pods = JoinSet::new();
-    let sets = Api::<StatefulSet>::all(client.clone());
+    let sets = match scene.namespace {
+        Some(namespace) => Api::<StatefulSet>::namespaced(client.clone(), namespace),
+        None => Api::<StatefulSet>::all(client.clone()),
+    };
     let events = watcher(sets, watcher::Config::default()).default_backoff();
     let mut sets = events.applied_objects().boxed();
     let mut known = BTreeMap::new();
@@ -300,15 +317,16 @@ async fn simulate(server: ApiServer, client: Client) {
         let next = known.len();
         let at = (set.namespace().unwrap(), set.name_any());
         if known.insert(at, next).is_none() {
-            pods.spawn(pod(server.clone(), client.clone(), set, next));
+            let (server, client) = (server.clone(), client.clone());
+            pods.spawn(pod(server, client, set, (scene.net, next)));
         }
     }
 }
 
 /// One pod, until the end.
-async fn pod(server: ApiServer, client: Client, set: StatefulSet, n: usize) {
+async fn pod(server: ApiServer, client: Client, set: StatefulSet, (net, n): (u8, usize)) {
     let [high, low] = [n / 250, n % 250].map(|part| u8::try_from(part).unwrap());
-    let ip = Ipv4Addr::new(127, 80, high, low + 1);
+    let ip = Ipv4Addr::new(127, net, high, low + 1);
     let listener = TcpListener::bind((ip, PORT)).await.unwrap();
     let namespace = set.namespace().unwrap();
     let pods = Api::<Pod>::namespaced(client, &namespace);

@@ -15,9 +15,9 @@ use gtmpl_ng::{Context, FuncError, Template, Value as Field};
 use serde_json::{Value, json};
 
 /// Name of the release, and what its objects are called.
-pub(super) const RELEASE: &str = "bouncert";
+pub(crate) const RELEASE: &str = "bouncert";
 /// Where it goes.
-pub(super) const NAMESPACE: &str = "bouncert-system";
+pub(crate) const NAMESPACE: &str = "bouncert-system";
 
 /// The order in which Helm installs the kinds that we have.
 const ORDER: [&str; 15] = [
@@ -97,7 +97,7 @@ pub(super) fn object(document: &str) -> Value {
 }
 
 /// All rendered objects.
-pub(super) fn objects(changes: &Value) -> Vec<Value> {
+pub(crate) fn objects(changes: &Value) -> Vec<Value> {
     render(changes)
         .iter()
         .map(|document| object(document))

@@ -1,7 +1,7 @@
 //! What an administrator installs: the chart, the plain manifests, the rights they give.
 
 mod additive;
-mod chart;
+pub(crate) mod chart;
 mod manifests;
 mod monitoring;
 mod reach;
