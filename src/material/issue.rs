@@ -76,7 +76,7 @@ impl Materials {
                     let key = secret::waiting_key(owner, alias, revision, &key, wanted.encoding);
                     let mut made = Wiped::from(key);
                     let staged = Staged::waiting_key(alias, revision);
-                    self.put_seal(owner, staged, &mut made)?;
+                    self.seal_made(owner, staged, &mut made)?;
                     let kept = Wiped::from(self.cluster.create_or_get(&*made).await?);
                     self.check_ours(owner, staged, &kept)?;
                 }
@@ -141,7 +141,7 @@ impl Materials {
         if clamped {
             secret::mark_clamped(&mut made);
         }
-        self.put_seal(owner, Staged::revision(alias, revision), &mut made)?;
+        self.seal_made(owner, Staged::revision(alias, revision), &mut made)?;
         let kept = Wiped::from(self.cluster.create_or_get(&*made).await?);
         self.adopt(owner, (alias, revision), &kept).await
     }
@@ -154,7 +154,6 @@ impl Materials {
         (alias, revision): (Alias, Revision),
         kept: &Secret,
     ) -> Result<Revisioned, MaterialError> {
-        let at = reference(kept);
         self.check_ours(owner, Staged::revision(alias, revision), kept)?;
         let read = secret::read_revision(kept, alias, revision)?;
         let Some(created) = secret::created(kept) else {

@@ -34,7 +34,7 @@ pub use self::sealed::{SealError, seal_of};
 use crate::api::PgBouncer;
 use crate::blueprint::certificates::Wanted;
 use crate::clock::Clock;
-use crate::cluster::{Cluster, Owner};
+use crate::cluster::Cluster;
 use crate::issuer::{Issuers, VaultNetworks};
 use crate::names::{Alias, ObjectRef, Revision};
 use crate::pki::bundle::TrustBundle;

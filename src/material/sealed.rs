@@ -182,7 +182,7 @@ impl Staged {
 
 impl Materials {
     /// Seals `made`, which is staged for `owner`.
-    pub(super) fn put_seal(
+    pub(super) fn seal_made(
         &self,
         owner: &PgBouncer,
         staged: Staged,
