@@ -60,7 +60,8 @@ impl Error for JsonTrouble {}
 
 impl From<serde_saphyr::Error> for YamlTrouble {
     fn from(error: serde_saphyr::Error) -> Self {
-        let location = error.locations().and_then(|at| at.primary_location());
+        let location = error.locations();
+        let location = location.and_then(serde_saphyr::Locations::primary_location);
         Self {
             at: location.map(|at| (at.line(), at.column())),
         }
@@ -81,9 +82,8 @@ impl Error for YamlTrouble {}
 
 // === text about fields ===
 
-/// What serde says of a specification, without the values that it quotes: `missing field `server``,
-/// `invalid type: a string, expected struct Spec`. A field that does not exist is named if its name looks
-/// like one.
+/// What serde says of a specification, without the values that it quotes, such as `invalid type: a string,
+/// expected struct Spec`. A field that does not exist is named if its name looks like one.
 pub fn shape(error: &serde_json::Error) -> String {
     let said = error.to_string();
     let (said, place) = split_place(&said);

@@ -141,7 +141,6 @@ fn behind(
     all.retain(|other| {
         other.metadata.namespace == request.metadata.namespace
             && other.spec.database_ref.name == request.spec.database_ref.name
-            && other.metadata.name != request.metadata.name
     });
     let waits = |other: &&Arc<PgBouncerOpsRequest>| {
         matches!(
@@ -150,7 +149,8 @@ fn behind(
         )
     };
     let is_concerned = |other: &&Arc<PgBouncerOpsRequest>| {
-        (is_over || other.spec.type_ == request.spec.type_)
+        other.metadata.name != request.metadata.name
+            && (is_over || other.spec.type_ == request.spec.type_)
             && held_by_another(other, &all).is_none()
     };
     let concerned = all.iter().filter(waits).filter(is_concerned);

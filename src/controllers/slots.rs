@@ -211,12 +211,12 @@ mod tests {
 
     #[test]
     fn what_was_parked_comes_again_in_order_when_there_is_room_and_namespaces_take_turns() {
-        let slots = Slots::new(8);
+        let slots = Slots::new(16);
         let mut stream = Box::pin(Arc::clone(&slots).stream());
         let mut next = || stream.next().now_or_never().flatten();
-        let mut first = take(&slots, "a", 6);
-        let second = take(&slots, "b", 2);
-        assert_eq!((first.len(), second.len()), (6, 1));
+        let mut first = take(&slots, "a", 12);
+        let second = take(&slots, "b", 4);
+        assert_eq!((first.len(), second.len()), (12, 3));
         for namespace in ["a", "b", "a"] {
             for n in 10..13 {
                 assert!(slots.take(&at(namespace, n)).is_none());
@@ -227,11 +227,11 @@ mod tests {
         assert!(slots.take(&at("c", 0)).is_some());
         first.truncate(3);
         assert_eq!(next(), Some(at("a", 10)));
-        assert_eq!(next(), Some(at("b", 1)));
+        assert_eq!(next(), Some(at("b", 3)));
         // Promised places count, are used by whom they were promised to, and are taken back.
         let used = slots.take(&at("a", 10));
         assert!(used.is_some());
-        slots.forget(&at("b", 1));
+        slots.forget(&at("b", 3));
         assert_eq!(next(), Some(at("a", 11)));
         drop((used, first, second));
         assert_eq!(next(), Some(at("b", 10)));

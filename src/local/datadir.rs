@@ -238,11 +238,14 @@ mod tests {
         let fresh = parent.path().join("fresh");
         drop(private_file(&fresh).unwrap());
         assert_eq!(mode(&fresh), 0o600);
-        let wide = parent.path().join("lock");
+        let wide = parent.path().join("store.redb");
         fs::write(&wide, "4711\n").unwrap();
         fs::set_permissions(&wide, fs::Permissions::from_mode(0o666)).unwrap();
-        let _held = DataDir::open(parent.path()).unwrap();
+        drop(private_file(&wide).unwrap());
         assert_eq!(mode(&wide), 0o600);
+        let linked = parent.path().join("linked");
+        std::os::unix::fs::symlink(&wide, &linked).unwrap();
+        assert!(private_file(&linked).is_err());
     }
 
     #[test]

@@ -94,12 +94,12 @@ impl CertificateChain {
             return Err(ChainError::TooLong { length });
         }
         let mut certificates = certificates.into_iter();
-        let leaf = certificates
-            .next()
-            .ok_or(ChainError::Certificates(PemError::Missing {
+        let leaf = certificates.next().ok_or_else(|| {
+            ChainError::Certificates(PemError::Missing {
                 wanted: "certificate",
                 found: Labels::default(),
-            }))?;
+            })
+        })?;
         Ok(Self {
             leaf,
             intermediates: certificates.collect(),

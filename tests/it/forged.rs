@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use bouncert::api::annotations::{FINGERPRINT, REVISION};
+use bouncert::api::annotations::{ALLOWED_NAMESPACES, FINGERPRINT, REVISION};
 use bouncert::api::{PgBouncer, PgBouncerOpsRequest};
 use bouncert::daemon::NAMESPACE_DEFAULT;
 use bouncert::local::apiserver::access::User;
 use bouncert::ops::journal_name;
-use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Pod, Secret, Service};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, Resource, ResourceExt};
 use serde_json::{Value, json};
@@ -66,6 +66,13 @@ async fn neighbour(stage: &Stage) {
         .create(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NEIGHBOUR}}))
         .await;
     issuers(stage).await;
+    let word = json!({"metadata": {"annotations": {ALLOWED_NAMESPACES: NEIGHBOUR}}});
+    let namespaces: Api<Namespace> = Api::all(stage.client.clone());
+    let params = PatchParams::default();
+    namespaces
+        .patch(NS, &params, &Patch::Merge(word))
+        .await
+        .unwrap();
     let tls = json!({
         "replicas": 1, "sslMode": "require",
         "tls": {"issuerRef": {"kind": "ClusterIssuer", "name": "everywhere"}},
@@ -141,7 +148,7 @@ async fn former_plan(stage: &Stage, request: &PgBouncerOpsRequest) -> Value {
     })
 }
 
-fn created(name: &str, namespace: &str, data: Value, owner: &Value) -> ConfigMap {
+fn created(name: &str, namespace: &str, data: &Value, owner: &Value) -> ConfigMap {
     serde_json::from_value(json!({
         "metadata": {"name": name, "namespace": namespace, "ownerReferences": owner},
         "data": data,
@@ -177,11 +184,11 @@ async fn a_journal_that_a_tenant_writes_is_no_journal() {
     let maps: Api<ConfigMap> = Api::namespaced(tenant.clone(), NS);
     let uid = change.uid().unwrap();
     for name in ["change-journal", &journal_name(&uid)] {
-        let forged = created(name, NS, data.clone(), &owner);
+        let forged = created(name, NS, &data, &owner);
         maps.create(&params, &forged).await.unwrap();
     }
     let homes: Api<ConfigMap> = Api::namespaced(tenant.clone(), NAMESPACE_DEFAULT);
-    let forged = created(&journal_name(&uid), NAMESPACE_DEFAULT, data, &json!([]));
+    let forged = created(&journal_name(&uid), NAMESPACE_DEFAULT, &data, &json!([]));
     let refused = homes.create(&params, &forged).await.unwrap_err();
     assert!(refused.to_string().contains("cannot create"), "{refused}");
 
@@ -274,7 +281,7 @@ async fn a_journal_that_is_not_the_requests_own_ends_the_request_and_acts_on_not
         }
         let uid = request.uid().unwrap();
         let data = json!({"plan.json": forged.to_string(), "journal.json": "[]"});
-        let forged = created(&journal_name(&uid), NAMESPACE_DEFAULT, data, &json!([]));
+        let forged = created(&journal_name(&uid), NAMESPACE_DEFAULT, &data, &json!([]));
         homes.create(&PostParams::default(), &forged).await.unwrap();
         stage.start_daemon();
         let told = stage.failed(name).await;
@@ -290,13 +297,9 @@ async fn a_journal_that_is_not_the_requests_own_ends_the_request_and_acts_on_not
     stage.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn planted_revisions_and_keys_change_nothing_about_a_rotation() {
-    let stage = stage_with_rights().await;
-    open_till(&stage, 1).await;
-    let tenant = tenant(&stage).await;
+/// Secrets that look like revisions of `till` and keys of them, as far as a tenant can make such.
+async fn planted(stage: &Stage, tenant: Client, (crt, key): (&str, &str)) -> Vec<Secret> {
     let owner = stage.bouncer("till").await;
-    let (crt, key) = stage.openssl_pair("stranger", "/CN=stranger");
     let secrets: Api<Secret> = Api::namespaced(tenant, NS);
     let plant = async |name: &str, alias: &str, revision: u32, data: Value| {
         let planted = json!({
@@ -323,7 +326,7 @@ async fn planted_revisions_and_keys_change_nothing_about_a_rotation() {
     };
     let theirs = json!({"tls.crt": crt, "tls.key": key, "ca.crt": crt});
     let nonsense = json!({"tls.crt": "nonsense", "tls.key": "nonsense", "ca.crt": "nonsense"});
-    let planted = [
+    vec![
         plant(
             "till-server-cert-r4294967295",
             "server",
@@ -342,7 +345,16 @@ async fn planted_revisions_and_keys_change_nothing_about_a_rotation() {
         plant("till-client-cert-r2", "client", 2, nonsense.clone()).await,
         plant("till-metrics-exporter-cert-r2", "server", 2, theirs.clone()).await,
         plant("anything", "metrics-exporter", 7, nonsense).await,
-    ];
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn planted_revisions_and_keys_change_nothing_about_a_rotation() {
+    let stage = stage_with_rights().await;
+    open_till(&stage, 1).await;
+    let tenant = tenant(&stage).await;
+    let (crt, key) = stage.openssl_pair("stranger", "/CN=stranger");
+    let planted = planted(&stage, tenant, (&crt, &key)).await;
     asked(&stage, "rotate").await;
     stage.successful("rotate").await;
 
@@ -360,7 +372,7 @@ async fn planted_revisions_and_keys_change_nothing_about_a_rotation() {
                 .iter()
                 .map(|seen| seen.unwrap().to_string())
                 .collect();
-            assert_eq!(shown, [print.clone()]);
+            assert_eq!(shown, std::slice::from_ref(print));
         }
     }
     for was in planted {

@@ -543,9 +543,9 @@ async fn the_words_of_a_vault_are_bounded_and_shown_without_what_does_not_show()
     let text = format!("no\u{1b}[31m\r\n\u{202e}way {}", "x".repeat(5_000));
     vault.answer_instead(403, text.leak());
     let said = failure(ask(&scene, &server()).await).describe();
-    assert!(said.contains("403 to sign: no[31m way xxx"), "{said}");
+    assert!(said.contains("403 to sign: no\\u{1b}[31m"), "{said}");
     assert!(
-        said.len() < 1_000 && said.ends_with('…'),
+        said.len() < 1_000 && said.ends_with("[cut]") && !said.contains(char::is_control),
         "{} bytes",
         said.len()
     );

@@ -54,7 +54,7 @@ pub(crate) async fn install(stage: &mut Stage, changes: &Value) -> BTreeSet<Grai
     granted
 }
 
-/// ConfigMaps are written where the daemon lives, and nowhere are they even read.
+/// The daemon has rights to `ConfigMaps` in its own namespace only.
 pub(super) fn maps_are_at_home(granted: &BTreeSet<Grain>) {
     let of_maps = granted
         .iter()

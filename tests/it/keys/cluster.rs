@@ -194,7 +194,7 @@ async fn plant(client: &Client, name: &str, way: usize, text: &str) {
                 ("tls.crt", certificate),
                 ("tls.key", text),
                 ("ca.crt", text),
-            ])
+            ]);
         }
         9 => issuer = vault(json!({"caBundle": STANDARD.encode(text)})),
         10 => {
@@ -207,7 +207,7 @@ async fn plant(client: &Client, name: &str, way: usize, text: &str) {
         }
         12 => issuer = json!({"acme": {"caBundle": STANDARD.encode(text)}}),
         _ => {
-            issuer = json!({"vault": {"server": "https://127.0.0.1:1", "path": "x", "auth": text}})
+            issuer = json!({"vault": {"server": "https://127.0.0.1:1", "path": "x", "auth": text}});
         }
     }
     secret(client, &mint, &issuer_secret).await;
@@ -221,16 +221,18 @@ async fn plant(client: &Client, name: &str, way: usize, text: &str) {
     if let Some(fields) = published {
         secret(client, &format!("{name}-server-cert"), &fields).await;
     }
-    create(
-        client,
+    for object in objects(name, (&mint, &auth, &ini), &issuer) {
+        create(client, object).await;
+    }
+}
+
+/// A PgBouncer with its Issuer and its AppBinding, whose Secrets are `mint`, `auth` and `ini`.
+fn objects(name: &str, (mint, auth, ini): (&str, &str, &str), issuer: &Value) -> [Value; 3] {
+    [
         json!({
             "apiVersion": "cert-manager.io/v1", "kind": "Issuer", "metadata": {"name": mint},
             "spec": issuer,
         }),
-    )
-    .await;
-    create(
-        client,
         json!({
             "apiVersion": "appcatalog.appscode.com/v1alpha1", "kind": "AppBinding",
             "metadata": {"name": auth},
@@ -240,10 +242,6 @@ async fn plant(client: &Client, name: &str, way: usize, text: &str) {
                 "secret": {"name": auth},
             },
         }),
-    )
-    .await;
-    create(
-        client,
         json!({
             "apiVersion": "kubedb.com/v1", "kind": "PgBouncer", "metadata": {"name": name},
             "spec": {
@@ -255,8 +253,7 @@ async fn plant(client: &Client, name: &str, way: usize, text: &str) {
                 "configuration": {"secretName": ini},
             },
         }),
-    )
-    .await;
+    ]
 }
 
 /// Plants every key in some way, lets the daemon look, and answers all that can be seen afterwards.

@@ -46,7 +46,7 @@ impl Told {
     }
 }
 
-fn secret(data: Value) -> Secret {
+fn secret(data: &Value) -> Secret {
     let data: serde_json::Map<String, Value> = data
         .as_object()
         .unwrap()
@@ -106,7 +106,7 @@ fn as_issuer_secret(text: &str, told: &mut Told) {
             name: "mint".to_owned(),
         };
         let at = ObjectRef::new("treasury", "mint");
-        let signer = Signer::ca(name, at, Some(&secret(data)), Pointers::default());
+        let signer = Signer::ca(name, at, Some(&secret(&data)), Pointers::default());
         told.of("issuer", signer);
     }
 }
