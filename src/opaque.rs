@@ -222,7 +222,7 @@ fn looks_encoded(run: &str) -> bool {
     let classes: Vec<u8> = run.as_bytes().iter().map(class).collect();
     let has = |wanted| classes.contains(&wanted);
     let changes = classes.windows(2).filter(|pair| pair[0] != pair[1]).count();
-    has(0) && has(1) && changes * 100 >= (run.len() - 1) * 42
+    has(0) && has(1) && changes * 100 >= (run.len() - 1) * 33
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! `local`: the platform and the daemon on this machine, until stopped; continues from its data
 //! directory next time.
 
-
 use super::args::LocalArgs;
 use super::exit::{Exit, Failure};
 use super::output::Output;

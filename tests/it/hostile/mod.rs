@@ -72,9 +72,7 @@ async fn whatever_a_tenant_writes_a_neighbour_notices_nothing() {
     let now = ground.precious().await;
     let differs = |at: &&String| before.get(*at) != now.get(*at);
     let changed: BTreeSet<&String> = before.keys().chain(now.keys()).filter(differs).collect();
-    let told = changed
-        .iter()
-        .map(|at| (at, before.get(*at), now.get(*at)));
+    let told = changed.iter().map(|at| (at, before.get(*at), now.get(*at)));
     assert!(changed.is_empty(), "{:#?}", told.collect::<Vec<_>>());
     let metrics = ground.daemon().metrics().await;
     assert!(
