@@ -165,7 +165,7 @@ impl Desk {
         attempts: &Attempts,
         begun: Begun<impl Future<Output = Result<Action, E>> + Send>,
     ) -> Result<Action, Failed<E>> {
-        let (name, at, began) = (self.name, reference(object), Instant::now());
+        let (name, at, from) = (self.name, reference(object), Instant::now());
         self.backlog.begin(&at);
         let (slot, look) = match begun {
             Begun::Look(slot, look) => (slot, look),
@@ -183,7 +183,7 @@ impl Desk {
             Ok(looked) => looked.map_err(Failed::Trouble),
             Err(panicked) => Err(Failed::Panicked(panicked)),
         };
-        self.metrics.count(name, &looked, began.elapsed());
+        self.metrics.count(name, &looked, from.elapsed());
         match &looked {
             Ok(_) => {
                 if attempts.succeeded(&at) || self.bystander.is_told(object) {

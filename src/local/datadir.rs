@@ -244,7 +244,7 @@ mod tests {
         drop(private_file(&wide).unwrap());
         assert_eq!(mode(&wide), 0o600);
         let linked = parent.path().join("linked");
-        std::os::unix::fs::symlink(&wide, &linked).unwrap();
+        symlink(&wide, &linked).unwrap();
         assert!(private_file(&linked).is_err());
     }
 

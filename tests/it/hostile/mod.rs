@@ -10,6 +10,7 @@
 mod ground;
 mod material;
 mod objects;
+mod templates;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

@@ -239,49 +239,6 @@ impl Maker {
         object
     }
 
-    fn valid(&mut self, kind: &str) -> Value {
-        match kind {
-            "PgBouncer" => json!({
-                "apiVersion": "kubedb.com/v1", "kind": kind,
-                "spec": {
-                    "version": "1.24.0", "replicas": 1, "sslMode": "verify-full",
-                    "database": {
-                        "databaseName": "postgres",
-                        "databaseRef": {"name": self.name(), "namespace": self.namespace()},
-                    },
-                    "tls": {"issuerRef": {
-                        "apiGroup": "cert-manager.io", "kind": "Issuer", "name": self.name(),
-                    }},
-                },
-            }),
-            "PgBouncerOpsRequest" => json!({
-                "apiVersion": "ops.kubedb.com/v1alpha1", "kind": kind,
-                "spec": {
-                    "type": "ReconfigureTLS", "databaseRef": {"name": self.name()},
-                    "tls": {"rotateCertificates": true}, "apply": "Always",
-                },
-            }),
-            "AppBinding" => json!({
-                "apiVersion": "appcatalog.appscode.com/v1alpha1", "kind": kind,
-                "spec": {
-                    "type": "kubedb.com/postgres", "secret": {"name": self.name()},
-                    "clientConfig": {"url": self.text()},
-                },
-            }),
-            "Issuer" => json!({
-                "apiVersion": "cert-manager.io/v1", "kind": kind,
-                "spec": {"ca": {"secretName": self.name()}},
-            }),
-            _ => json!({
-                "apiVersion": "cert-manager.io/v1", "kind": kind,
-                "spec": {
-                    "request": "bm90IGEgcmVxdWVzdA==",
-                    "issuerRef": {"group": "example.org", "kind": "Lighthouse", "name": self.name()},
-                },
-            }),
-        }
-    }
-
     /// Changes one field of `value`, somewhere below it.
     fn change(&mut self, value: &mut Value, schema: &Value, depth: usize) {
         let fields = schema["properties"].as_object();
@@ -463,14 +420,14 @@ impl Maker {
         Value::Object(made.into_iter().collect())
     }
 
-    fn name(&mut self) -> String {
+    pub(super) fn name(&mut self) -> String {
         match self.random.u8(..) {
             0..8 => "n".repeat(self.random.usize(40..=253)),
             _ => NAMES[self.random.usize(0..NAMES.len())].to_owned(),
         }
     }
 
-    fn namespace(&mut self) -> &'static str {
+    pub(super) fn namespace(&mut self) -> &'static str {
         let all = [
             TENANT,
             TENANT,
@@ -486,7 +443,7 @@ impl Maker {
         NUMBERS[self.random.usize(0..NUMBERS.len())]
     }
 
-    fn text(&mut self) -> String {
+    pub(super) fn text(&mut self) -> String {
         match self.random.u8(..) {
             0..4 => "long ".repeat(self.random.usize(1..TEXT_MAX / 5)),
             4..40 => self.name(),
