@@ -4,7 +4,11 @@ CARGO ?= cargo
 BOUNCERT = $(CARGO) run --quiet --bin bouncert --
 
 .DEFAULT_GOAL := help
+<<<<<<< ours
 FUZZ_TARGETS = pem der csr duration policy printable ini
+=======
+FUZZ_TARGETS = pem der csr duration policy projection patch
+>>>>>>> theirs
 FUZZ_SECONDS ?= 60
 SOAK ?= 10m
 

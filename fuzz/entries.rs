@@ -2,8 +2,13 @@
 //! changes of it.
 
 use bouncert::duration::GoDuration;
+<<<<<<< ours
 use bouncert::pgbouncer::Version;
 use bouncert::pgbouncer::ini::{self, Ini, Marker, Section, reader};
+=======
+use bouncert::local::apiserver::bounds;
+use bouncert::local::runner::payload::{Payload, Sources, check_mounts, check_names, payload};
+>>>>>>> theirs
 use bouncert::pki::authority::CertificateAuthority;
 use bouncert::pki::bundle::TrustBundle;
 use bouncert::pki::chain::{CertificateChain, KeyedChain};
@@ -63,6 +68,7 @@ pub(crate) fn policy(text: &str) {
     let _ = Policies::parse(text);
 }
 
+<<<<<<< ours
 /// Makes text safe for a terminal.
 pub(crate) fn printable(text: &str) {
     let line = printable::printable(text, 200);
@@ -90,7 +96,65 @@ pub(crate) fn ini(text: &str) {
             assert_eq!(
                 read.map(|read| read.len()),
                 Ok(lines.sum::<usize>() + usize::from(marked))
+=======
+/// Makes the files of volumes from a document with `volumes`, `mounts`, a `secret` and a `configMap`;
+/// none leaves its volume, or has a name of the runner's.
+pub(crate) fn projection(text: &str) {
+    let Ok(mut document) = serde_json::from_str::<serde_json::Value>(text) else {
+        return;
+    };
+    let mut part = |name: &str| document.get_mut(name).map(serde_json::Value::take);
+    let volumes: Vec<k8s_openapi::api::core::v1::Volume> = read(part("volumes"));
+    let mounts: Vec<k8s_openapi::api::core::v1::VolumeMount> = read(part("mounts"));
+    let mut sources = Sources::default();
+    sources.secrets.insert("s".to_owned(), read(part("secret")));
+    sources
+        .config_maps
+        .insert("m".to_owned(), read(part("configMap")));
+    if check_names(&volumes).is_err() {
+        return;
+    }
+    let _ = check_mounts(&mounts, &volumes);
+    for volume in &volumes {
+        assert!(!volume.name.contains(['/', '.', '\0']));
+        let Ok(Payload::Files(files)) = payload(volume, &sources) else {
+            continue;
+        };
+        for path in files.keys() {
+            let sound = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
+            assert!(
+                path.split('/').all(sound) && !path.starts_with(".."),
+                "{path:?}"
+>>>>>>> theirs
             );
         }
     }
 }
+<<<<<<< ours
+=======
+
+fn read<T: serde::de::DeserializeOwned + Default>(value: Option<serde_json::Value>) -> T {
+    value
+        .and_then(|value| serde_json::from_value(value).ok())
+        .unwrap_or_default()
+}
+
+/// Applies the JSON patch of a document with `object` and `patch`; what comes out is within its
+/// bounds.
+pub(crate) fn patch(text: &str) {
+    let Ok(document) = serde_json::from_str::<serde_json::Value>(text) else {
+        return;
+    };
+    let Ok(patch) = serde_json::from_value::<json_patch::Patch>(document["patch"].clone()) else {
+        return;
+    };
+    let mut object = document["object"].clone();
+    if bounds::check_size(None, &object).is_err() || bounds::check_depth(&object).is_err() {
+        return;
+    }
+    if bounds::json_patch(&mut object, &patch).is_ok() {
+        assert!(bounds::check_size(None, &object).is_ok());
+        assert!(bounds::check_depth(&object).is_ok());
+    }
+}
+>>>>>>> theirs

@@ -38,11 +38,18 @@ use self::args::{Cli, LogFormatArg, PolicyArgs, Verb};
 use self::exit::{Exit, Failure};
 use self::output::{Output, ReaderGone};
 use crate::api::common::rfc3339_seconds;
+<<<<<<< ours
 use crate::panics;
+=======
+use crate::local::runner::confine;
+>>>>>>> theirs
 use crate::telemetry::{self, LogFormat, LogSink};
 
 /// Runs the program with the process's own arguments.
 pub fn main() -> ExitCode {
+    if let Some(exit) = pod_init() {
+        return exit;
+    }
     let called = std::env::args().next().unwrap_or_default();
     let read = shell::command(&called).try_get_matches();
     let read = read.and_then(|matches| Cli::from_arg_matches(&matches));
@@ -69,6 +76,19 @@ pub fn main() -> ExitCode {
             failure.exit.into()
         }
     }
+}
+
+/// Becomes a pooler where the local platform asks for it; `None` where people call.
+fn pod_init() -> Option<ExitCode> {
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() != Some(confine::VERB) {
+        return None;
+    }
+    let text = arguments.next().unwrap_or_default();
+    let error = confine::become_pooler(&text);
+    // It ends in the pod's log.
+    Output::new(output::Format::Text).note(&format!("error: {}", crate::causes::chain(&error)));
+    Some(Exit::Machine.into())
 }
 
 fn start(output: Output, cli: Cli) -> Result<(), Failure> {

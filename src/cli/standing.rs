@@ -47,6 +47,8 @@ pub(super) async fn start(
     daemon_options: Option<DaemonOptions>,
 ) -> Result<Standing, Failure> {
     let wanted = crds::own().into_iter().chain(crds::borrowed());
+    // This program as it was started, also when it has been replaced since.
+    options.pod_init = Some("/proc/self/exe".into());
     options.definitions = wanted.map(serde_json::to_value).collect::<Result<_, _>>()?;
     let platform = Platform::start(options)
         .await

@@ -90,7 +90,7 @@ impl DataDir {
         let about = trust::own_directory(&real).map_err(untrusted)?;
         let names = dir.names().map_err(unusable)?;
         known_files(&real).map_err(untrusted)?;
-        let private = about.mode() & 0o077 == 0;
+        let private = about.mode() & trust::NOT_OWNER == 0;
         if !private && !names.is_empty() && !names.iter().any(|name| name == LOCK) {
             return Err(DataDirError::NotOurs { path: real });
         }

@@ -28,6 +28,7 @@ use super::balancer::Balancer;
 use super::datadir::{DataDir, DataDirError};
 use super::informer::Informer;
 use super::install::{self, InstallError};
+use super::runner::confine;
 use super::runner::dirs::Dirs;
 use super::runner::host::HostPaths;
 use super::runner::identity::UidRange;
@@ -58,6 +59,9 @@ pub struct PlatformOptions {
     pub allow_host_paths: Vec<PathBuf>,
     /// Users that pods run as where root starts the platform.
     pub pod_uids: UidRange,
+    /// The program `bouncert`, which confines each pooler before it becomes it. Without it poolers
+    /// have their own user, and nothing else keeps them.
+    pub pod_init: Option<PathBuf>,
     /// Definitions of custom resources to install.
     pub definitions: Vec<Value>,
     /// Time.
@@ -109,6 +113,7 @@ pub struct Platform {
     dirs: Dirs,
     poolers: Poolers,
     host_paths: HostPaths,
+    pod_init: Option<PathBuf>,
     clock: Clock,
 }
 
@@ -135,6 +140,7 @@ impl PlatformOptions {
             pgbouncer: Vec::new(),
             allow_host_paths: Vec::new(),
             pod_uids: UidRange::default(),
+            pod_init: None,
             definitions: Vec::new(),
             clock: Clock::System,
             faults: None,
@@ -156,6 +162,7 @@ impl Platform {
             pgbouncer,
             allow_host_paths,
             pod_uids,
+            pod_init,
             definitions,
             clock,
             faults,
@@ -199,6 +206,7 @@ impl Platform {
             dirs,
             poolers,
             host_paths: HostPaths::new(allow_host_paths),
+            pod_init,
             clock,
         })
     }
@@ -279,8 +287,13 @@ impl Platform {
                     addresses.claim(address, &pod.uid().unwrap_or_default());
                 }
             }
+            let confinement = match &self.pod_init {
+                Some(_) => confine::support(),
+                None => "none".to_owned(),
+            };
             tracing::info!(
                 version = self.poolers.first().version,
+                confinement,
                 "local platform runs"
             );
             tokio::join!(runner.run(stop.clone()), balancer.run(stop));
@@ -305,6 +318,7 @@ impl Platform {
             dirs: self.dirs.clone(),
             addresses: addresses.clone(),
             host_paths: self.host_paths.clone(),
+            pod_init: self.pod_init.clone(),
         };
         self.server.serve_logs_from(Arc::new(NodeLogs {
             pods: informers.pods.clone(),

@@ -23,7 +23,7 @@ const GROUP_WRITES: u32 = 0o020;
 /// In such a directory only an entry's owner renames or removes it.
 const STICKY: u32 = 0o1000;
 /// Permissions of group and other users.
-const NOT_OWNER: u32 = 0o077;
+pub const NOT_OWNER: u32 = 0o077;
 
 /// A file or directory is not used, because another user may have made or changed it.
 #[derive(Debug, thiserror::Error)]

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::admit::invalid;
+use super::admit_workload::GRACE_MAX_S;
 use super::schema::errors::{FieldError, Reason};
 use crate::local::rules;
 
@@ -20,6 +21,8 @@ pub fn check(path: &str, spec: &Value, errors: &mut Vec<FieldError>) {
     let mut check = Check { errors };
     let volumes = check.volumes(path, spec);
     check.containers(path, spec, &volumes);
+    check.seconds(path, spec, "terminationGracePeriodSeconds", 0);
+    check.seconds(path, spec, "activeDeadlineSeconds", 1);
 }
 
 /// Gathers errors.
@@ -85,6 +88,18 @@ impl Check<'_> {
                     self.port(&format!("{at}.ports[{n}]"), port);
                 }
             }
+        }
+    }
+
+    fn seconds(&mut self, path: &str, spec: &Value, field: &str, least: i64) {
+        let given = &spec[field];
+        let fits = |n: i64| (least..=GRACE_MAX_S).contains(&n);
+        if !given.is_null() && !given.as_i64().is_some_and(fits) {
+            let message = format!(
+                "Invalid value: {given}: must be between {least} and {GRACE_MAX_S}, inclusive"
+            );
+            self.errors
+                .push(invalid(&format!("{path}.{field}"), message));
         }
     }
 
@@ -302,6 +317,15 @@ mod tests {
         );
         let empty = errors(|spec| spec["containers"] = json!([]));
         assert_eq!(empty, ["spec.containers: Required value"]);
+    }
+
+    #[test]
+    fn seconds_have_bounds() {
+        for seconds in [-1, i64::from(i32::MAX) + 1, i64::MAX, i64::MIN] {
+            let found = errors(|spec| spec["terminationGracePeriodSeconds"] = json!(seconds));
+            assert!(found[0].contains("must be between 0 and"), "{found:?}");
+        }
+        assert!(errors(|spec| spec["terminationGracePeriodSeconds"] = json!(0)).is_empty());
     }
 
     #[test]

@@ -11,6 +11,13 @@ use super::selector::Selector;
 /// Seconds a pod is given to stop where it does not say.
 pub const GRACE_DEFAULT_S: i64 = 30;
 
+/// Longest grace: 68 years, and no sum with a time of ours overflows.
+pub const GRACE_MAX_S: i64 = i32::MAX as i64;
+/// Most replicas, as the API's 32-bit field has it.
+pub const REPLICAS_MAX: i64 = i32::MAX as i64;
+/// Largest port.
+const PORT_MAX: i64 = 65_535;
+
 /// Fields of a pod's spec that may change after creation.
 const POD_MUTABLE: &[&str] = &[
     "activeDeadlineSeconds",
@@ -118,11 +125,12 @@ pub fn service(object: &mut Value, old: Option<&Value>, errors: &mut Vec<FieldEr
         default(spec, "ipFamilies", json!(["IPv4"]));
         one_family(spec, errors);
     }
-    for port in spec
+    for (n, port) in spec
         .get_mut("ports")
         .and_then(Value::as_array_mut)
         .into_iter()
         .flatten()
+        .enumerate()
     {
         let Some(port) = port.as_object_mut() else {
             continue;
@@ -130,6 +138,24 @@ pub fn service(object: &mut Value, old: Option<&Value>, errors: &mut Vec<FieldEr
         default(port, "protocol", json!("TCP"));
         let number = port.get("port").cloned().unwrap_or_default();
         default(port, "targetPort", number);
+        let node = port.get("nodePort").filter(|port| **port != 0);
+        for (field, number) in [
+            ("port", port.get("port")),
+            (
+                "targetPort",
+                port.get("targetPort").filter(|port| !port.is_string()),
+            ),
+            ("nodePort", node),
+        ] {
+            let Some(number) = number.filter(|number| !number.is_null()) else {
+                continue;
+            };
+            if number.as_i64().is_none_or(|n| !(1..=PORT_MAX).contains(&n)) {
+                let message =
+                    format!("Invalid value: {number}: must be between 1 and {PORT_MAX}, inclusive");
+                errors.push(invalid(&format!("spec.ports[{n}].{field}"), message));
+            }
+        }
     }
     if let Some(old) = old {
         for field in ["clusterIP", "clusterIPs"] {
@@ -193,6 +219,15 @@ pub fn stateful_set(object: &mut Value, old: Option<&Value>, errors: &mut Vec<Fi
         "persistentVolumeClaimRetentionPolicy",
         json!({ "whenDeleted": "Retain", "whenScaled": "Retain" }),
     );
+    let replicas = &spec["replicas"];
+    if replicas
+        .as_i64()
+        .is_none_or(|n| !(0..=REPLICAS_MAX).contains(&n))
+    {
+        let message =
+            format!("Invalid value: {replicas}: must be between 0 and {REPLICAS_MAX}, inclusive");
+        errors.push(invalid("spec.replicas", message));
+    }
     if let Some(template) = spec
         .get_mut("template")
         .and_then(|template| template.get_mut("spec"))
@@ -248,7 +283,7 @@ pub fn pod_grace(pod: &Value, asked: Option<i64>) -> i64 {
     let own = pod["spec"]["terminationGracePeriodSeconds"]
         .as_i64()
         .unwrap_or(GRACE_DEFAULT_S);
-    let grace = asked.unwrap_or(own).max(0);
+    let grace = asked.unwrap_or(own).clamp(0, GRACE_MAX_S);
     if !meta::is_deleting(pod) {
         return grace;
     }

@@ -1,6 +1,7 @@
 //! One request for objects, understood: which resource, which object, by whom.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::HeaderMap;
 use http::header::USER_AGENT;
@@ -32,6 +33,18 @@ pub(super) struct Call {
     pub(super) manager: String,
     /// Who asks.
     pub(super) identity: Identity,
+    /// Set once the client has gone.
+    pub(super) cancelled: Arc<AtomicBool>,
+}
+
+/// Cancels a request when it is dropped, which happens when its client has gone.
+#[derive(Debug)]
+pub(super) struct CancelOnDrop(Arc<AtomicBool>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// What a write answers.
@@ -87,7 +100,18 @@ impl Call {
             media_type: super::body::media_type(headers),
             manager,
             identity: Identity::Admin,
+            cancelled: Arc::default(),
         })
+    }
+
+    /// Whether the client has gone. Long work looks now and then.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// Cancels the request when dropped.
+    pub(super) fn cancel_on_drop(&self) -> CancelOnDrop {
+        CancelOnDrop(Arc::clone(&self.cancelled))
     }
 
     /// The same by somebody.
@@ -106,6 +130,7 @@ impl Call {
             media_type: String::new(),
             manager: manager.to_owned(),
             identity: Identity::Admin,
+            cancelled: Arc::default(),
         }
     }
 

@@ -6,7 +6,7 @@ use super::apply;
 use super::builtin::EVENTS_GROUP;
 use super::call::{Call, Written};
 use super::error::{About, ApiError};
-use super::{ApiServer, admit, body, events, meta};
+use super::{ApiServer, admit, body, bounds, events, meta};
 use crate::local::store::{Expect, StoreError};
 
 /// Tries to find a free generated name.
@@ -48,6 +48,7 @@ impl ApiServer {
         }
         self.name(&mut object)?;
         place(call, &mut object)?;
+        bounds::check_depth(&object)?;
         let now = self.now();
         self.fresh(&mut object, &now);
         if let (true, Some(fields)) = (resource.has("status"), object.as_object_mut()) {
@@ -62,6 +63,8 @@ impl ApiServer {
             meta::set(&mut object, "managedFields", None);
             apply::record_update(None, &mut object, &call.write(&now));
         }
+        bounds::check_size(None, &object)?;
+        self.check_escalation(call, None, &object)?;
         let name = meta::text(&object, "name").to_owned();
         let about = About::object(resource, &name);
         self.check_namespace(call, &about)?;

@@ -6,7 +6,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use time::Duration;
 
-use super::admit_workload::pod_grace;
+use super::admit::invalid;
+use super::admit_workload::{GRACE_MAX_S, pod_grace};
 use super::builtin::DEFINITIONS_GROUP;
 use super::call::Call;
 use super::definitions::CLEANUP_FINALIZER;
@@ -62,12 +63,29 @@ impl DeleteOptions {
         if options.orphan_dependents == Some(true) && options.propagation_policy.is_none() {
             options.propagation_policy = Some("Orphan".to_owned());
         }
+        options.check_grace()?;
         match options.propagation_policy.as_deref() {
             None | Some("Background" | "Foreground" | "Orphan") => Ok(options),
             Some(other) => Err(ApiError::BadRequest(format!(
                 "propagationPolicy: Unsupported value: {other:?}: supported values: \
                  \"Foreground\", \"Background\", \"Orphan\""
             ))),
+        }
+    }
+
+    /// Refuses a grace period that no clock can add.
+    pub(super) fn check_grace(&self) -> Result<(), ApiError> {
+        match self.grace_period_seconds {
+            Some(seconds) if seconds > GRACE_MAX_S => Err(ApiError::Invalid {
+                group: String::new(),
+                kind: "DeleteOptions".to_owned(),
+                name: String::new(),
+                errors: vec![invalid(
+                    "gracePeriodSeconds",
+                    format!("Invalid value: {seconds}: must be at most {GRACE_MAX_S}"),
+                )],
+            }),
+            _ => Ok(()),
         }
     }
 
@@ -154,6 +172,9 @@ impl ApiServer {
         let listing = self.inner.store.list(&call.resource.collection(namespace));
         let mut deleted = Vec::new();
         for (key, object) in listing.objects {
+            if call.is_cancelled() {
+                return Err(ApiError::Cancelled);
+            }
             if !selector.matches(&object) {
                 continue;
             }
@@ -297,4 +318,27 @@ fn check(call: &Call, stored: &Value, options: &DeleteOptions) -> Result<(), Api
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Options;
+    use super::*;
+    use crate::local::store::Store;
+
+    #[test]
+    fn a_deletion_of_many_stops_when_its_client_has_gone() {
+        let server = ApiServer::new(Store::in_memory().unwrap(), Options::default()).unwrap();
+        let resource = server.registry().find("", "v1", "configmaps").unwrap();
+        let key = resource.key("default", "ledger");
+        let object = json!({"metadata": {"name": "ledger", "namespace": "default"}});
+        let store = &server.inner.store;
+        store.put(&key, object, Expect::Absent).unwrap();
+        let mut call = Call::internal(resource, &key, "test");
+        call.name = None;
+        drop(call.cancel_on_drop());
+        let stopped = server.delete_collection(&call, &DeleteOptions::default());
+        assert!(matches!(stopped, Err(ApiError::Cancelled)));
+        assert!(store.get(&key).is_some());
+    }
 }

@@ -117,6 +117,17 @@ pub enum ApiError {
     /// The body is over the limit.
     #[error("Request entity too large: limit is {0}")]
     TooLarge(usize),
+    /// A patch would make the object too large, or is too much work.
+    #[error("{0}")]
+    PatchTooLarge(String),
+    /// The user has as many connections, or as much work under way, as one user may have.
+    #[error("too many requests of {user}: {why}")]
+    Busy {
+        /// The user, or the namespace whose accounts share a bound.
+        user: String,
+        /// Which bound is reached.
+        why: &'static str,
+    },
     /// An eviction would break a disruption budget.
     #[error("{message}")]
     TooManyRequests {
@@ -128,6 +139,9 @@ pub enum ApiError {
     /// The work took too long.
     #[error("the request did not complete within {0} s")]
     Timeout(u64),
+    /// The client has gone before its answer.
+    #[error("the request was cancelled by its client")]
+    Cancelled,
     /// A revision that is still to come.
     #[error("Too large resource version: {asked}, current: {current}")]
     FutureRevision {
@@ -190,6 +204,8 @@ impl ApiError {
             Self::Conflict { .. }
             | Self::Expired(_)
             | Self::TooManyRequests { .. }
+            | Self::Busy { .. }
+            | Self::Cancelled
             | Self::Timeout(_)
             | Self::FutureRevision { .. }
             | Self::Store(_)
@@ -206,6 +222,7 @@ impl ApiError {
             | Self::MethodNotAllowed
             | Self::UnsupportedMediaType(_)
             | Self::NotAcceptable
+            | Self::PatchTooLarge(_)
             | Self::TooLarge(_) => Retry::Never,
         }
     }
@@ -228,9 +245,14 @@ impl ApiError {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType")
             }
             Self::NotAcceptable => (StatusCode::NOT_ACCEPTABLE, "NotAcceptable"),
-            Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge"),
-            Self::TooManyRequests { .. } => (StatusCode::TOO_MANY_REQUESTS, "TooManyRequests"),
-            Self::Timeout(_) | Self::FutureRevision { .. } => {
+            Self::TooLarge(_) | Self::PatchTooLarge(_) => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge")
+            }
+            Self::Busy { .. } | Self::TooManyRequests { .. } => {
+                (StatusCode::TOO_MANY_REQUESTS, "TooManyRequests")
+            }
+            // Nothing reads it.
+            Self::Cancelled | Self::Timeout(_) | Self::FutureRevision { .. } => {
                 (StatusCode::GATEWAY_TIMEOUT, "Timeout")
             }
             Self::Store(_) | Self::Internal(_) => {
@@ -284,6 +306,7 @@ impl ApiError {
             Self::TooManyRequests { cause, .. } => {
                 Some(json!({ "causes": [cause], "retryAfterSeconds": RETRY_AFTER_S }))
             }
+            Self::Busy { .. } => Some(json!({ "retryAfterSeconds": RETRY_AFTER_S })),
             Self::FutureRevision { .. } => Some(json!({
                 "causes": [{ "reason": "ResourceVersionTooLarge", "message": "Too large resource version" }],
                 "retryAfterSeconds": RETRY_AFTER_S,
@@ -296,6 +319,8 @@ impl ApiError {
             | Self::UnsupportedMediaType(_)
             | Self::NotAcceptable
             | Self::TooLarge(_)
+            | Self::PatchTooLarge(_)
+            | Self::Cancelled
             | Self::Timeout(_)
             | Self::Store(_)
             | Self::Internal(_)
@@ -315,14 +340,14 @@ fn described(about: &About) -> Value {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (code, _) = self.code();
-        if code.is_server_error() {
+        if code.is_server_error() && !matches!(self, Self::Cancelled) {
             let error: &dyn std::error::Error = &self;
             tracing::error!(error, "request failed");
         }
         let mut response = (code, axum::Json(self.status())).into_response();
         if matches!(
             self,
-            Self::TooManyRequests { .. } | Self::FutureRevision { .. }
+            Self::TooManyRequests { .. } | Self::Busy { .. } | Self::FutureRevision { .. }
         ) {
             response
                 .headers_mut()

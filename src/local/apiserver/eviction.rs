@@ -41,6 +41,7 @@ impl ApiServer {
             .unwrap_or_else(|| json!({}));
         let options: DeleteOptions = serde_json::from_value(options)
             .map_err(|error| ApiError::BadRequest(format!("deleteOptions: {error}")))?;
+        options.check_grace()?;
         let free = meta::is_deleting(&pod)
             || matches!(
                 pod["status"]["phase"].as_str(),

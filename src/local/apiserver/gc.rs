@@ -5,6 +5,7 @@
 //! change costs nothing but the time until the next sweep. Changes that can make work wake it.
 
 use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,7 +65,10 @@ impl ApiServer {
         let objects = self.inner.store.list_all().objects;
         let owners = Owners::new(&objects);
         for object in &objects {
-            let outcome = self.sweep_one(object, &objects, &owners);
+            // One object that cannot be looked at must not keep the others.
+            let look = AssertUnwindSafe(|| self.sweep_one(object, &objects, &owners));
+            let outcome = catch_unwind(look)
+                .unwrap_or_else(|_| Err(ApiError::Internal("the sweep panicked".to_owned())));
             match outcome {
                 // Changed or gone since the list was taken: the change wakes the next sweep.
                 Ok(()) | Err(ApiError::NotFound(_) | ApiError::Conflict { .. }) => {}
@@ -95,13 +99,13 @@ impl ApiServer {
         if key.resource == "events" && key.group.is_empty() && self.is_old(value) {
             return self.remove(object, None);
         }
-        match owners.verdict(value) {
+        match owners.verdict(key, value) {
             Verdict::Keep => Ok(()),
             Verdict::Forget(uids) => self.forget(key, &uids),
             Verdict::Collect => {
                 let policy = if meta::finalizers(value).contains(&ORPHAN) {
                     "Orphan"
-                } else if owners.has_dependents(value) && owners.awaited(value) {
+                } else if owners.has_dependents(value) && owners.awaited(key, value) {
                     "Foreground"
                 } else {
                     "Background"
@@ -122,15 +126,19 @@ impl ApiServer {
         let uid = meta::text(value, "uid");
         let dependents = owners.dependents.get(uid).map_or(&[][..], Vec::as_slice);
         if finalizers.contains(&ORPHAN) {
-            for &at in dependents {
+            for &at in dependents
+                .iter()
+                .filter(|at| is_within(key, &objects[**at].0))
+            {
                 self.forget(&objects[at].0, &[uid.to_owned()])?;
             }
             self.take_finalizer(key, ORPHAN)?;
         }
         if finalizers.contains(&FOREGROUND) {
             let blocks = |&at: &usize| {
-                references(&objects[at].1)
-                    .any(|owner| owner["uid"] == uid && owner["blockOwnerDeletion"] == true)
+                is_within(key, &objects[at].0)
+                    && references(&objects[at].1)
+                        .any(|owner| owner["uid"] == uid && owner["blockOwnerDeletion"] == true)
             };
             if !dependents.iter().any(blocks) {
                 self.take_finalizer(key, FOREGROUND)?;
@@ -246,6 +254,11 @@ fn makes_work(change: &Change) -> bool {
                 || change.key.resource == "namespaces"))
 }
 
+/// Whether an object may be owned by one at `owner`: by one of no namespace, or of its own.
+fn is_within(owner: &Key, key: &Key) -> bool {
+    owner.namespace.is_empty() || owner.namespace == key.namespace
+}
+
 fn references(object: &Value) -> impl Iterator<Item = &Value> {
     object["metadata"]["ownerReferences"]
         .as_array()
@@ -264,8 +277,8 @@ enum Verdict {
 
 /// Who owns whom.
 struct Owners<'a> {
-    /// Every uid, and whether its object waits for its dependents to go.
-    alive: HashMap<&'a str, bool>,
+    /// Every uid, where its object is, and whether that waits for its dependents to go.
+    alive: HashMap<&'a str, (&'a Key, bool)>,
     /// Uid → places of the dependents in the list.
     dependents: HashMap<&'a str, Vec<usize>>,
 }
@@ -274,9 +287,9 @@ impl<'a> Owners<'a> {
     fn new(objects: &'a [Object]) -> Self {
         let mut alive = HashMap::new();
         let mut dependents: HashMap<&str, Vec<usize>> = HashMap::new();
-        for (at, (_, object)) in objects.iter().enumerate() {
+        for (at, (key, object)) in objects.iter().enumerate() {
             let waits = meta::is_deleting(object) && meta::finalizers(object).contains(&FOREGROUND);
-            alive.insert(meta::text(object, "uid"), waits);
+            alive.insert(meta::text(object, "uid"), (key, waits));
             for owner in references(object) {
                 dependents
                     .entry(owner["uid"].as_str().unwrap_or_default())
@@ -287,7 +300,7 @@ impl<'a> Owners<'a> {
         Self { alive, dependents }
     }
 
-    fn verdict(&self, object: &Value) -> Verdict {
+    fn verdict(&self, key: &Key, object: &Value) -> Verdict {
         let uids: HashSet<&str> = references(object)
             .filter_map(|owner| owner["uid"].as_str())
             .collect();
@@ -296,7 +309,7 @@ impl<'a> Owners<'a> {
         }
         let (solid, loose): (Vec<&str>, Vec<&str>) = uids
             .into_iter()
-            .partition(|uid| self.alive.get(uid) == Some(&false));
+            .partition(|uid| self.waits(key, uid) == Some(false));
         match (solid.is_empty(), loose.is_empty()) {
             (true, _) => Verdict::Collect,
             (false, true) => Verdict::Keep,
@@ -308,11 +321,18 @@ impl<'a> Owners<'a> {
         self.dependents.contains_key(meta::text(object, "uid"))
     }
 
+    /// Whether the owner `uid` of the object at `key` waits for its dependents to go; `None` where
+    /// there is no such owner. An object of another namespace owns nothing here.
+    fn waits(&self, key: &Key, uid: &str) -> Option<bool> {
+        let (owner, waits) = self.alive.get(uid)?;
+        is_within(owner, key).then_some(*waits)
+    }
+
     /// Whether an owner waits for this object to go.
-    fn awaited(&self, object: &Value) -> bool {
+    fn awaited(&self, key: &Key, object: &Value) -> bool {
         references(object)
             .filter_map(|owner| owner["uid"].as_str())
-            .any(|uid| self.alive.get(uid) == Some(&true))
+            .any(|uid| self.waits(key, uid) == Some(true))
     }
 }
 
@@ -341,7 +361,7 @@ mod tests {
             object("d", &["a", "x"]),
         ];
         let owners = Owners::new(&objects);
-        let verdicts: Vec<Verdict> = objects.iter().map(|(_, o)| owners.verdict(o)).collect();
+        let verdicts: Vec<Verdict> = objects.iter().map(|(k, o)| owners.verdict(k, o)).collect();
         assert_eq!(
             verdicts,
             [
@@ -351,5 +371,20 @@ mod tests {
                 Verdict::Forget(vec!["x".into()])
             ]
         );
+    }
+
+    #[test]
+    fn an_object_of_another_namespace_owns_nothing() {
+        let mut objects = [object("a", &[]), object("b", &["a"]), object("c", &["a"])];
+        objects[2].0.namespace = "shops".to_owned();
+        let owners = Owners::new(&objects);
+        assert_eq!(owners.verdict(&objects[1].0, &objects[1].1), Verdict::Keep);
+        assert_eq!(
+            owners.verdict(&objects[2].0, &objects[2].1),
+            Verdict::Collect
+        );
+        objects[0].0.namespace = String::new();
+        let owners = Owners::new(&objects);
+        assert_eq!(owners.verdict(&objects[2].0, &objects[2].1), Verdict::Keep);
     }
 }

@@ -27,8 +27,10 @@ pub mod access;
 
 // From the wire to a call.
 pub mod body;
+pub mod bounds;
 mod call;
 pub mod credentials;
+mod doorway;
 pub mod faults;
 pub mod path;
 pub mod protobuf;
@@ -44,6 +46,7 @@ mod logs;
 mod patch;
 mod read;
 mod scale;
+mod shares;
 mod tokens;
 mod update;
 mod watch;
@@ -82,6 +85,7 @@ use access::SharedLedger;
 use builtin::DEFINITIONS_GROUP;
 use faults::Faults;
 use kinds::Registry;
+use shares::Shares;
 
 pub use error::ApiError;
 pub use logs::{LogError, LogRequest, LogStream, PodLogs};
@@ -116,6 +120,7 @@ struct Inner {
     /// Signs the tokens of ServiceAccounts.
     token_key: OnceLock<EcdsaKeyPair>,
     ledger: SharedLedger,
+    shares: Shares,
 }
 
 impl ApiServer {
@@ -130,6 +135,7 @@ impl ApiServer {
             evicting: Mutex::new(()),
             logs: OnceLock::new(),
             token_key: OnceLock::new(),
+            shares: Shares::default(),
         };
         let server = Self {
             inner: Arc::new(inner),

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::access::Attributes;
 use super::apply::{ApplyError, OnConflict, apply};
+use super::bounds::{self, PatchRefused};
 use super::builtin::EVENTS_GROUP;
 use super::call::{Call, Written};
 use super::create::{Ownership, place};
@@ -54,14 +55,7 @@ impl ApiServer {
         })?;
         self.change(call, Ownership::Record, |stored| {
             patched(call, stored, |object| {
-                json_patch::patch(object, &patch).map_err(|error| {
-                    let error = super::admit::invalid("patch", format!("Invalid value: {error}"));
-                    ApiError::invalid(
-                        &call.resource,
-                        call.name.as_deref().unwrap_or_default(),
-                        error,
-                    )
-                })
+                apply_json_patch(call, object, &patch)
             })
         })
     }
@@ -137,6 +131,22 @@ impl ApiServer {
             })
         })
     }
+}
+
+/// Applies a JSON patch within the bounds of patches.
+pub(super) fn apply_json_patch(
+    call: &Call,
+    object: &mut Value,
+    patch: &json_patch::Patch,
+) -> Result<(), ApiError> {
+    bounds::json_patch(object, patch).map_err(|error| match error {
+        PatchRefused::TooLarge(why) => ApiError::PatchTooLarge(why),
+        PatchRefused::Broken(error) => {
+            let error = super::admit::invalid("patch", format!("Invalid value: {error}"));
+            let name = call.name.as_deref().unwrap_or_default();
+            ApiError::invalid(&call.resource, name, error)
+        }
+    })
 }
 
 /// The stored object, in the version asked for, with a patch applied.

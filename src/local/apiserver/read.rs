@@ -45,8 +45,12 @@ impl ApiServer {
         let after = after.map(|(namespace, name)| (namespace.as_str(), name.as_str()));
         let limit = query.limit.filter(|limit| *limit > 0).unwrap_or(usize::MAX);
         let (collection, store) = (call.collection(), &self.inner.store);
-        let (page, is_more) =
-            store.page(&collection, after, limit, |object| selector.matches(object));
+        let (page, is_more) = store.page(&collection, after, limit, |object| {
+            !call.is_cancelled() && selector.matches(object)
+        });
+        if call.is_cancelled() {
+            return Err(ApiError::Cancelled);
+        }
         let asked = query.revision()?.unwrap_or(0);
         if asked > page.revision {
             return Err(ApiError::FutureRevision {

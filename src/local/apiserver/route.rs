@@ -47,9 +47,13 @@ async fn handle(server: ApiServer, request: Request) -> Result<Response, ApiErro
         server.authorize(&identity, &attributes)?;
     }
     if let (&Method::POST, Some(review)) = (&parts.method, review) {
-        let media_type = body::media_type(&parts.headers);
-        let asked = body::object(&media_type, &body::read(body).await?)?;
-        let answer = server.review(review, &asked, &identity)?;
+        let answer = async {
+            let _leave = server.inner.shares.leave(&identity).await?;
+            let media_type = body::media_type(&parts.headers);
+            let asked = body::object(&media_type, &body::read(body).await?)?;
+            server.review(review, &asked, &identity)
+        };
+        let answer = within_bound(answer).await?;
         return Ok((StatusCode::CREATED, Json(answer)).into_response());
     }
     let resource = server
@@ -61,8 +65,11 @@ async fn handle(server: ApiServer, request: Request) -> Result<Response, ApiErro
     if parts.method == Method::GET {
         return server.read(&call, &parts.headers, watch).await;
     }
-    let write = server.write(call, parts.method, &parts.headers, body);
-    tokio::time::timeout(REQUEST_TIMEOUT, write)
+    within_bound(server.write(call, parts.method, &parts.headers, body)).await
+}
+
+async fn within_bound<T>(work: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
+    tokio::time::timeout(REQUEST_TIMEOUT, work)
         .await
         .map_err(|_| ApiError::Timeout(REQUEST_TIMEOUT.as_secs()))?
 }
@@ -76,10 +83,17 @@ impl ApiServer {
     ) -> Result<Response, ApiError> {
         let form = Form::negotiate(headers, call.query.include_object.as_deref());
         if watch && call.subresource.is_none() {
-            return self.watch(call, form?);
+            let form = form?;
+            return self
+                .beside(call, move |server, call| server.watch(call, form))
+                .await;
         }
         if call.name.is_none() {
-            return Ok(Json(self.list(call, form?)?).into_response());
+            let form = form?;
+            let list = move |server: &Self, call: &Call| {
+                Ok(Json(server.list(call, form)?).into_response())
+            };
+            return self.beside(call, list).await;
         }
         match call.subresource.as_deref() {
             None | Some("status") => {
@@ -93,6 +107,27 @@ impl ApiServer {
         }
     }
 
+    /// Works on a read of many objects beside the async threads. It stops when the client has gone.
+    async fn beside(
+        &self,
+        call: &Call,
+        work: impl FnOnce(&Self, &Call) -> Result<Response, ApiError> + Send + 'static,
+    ) -> Result<Response, ApiError> {
+        let (server, call) = (self.clone(), call.clone());
+        let _cancel = call.cancel_on_drop();
+        within_bound(async move {
+            let _leave = server.inner.shares.leave(&call.identity).await?;
+            let work = {
+                let server = server.clone();
+                move || work(&server, &call)
+            };
+            tokio::task::spawn_blocking(work)
+                .await
+                .map_err(|error| ApiError::Internal(format!("the request's task ended: {error}")))?
+        })
+        .await
+    }
+
     /// Everything that changes something runs beside the async threads, because it waits for the
     /// disk.
     async fn write(
@@ -103,9 +138,15 @@ impl ApiServer {
         body: Body,
     ) -> Result<Response, ApiError> {
         let form = Form::negotiate(headers, call.query.include_object.as_deref())?;
+        // Before the body: a user's bodies are in memory only as far as they are worked on.
+        let leave = self.inner.shares.leave(&call.identity).await?;
         let bytes = body::read(body).await?;
+        let _cancel = call.cancel_on_drop();
         let server = self.clone();
-        let work = move || server.perform(&call, &method, &bytes, form);
+        let work = move || {
+            let _leave = leave;
+            server.perform(&call, &method, &bytes, form)
+        };
         tokio::task::spawn_blocking(work)
             .await
             .map_err(|error| ApiError::Internal(format!("the request's task ended: {error}")))?

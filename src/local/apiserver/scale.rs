@@ -3,10 +3,12 @@
 use serde_json::{Value, json};
 
 use super::ApiServer;
+use super::admit_workload::REPLICAS_MAX;
 use super::call::{Call, Written};
 use super::create::Ownership;
 use super::error::ApiError;
 use super::kinds::{Resource, ScalePaths};
+use super::patch::apply_json_patch;
 use super::{admit, body, meta};
 use crate::opaque;
 
@@ -27,8 +29,13 @@ impl ApiServer {
         let written = self.change(call, Ownership::Record, |stored| {
             let mut scale = scale_of(&call.resource, paths, stored);
             step(&mut scale)?;
-            let Some(replicas) = scale["spec"]["replicas"].as_u64() else {
-                let error = admit::invalid("spec.replicas", "Invalid value: must be 0 or more");
+            let replicas = scale["spec"]["replicas"].as_i64();
+            let Some(replicas) = replicas.filter(|n| (0..=REPLICAS_MAX).contains(n)) else {
+                let message = format!(
+                    "Invalid value: {}: must be between 0 and {REPLICAS_MAX}, inclusive",
+                    scale["spec"]["replicas"]
+                );
+                let error = admit::invalid("spec.replicas", message);
                 return Err(ApiError::invalid(&call.resource, call.name()?, error));
             };
             let mut next = stored.clone();
@@ -53,10 +60,7 @@ impl ApiServer {
                 let patch: json_patch::Patch = serde_json::from_slice(bytes).map_err(|error| {
                     ApiError::BadRequest(format!("error decoding patch: {}", opaque::shape(&error)))
                 })?;
-                self.rescale(call, |scale| {
-                    json_patch::patch(scale, &patch)
-                        .map_err(|error| ApiError::BadRequest(error.to_string()))
-                })
+                self.rescale(call, |scale| apply_json_patch(call, scale, &patch))
             }
             _ => Err(ApiError::UnsupportedMediaType(
                 "application/json-patch+json, application/merge-patch+json",

@@ -6,16 +6,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use http::header::AUTHORIZATION;
+use axum::{Extension, Router};
+use http::HeaderValue;
+use http::header::{AUTHORIZATION, CONNECTION};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use ring::digest::{Digest, SHA256, digest};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -25,13 +25,13 @@ use tower::Layer;
 use super::ApiServer;
 use super::access::Identity;
 use super::credentials::{Credentials, CredentialsError};
+use super::doorway::{Connection, Doorway};
 use super::error::ApiError;
 use super::faults::{Faults, Faulty};
 use super::path::{self, Path};
 
-/// Connections at once: every `kubectl get -w` holds one, and a fleet of clients a few.
-const CONNECTIONS_MAX: usize = 512;
-/// A client that has not finished its handshake by then is not one.
+/// A client that has not finished its handshake and sent a request of a known user by then is not
+/// one. It includes the time for the headers of that request.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection without a request for this long is closed; Go's clients keep idle ones for 90 s.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
@@ -139,14 +139,9 @@ impl Listening {
 
     /// Answers until `stop`; then answers under way are finished and watches are closed.
     pub async fn run(self, stop: CancellationToken) {
-        let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let doorway = Arc::new(Doorway::default());
         let mut connections = JoinSet::new();
         loop {
-            // At the limit new connections wait in the socket's queue.
-            let slot = tokio::select! {
-                () = stop.cancelled() => break,
-                slot = Arc::clone(&slots).acquire_owned() => slot,
-            };
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,
                 accepted = self.listener.accept() => accepted,
@@ -155,11 +150,7 @@ impl Listening {
             match accepted {
                 Ok((socket, _)) => {
                     let (tls, front) = (self.tls.clone(), self.front.clone());
-                    let stop = stop.clone();
-                    connections.spawn(async move {
-                        connection(socket, tls, front, stop).await;
-                        drop(slot);
-                    });
+                    connections.spawn(serve(socket, tls, front, doorway.enter(), stop.clone()));
                 }
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "cannot accept");
@@ -172,27 +163,43 @@ impl Listening {
     }
 }
 
-async fn connection(
+async fn serve(
     socket: TcpStream,
     tls: TlsAcceptor,
     front: Faulty<Router>,
+    connection: Arc<Connection>,
     stop: CancellationToken,
 ) {
-    let stream = match timeout(HELLO_TIMEOUT, tls.accept(socket)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
+    let deadline = tokio::time::sleep(HELLO_TIMEOUT);
+    let mut deadline = std::pin::pin!(deadline);
+    let shaken = tokio::select! {
+        shaken = tls.accept(socket) => shaken,
+        () = connection.closed() => return,
+        () = stop.cancelled() => return,
+        () = deadline.as_mut() => return,
+    };
+    let stream = match shaken {
+        Ok(stream) => stream,
+        Err(error) => {
             tracing::debug!(error = &error as &dyn std::error::Error, "no TLS handshake");
             return;
         }
-        Err(_) => return,
     };
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(IDLE_TIMEOUT);
-    let service = TowerToHyperService::new(front);
+    let service = TowerToHyperService::new(Extension(Arc::clone(&connection)).layer(front));
     let mut served = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
+    let given_up = async {
+        deadline.await;
+        if !connection.is_unknown() {
+            std::future::pending::<()>().await;
+        }
+    };
     tokio::select! {
         _ = served.as_mut() => return,
+        () = connection.closed() => return,
+        () = given_up => return,
         () = stop.cancelled() => {}
     }
     served.as_mut().graceful_shutdown();
@@ -225,6 +232,14 @@ async fn authenticate(State(door): State<Door>, mut request: Request, next: Next
         door.server.bearer(given)
     };
     if let Some(identity) = identity {
+        let connection = request.extensions().get::<Arc<Connection>>();
+        let shares = &door.server.inner.shares;
+        if let Some(Err(error)) = connection.map(|one| one.known(&identity, shares)) {
+            let mut refused = error.into_response();
+            let close = HeaderValue::from_static("close");
+            refused.headers_mut().insert(CONNECTION, close);
+            return refused;
+        }
         request.extensions_mut().insert(identity);
     } else if path::parse(request.uri().path()) != Some(Path::Health) {
         return ApiError::Unauthorized.into_response();

@@ -1,6 +1,7 @@
 //! Changing an object that is there: one pure step from the stored object to the next, repeated
 //! while somebody else was faster.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -12,7 +13,7 @@ use super::call::{Call, Written};
 use super::create::{Ownership, place};
 use super::error::ApiError;
 use super::kinds::{Origin, Resource};
-use super::{ApiServer, body, events, meta};
+use super::{ApiServer, body, bounds, events, meta};
 use crate::local::store::{Expect, StoreError, revision_of};
 
 /// How often a change is worked out again on a newer object before the client is told.
@@ -105,9 +106,9 @@ impl ApiServer {
             meta::copy(stored, &mut next, field);
         }
         meta::copy(stored, &mut next, "resourceVersion");
-        let added = meta::finalizers(&next)
-            .iter()
-            .any(|f| !meta::finalizers(stored).contains(f));
+        bounds::check_depth(&next)?;
+        let known: HashSet<&str> = meta::finalizers(stored).into_iter().collect();
+        let added = meta::finalizers(&next).iter().any(|f| !known.contains(f));
         if meta::is_deleting(stored) && added {
             let message = "no new finalizers can be added if the object is being deleted";
             let error = forbidden("metadata.finalizers", message);
@@ -123,6 +124,8 @@ impl ApiServer {
         if ownership == Ownership::Record {
             apply::record_update(Some(stored), &mut next, &call.write(&now));
         }
+        bounds::check_size(Some(stored), &next)?;
+        self.check_escalation(call, Some(stored), &next)?;
         Ok((next, warnings))
     }
 

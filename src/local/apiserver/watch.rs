@@ -24,6 +24,8 @@ use crate::local::store::{Change, ChangeKind, Subscription};
 
 /// A watch without `timeoutSeconds` ends after this, so that no forgotten watcher stays for ever.
 const WATCH_DEFAULT: Duration = Duration::from_secs(30 * 60);
+/// Longest watch, whatever `timeoutSeconds` says.
+const WATCH_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// How often a quiet watcher is told the revision it has seen, as Kubernetes does.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 
@@ -88,8 +90,17 @@ impl ApiServer {
             collection,
             subscription,
             lines: VecDeque::new(),
+<<<<<<< ours
             until: now.plus(timeout.map_or(WATCH_DEFAULT, Duration::from_secs)),
             bookmark_at: now.plus(BOOKMARK_EVERY),
+=======
+            changes: VecDeque::new(),
+            until: now
+                + timeout
+                    .map_or(WATCH_DEFAULT, Duration::from_secs)
+                    .min(WATCH_MAX),
+            bookmark_at: now + BOOKMARK_EVERY,
+>>>>>>> theirs
             ended: false,
             listed,
             marks_end,
@@ -107,6 +118,8 @@ struct Follower {
     collection: crate::local::store::Scope,
     subscription: Subscription,
     lines: VecDeque<Bytes>,
+    /// Changes that are not written out yet.
+    changes: VecDeque<Arc<Change>>,
     until: Instant,
     bookmark_at: Instant,
     ended: bool,
@@ -137,12 +150,17 @@ impl Follower {
                 self.push_bookmark(Some("k8s.io/initial-events-end"));
                 continue;
             }
+            // One by one: what a slow reader has not taken is one line, not a batch of them.
+            if let Some(change) = self.changes.pop_front() {
+                self.take(&change);
+                continue;
+            }
             if self.ended {
                 return None;
             }
             tokio::select! {
                 changes = self.subscription.next() => match changes {
-                    Ok(changes) => changes.iter().for_each(|change| self.take(change)),
+                    Ok(changes) => self.changes.extend(changes),
                     Err(error) => {
                         self.ended = true;
                         self.push_line("ERROR", &ApiError::from(error).status());

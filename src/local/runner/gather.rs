@@ -11,6 +11,7 @@ use std::path::Path;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, Volume, VolumeMount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
+use super::confine::Reach;
 use super::dirs::Home;
 use super::dns::{self, Answer};
 use super::files::write_volume;
@@ -110,6 +111,8 @@ pub struct Written {
     pub ini: bool,
     /// What it says about names.
     pub resolved: Resolved,
+    /// Files outside of what the platform writes that the process may reach.
+    pub reach: Reach,
 }
 
 // === impl Task ===
@@ -134,6 +137,7 @@ impl Task<'_> {
             volumes: changed,
             ini,
             resolved,
+            reach: self.reach(&backings),
         })
     }
 
@@ -153,6 +157,18 @@ impl Task<'_> {
                 }
             },
         })
+    }
+
+    fn reach(&self, backings: &BTreeMap<&str, Backing>) -> Reach {
+        let mut reach = Reach::default();
+        for (name, backing) in backings {
+            match backing {
+                Backing::Files(_) => {}
+                Backing::Scratch => reach.write.push(self.home.paths.volumes.join(name)),
+                Backing::Host(host) => reach.read.push(host.real.clone()),
+            }
+        }
+        reach
     }
 
     fn write_volumes(&self, backings: &BTreeMap<&str, Backing>) -> io::Result<bool> {

@@ -18,6 +18,7 @@ pub mod dns;
 pub mod payload;
 pub mod probe;
 
+pub mod confine;
 pub mod dirs;
 pub mod files;
 pub mod gather;

@@ -1,6 +1,7 @@
 //! The node: follows pods and what they mount, and gives every pod a worker.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
@@ -45,6 +46,8 @@ pub struct Node {
     pub addresses: Addresses,
     /// The directories of the machine that pods may name.
     pub host_paths: HostPaths,
+    /// The program that confines poolers, if there is one.
+    pub pod_init: Option<PathBuf>,
 }
 
 /// The copies of what the files of pods are made of.

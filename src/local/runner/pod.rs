@@ -22,6 +22,8 @@ pub const RESTART_FIRST: Duration = Duration::milliseconds(100);
 pub const RESTART_MAX: Duration = Duration::seconds(30);
 /// A process that lived this long is taken to have been sound: its end starts the count anew.
 pub const SOUND_AFTER: Duration = Duration::seconds(10);
+/// Longest grace; the API server refuses a longer one.
+pub const GRACE_MAX_S: i64 = i32::MAX as i64;
 /// Grace of a pod whose object vanished without a grace period (forced deletion).
 pub const FORCED_GRACE: Duration = Duration::seconds(1);
 

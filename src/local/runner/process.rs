@@ -17,6 +17,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
 use tokio::process::{Child, Command};
 
+use super::confine::{Confinement, Reach};
 use super::dirs::Home;
 use super::records::{Birth, Record, Records};
 
@@ -38,6 +39,22 @@ pub struct PoolerProcess {
     child: Option<Child>,
 }
 
+/// What is started, and for which pod.
+pub struct Launch<'a> {
+    /// The pooler's program.
+    pub program: &'a Path,
+    /// The program that confines the pooler (see [`super::confine`]); without it nothing does.
+    pub init: Option<&'a Path>,
+    /// The pod's directory and user.
+    pub home: &'a Home,
+    /// The files that the pooler may reach besides.
+    pub reach: &'a Reach,
+    /// The pod's uid.
+    pub uid: &'a str,
+    /// Where its process is noted.
+    pub records: &'a Records,
+}
+
 /// A process found in the process table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
@@ -47,11 +64,41 @@ pub struct Found {
     pub ini: PathBuf,
 }
 
+// === impl Launch ===
+
+impl Launch<'_> {
+    fn command(&self, program: &Path) -> io::Result<Command> {
+        let (ini, identity) = (&self.home.paths.ini, self.home.identity);
+        let Some(init) = self.init else {
+            let mut command = Command::new(program);
+            command.arg(ini);
+            if let Some(identity) = identity {
+                command.uid(identity.uid).gid(identity.gid);
+            }
+            return Ok(command);
+        };
+        let mut reach = self.reach.clone();
+        reach.read.push(self.home.paths.root.clone());
+        reach.write.push(self.home.paths.run.clone());
+        let confinement = Confinement::new(program, ini, identity, &reach);
+        let mut command = Command::new(init);
+        command.args(confinement.arguments()?);
+        Ok(command)
+    }
+}
+
 // === impl PoolerProcess ===
 
 impl PoolerProcess {
-    /// Starts `program` on the translated ini of the pod `uid`, and notes which process it is.
-    pub fn start(program: &Path, home: &Home, uid: &str, records: &Records) -> io::Result<Self> {
+    /// Starts the program on the translated ini of a pod, and notes which process it is.
+    pub fn start(launch: &Launch<'_>) -> io::Result<Self> {
+        let Launch {
+            program,
+            home,
+            uid,
+            records,
+            ..
+        } = *launch;
         let log = OpenOptions::new()
             .append(true)
             .create(true)
@@ -62,9 +109,8 @@ impl PoolerProcess {
         // refuse to start for its sake.
         home.root.enter("run")?.remove("pgbouncer.pid")?;
         let run = &home.paths.run;
-        let mut command = Command::new(program);
+        let mut command = launch.command(program)?;
         command
-            .arg(&home.paths.ini)
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("HOME", run)
@@ -76,9 +122,6 @@ impl PoolerProcess {
             .stderr(log)
             .process_group(0)
             .kill_on_drop(false);
-        if let Some(identity) = home.identity {
-            command.uid(identity.uid).gid(identity.gid);
-        }
         records.write(uid, &Record::Starting)?;
         let child = command.spawn()?;
         let pid = child

@@ -19,6 +19,10 @@ pub(super) const WATCH_HISTORY_MAX: usize = 8_192;
 /// Changes handed to a follower at once, so that the reading lock is held briefly.
 const BATCH_MAX: usize = 256;
 
+/// Octets of JSON kept for watchers. Half the number of changes at 8 KiB each, and a bound on what
+/// a client that updates one large object makes the server keep.
+pub(super) const WATCH_HISTORY_MAX_OCTETS: usize = 32 * 1024 * 1024;
+
 /// What happened to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChangeKind {
@@ -43,12 +47,16 @@ pub struct Change {
     pub object: Arc<Value>,
     /// The object before the write.
     pub before: Option<Arc<Value>>,
+    /// Size of the object after the write, as JSON.
+    pub octets: usize,
 }
 
-/// The newest [`WATCH_HISTORY_MAX`] changes.
+/// The newest changes, at most [`WATCH_HISTORY_MAX`] and [`WATCH_HISTORY_MAX_OCTETS`]. The newest
+/// one is kept whatever its size.
 #[derive(Debug)]
 pub(super) struct History {
     changes: VecDeque<Arc<Change>>,
+    octets: usize,
     /// Watching may start from this revision or a later one.
     oldest: u64,
 }
@@ -57,17 +65,26 @@ impl History {
     pub(super) const fn starting_at(revision: u64) -> Self {
         Self {
             changes: VecDeque::new(),
+            octets: 0,
             oldest: revision,
         }
     }
 
     pub(super) fn push(&mut self, change: Change) {
-        if self.changes.len() == WATCH_HISTORY_MAX
+        self.octets += change.octets;
+        while (self.changes.len() >= WATCH_HISTORY_MAX || self.octets > WATCH_HISTORY_MAX_OCTETS)
             && let Some(dropped) = self.changes.pop_front()
         {
+            self.octets -= dropped.octets;
             self.oldest = dropped.revision;
         }
         self.changes.push_back(Arc::new(change));
+    }
+
+    /// Octets that are kept now.
+    #[cfg(test)]
+    pub(super) const fn octets(&self) -> usize {
+        self.octets
     }
 
     pub(super) const fn check(&self, revision: u64) -> Result<(), StoreError> {

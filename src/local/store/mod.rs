@@ -222,6 +222,7 @@ impl Store {
 
     /// Stores `object` under `key` if `expect` holds, and returns it with its new revision.
     pub fn put(&self, key: &Key, object: Value, expect: Expect) -> Result<Arc<Value>, StoreError> {
+        let octets = octets_of(&object);
         self.write(key, expect, |before, revision| Change {
             revision,
             kind: if before.is_some() {
@@ -232,6 +233,7 @@ impl Store {
             key: key.clone(),
             object: Arc::new(with_revision(object, revision)),
             before,
+            octets,
         })
     }
 
@@ -240,8 +242,10 @@ impl Store {
     pub fn delete(&self, key: &Key, revision: u64) -> Result<Arc<Value>, StoreError> {
         self.write(key, Expect::Revision(revision), |before, next| {
             let last = before.as_deref().cloned().unwrap_or_default();
+            let octets = octets_of(&last);
             let object = Arc::new(with_revision(last, next));
             Change {
+                octets,
                 revision: next,
                 kind: ChangeKind::Deleted,
                 key: key.clone(),
@@ -356,6 +360,24 @@ impl Store {
     fn read(&self) -> RwLockReadGuard<'_, Shown> {
         self.shown.read().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The size of `value` as JSON, in octets.
+pub fn octets_of(value: &Value) -> usize {
+    struct Count(usize);
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    // Neither the writer nor a value of JSON fails.
+    let _ = serde_json::to_writer(&mut count, value);
+    count.0
 }
 
 /// The revision written into an object by the store; 0 where there is none.

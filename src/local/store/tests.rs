@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::disk::Disk;
-use super::history::WATCH_HISTORY_MAX;
+use super::history::{WATCH_HISTORY_MAX, WATCH_HISTORY_MAX_OCTETS};
 use super::*;
 
 fn key(name: &str) -> Key {
@@ -188,6 +188,7 @@ fn the_history_forgets_its_oldest_change_and_says_so() {
             key: key("a"),
             object: Arc::new(object("n")),
             before: None,
+            octets: 1,
         });
     }
     assert!(matches!(
@@ -305,4 +306,29 @@ fn a_disk_that_was_full_takes_writes_again_and_keeps_none_that_was_refused() {
     assert_eq!(again.get(&key("a")).unwrap()["note"], "kept");
     assert!(again.get(&key("b")).is_none());
     assert_eq!(again.get(&key("c")).unwrap()["note"], "after");
+}
+
+#[test]
+fn history_is_kept_by_octets_as_well_and_the_newest_change_always() {
+    let mut history = History::starting_at(5);
+    let large = |revision, octets| Change {
+        revision,
+        kind: ChangeKind::Modified,
+        key: key("a"),
+        object: Arc::new(object("n")),
+        before: None,
+        octets,
+    };
+    let third = WATCH_HISTORY_MAX_OCTETS / 3;
+    for revision in 6..46 {
+        history.push(large(revision, third));
+        assert!(history.octets() <= WATCH_HISTORY_MAX_OCTETS);
+    }
+    assert_eq!(history.after(42, 9).unwrap().len(), 3);
+    assert!(history.after(41, 9).is_err());
+    history.push(large(46, WATCH_HISTORY_MAX_OCTETS * 2));
+    let newest = history.after(45, 9).unwrap();
+    assert_eq!((newest.len(), newest[0].revision), (1, 46));
+    history.push(large(47, 1));
+    assert_eq!(history.octets(), 1);
 }

@@ -30,6 +30,10 @@ impl Served {
         self.directory.path().join("kubeconfig")
     }
 
+    pub(super) fn address(&self) -> std::net::SocketAddr {
+        self.address
+    }
+
     /// A kubeconfig with another token.
     pub(super) fn kubeconfig_with(&self, token: &str) -> std::path::PathBuf {
         let text = std::fs::read_to_string(self.kubeconfig()).unwrap();
@@ -57,7 +61,7 @@ fn options(directory: &Path) -> ServeOptions {
     }
 }
 
-async fn served() -> Served {
+pub(super) async fn served() -> Served {
     let directory = tempfile::tempdir().unwrap();
     let server = server();
     let listening = server.listen(&options(directory.path())).await.unwrap();
@@ -74,7 +78,7 @@ async fn served() -> Served {
     }
 }
 
-async fn client(kubeconfig: &Path) -> kube::Client {
+pub(super) async fn client(kubeconfig: &Path) -> kube::Client {
     let config = Kubeconfig::read_from(kubeconfig).unwrap();
     let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default())
         .await

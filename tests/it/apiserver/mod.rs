@@ -3,9 +3,11 @@
 mod access;
 mod durability;
 mod edges;
+mod grants;
 mod kubectl;
 mod lifecycle;
 mod lists;
+mod load;
 mod objects;
 mod strange;
 

@@ -1,5 +1,6 @@
 //! The local platform with real poolers.
 
+mod confined;
 mod hostile;
 mod pods;
 mod survival;

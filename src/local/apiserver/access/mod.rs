@@ -9,10 +9,9 @@
 //! everything and is not asked. Everybody else is a `ServiceAccount` with a token that
 //! was made here, or whom the administrator impersonates.
 //!
-//! Left out of Kubernetes' RBAC: aggregated `ClusterRole`s, the roles that Kubernetes brings along,
-//! and the check that nobody grants what they do not have (only the administrator writes Roles
-//! here unless a Role says otherwise).
+//! Left out of Kubernetes' RBAC: aggregated `ClusterRole`s and the roles that Kubernetes brings along.
 
+mod escalation;
 mod identity;
 mod ledger;
 mod rules;
@@ -103,8 +102,13 @@ impl ApiServer {
 /// What a request for objects asks to do.
 pub(super) fn attributes(method: &Method, target: &Target, query: &Query) -> Attributes {
     let watches = query.watch() || target.watch;
+    let is_read = *method == Method::GET;
     let name = target.name.clone().or_else(|| {
-        // A list of one object counts as that object, as in Kubernetes.
+        // A list of one object counts as that object, as in Kubernetes. Nothing else does: the
+        // selector of a creation says nothing about what is created.
+        if !is_read {
+            return None;
+        }
         let selector = query.field_selector.as_deref().unwrap_or_default();
         let mut terms = selector.split(',');
         let name = terms.find_map(|term| term.strip_prefix("metadata.name="));
@@ -166,5 +170,8 @@ mod tests {
             asked(&Method::GET, uri),
             ("list".to_owned(), "ledger".to_owned())
         );
+        for method in [Method::POST, Method::DELETE, Method::PUT, Method::PATCH] {
+            assert_eq!(asked(&method, uri).1, "", "{method}");
+        }
     }
 }

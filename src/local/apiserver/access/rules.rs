@@ -122,6 +122,27 @@ impl RuleBook {
             .find_map(|(role, rule)| grain(role, rule, attributes))
     }
 
+    /// Whether the rules that hold in `namespace` (everywhere if empty) give the right.
+    pub(super) fn covers(&self, wanted: &Wanted<'_>, namespace: &str) -> bool {
+        let here = self.0.iter().filter(|bound| {
+            let place = bound.namespace.as_deref();
+            place.is_none_or(|place| place == namespace)
+        });
+        here.flat_map(|bound| rules(&bound.role))
+            .any(|rule| gives(rule, wanted))
+    }
+
+    /// Whether they give everything on all objects.
+    pub(super) fn covers_everything(&self, namespace: &str) -> bool {
+        let everything = Wanted::Objects {
+            group: "*",
+            resource: "*",
+            verb: "*",
+            name: None,
+        };
+        self.covers(&everything, namespace)
+    }
+
     /// The rules that hold in a namespace, for `SelfSubjectRulesReview`.
     pub fn within(&self, namespace: &str) -> Vec<Value> {
         let here = self.0.iter().filter(|bound| {
@@ -137,6 +158,106 @@ impl RuleBook {
         };
         here.flat_map(|bound| rules(&bound.role).map(rule).collect::<Vec<_>>())
             .collect()
+    }
+}
+
+/// One verb on one resource, and one name if the rule gives names; or one verb on one URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted<'a> {
+    /// A right on objects.
+    Objects {
+        group: &'a str,
+        resource: &'a str,
+        verb: &'a str,
+        name: Option<&'a str>,
+    },
+    /// A right on a path that is no resource.
+    Url { url: &'a str, verb: &'a str },
+}
+
+/// All single rights of a role; their number where there are more than `most`.
+pub(super) fn rights(role: &Value, most: usize) -> Result<Vec<Wanted<'_>>, usize> {
+    let length = |rule: &Value, field: &str| rule[field].as_array().map_or(0, Vec::len);
+    let count = |rule: &Value| {
+        let objects = length(rule, "apiGroups")
+            .saturating_mul(length(rule, "resources"))
+            .saturating_mul(length(rule, "resourceNames").max(1));
+        objects
+            .saturating_add(length(rule, "nonResourceURLs"))
+            .saturating_mul(length(rule, "verbs"))
+    };
+    let total = rules(role).map(count).fold(0, usize::saturating_add);
+    if total > most {
+        return Err(total);
+    }
+    let mut all = Vec::new();
+    for rule in rules(role) {
+        let mut names: Vec<Option<&str>> = texts(rule, "resourceNames").map(Some).collect();
+        if names.is_empty() {
+            names.push(None);
+        }
+        for verb in texts(rule, "verbs") {
+            for group in texts(rule, "apiGroups") {
+                for resource in texts(rule, "resources") {
+                    all.extend(names.iter().map(|name| Wanted::Objects {
+                        group,
+                        resource,
+                        verb,
+                        name: *name,
+                    }));
+                }
+            }
+            all.extend(texts(rule, "nonResourceURLs").map(|url| Wanted::Url { url, verb }));
+        }
+    }
+    Ok(all)
+}
+
+impl fmt::Display for Wanted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Objects {
+                group,
+                resource,
+                verb,
+                name,
+            } => {
+                write!(f, "{{APIGroups:[{group:?}], Resources:[{resource:?}], ")?;
+                if let Some(name) = name {
+                    write!(f, "ResourceNames:[{name:?}], ")?;
+                }
+                write!(f, "Verbs:[{verb:?}]}}")
+            }
+            Self::Url { url, verb } => write!(f, "{{NonResourceURLs:[{url:?}], Verbs:[{verb:?}]}}"),
+        }
+    }
+}
+
+/// Whether `rule` gives the right.
+fn gives(rule: &Value, wanted: &Wanted<'_>) -> bool {
+    let has = |field: &str, text: &str| texts(rule, field).any(|own| own == "*" || own == text);
+    match wanted {
+        Wanted::Objects {
+            group,
+            resource,
+            verb,
+            name,
+        } => {
+            let named = texts(rule, "resourceNames").next().is_none()
+                || name.is_some_and(|name| texts(rule, "resourceNames").any(|own| own == name));
+            let part = resource.split_once('/').map_or("", |(_, part)| part);
+            let any = format!("*/{part}");
+            let on = |own: &str| own == "*" || own == *resource || (!part.is_empty() && own == any);
+            named
+                && has("verbs", verb)
+                && has("apiGroups", group)
+                && texts(rule, "resources").any(on)
+        }
+        Wanted::Url { url, verb } => {
+            let below = |own: &str| own.strip_suffix('*').is_some_and(|p| url.starts_with(p));
+            has("verbs", verb)
+                && texts(rule, "nonResourceURLs").any(|own| own == *url || below(own))
+        }
     }
 }
 
@@ -313,5 +434,61 @@ mod tests {
             wish("list", "pods", "", "").refusal("clerk"),
             "User \"clerk\" cannot list resource \"pods\" in API group \"\" at the cluster scope"
         );
+    }
+
+    #[test]
+    fn a_right_is_covered_by_a_rule_that_is_as_wide() {
+        let holder = json!({"apiGroups": ["", "apps"], "resources": ["pods", "*/scale"],
+            "verbs": ["get", "list"]});
+        let role = |rule: Value| json!({"kind": "Role", "rules": [rule]});
+        let covered = |rule: &Value, namespace: &str| {
+            let book = bound("RoleBinding", "Role", &holder);
+            let role = role(rule.clone());
+            let rights = rights(&role, 100).unwrap();
+            rights.iter().all(|right| book.covers(right, namespace))
+        };
+        let single = |group: &str, resource: &str, verb: &str| json!({"apiGroups": [group], "resources": [resource], "verbs": [verb]});
+        assert!(covered(&single("", "pods", "get"), "books"));
+        assert!(covered(
+            &single("apps", "statefulsets/scale", "list"),
+            "books"
+        ));
+        let mut named = single("", "pods", "get");
+        named["resourceNames"] = json!(["ledger"]);
+        assert!(covered(&named, "books"));
+        for (wider, namespace) in [
+            (single("", "pods", "*"), "books"),
+            (single("", "*", "get"), "books"),
+            (single("*", "pods", "get"), "books"),
+            (single("", "pods", "delete"), "books"),
+            (single("", "pods/log", "get"), "books"),
+            (single("", "pods", "get"), "shops"),
+            (single("", "pods", "get"), ""),
+            (
+                json!({"nonResourceURLs": ["/healthz"], "verbs": ["get"]}),
+                "books",
+            ),
+        ] {
+            assert!(!covered(&wider, namespace), "{wider} {namespace}");
+        }
+        let many: Vec<String> = (0..400).map(|n| n.to_string()).collect();
+        let product = role(json!({"apiGroups": many, "resources": many, "verbs": many}));
+        assert_eq!(rights(&product, 100).unwrap_err(), 64_000_000);
+    }
+
+    #[test]
+    fn a_rule_for_one_name_does_not_cover_all() {
+        let holder = json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["get"],
+            "resourceNames": ["ledger"]});
+        let book = bound("RoleBinding", "Role", &holder);
+        let wanted = |name| Wanted::Objects {
+            group: "",
+            resource: "pods",
+            verb: "get",
+            name,
+        };
+        assert!(book.covers(&wanted(Some("ledger")), "books"));
+        assert!(!book.covers(&wanted(Some("other")), "books"));
+        assert!(!book.covers(&wanted(None), "books"));
     }
 }

@@ -1,5 +1,7 @@
 //! Reading, merging, comparing and pruning objects by their shape.
 
+use std::collections::{BTreeMap, HashSet};
+
 use serde_json::{Map, Value};
 
 use super::fields::FieldSet;
@@ -79,15 +81,15 @@ fn merge_items(
     naming: &Naming<'_>,
     shape: Shape<'_>,
 ) -> Vec<Value> {
-    let find = |items: &[Value], step: &str| items.iter().position(|i| naming.step(i) == step);
-    let is_live_only = |item: &&Value| find(config, &naming.step(item)).is_none();
+    let (named, there) = (naming.places(config), naming.places(live));
+    let is_live_only = |item: &&Value| !named.contains_key(&naming.step(item));
     let mut rest = live.iter().peekable();
     let mut merged = Vec::with_capacity(live.len().max(config.len()));
     for item in config {
         while let Some(other) = rest.next_if(is_live_only) {
             merged.push(other.clone());
         }
-        match find(live, &naming.step(item)) {
+        match there.get(&naming.step(item)).copied() {
             Some(at) => {
                 merged.push(merge(&live[at], item, shape.item()));
                 rest.next_if(|other| !is_live_only(other));
@@ -113,16 +115,12 @@ pub(super) fn compare(old: &Value, new: &Value, shape: Shape<'_>) -> Changes {
             }
         }
         (Parts::Items(naming), Parts::Items(_), Value::Array(old), Value::Array(new)) => {
-            let find = |items: &'_ [Value], step: &str| -> Option<Value> {
-                items.iter().find(|i| naming.step(i) == step).cloned()
-            };
-            let new_only = new
-                .iter()
-                .map(|i| naming.step(i))
-                .filter(|s| find(old, s).is_none());
-            for step in old.iter().map(|i| naming.step(i)).chain(new_only) {
-                let (old, new) = (find(old, &step), find(new, &step));
-                changes.below(step, (old.as_ref(), new.as_ref()), shape.item());
+            let (before, after) = (naming.places(old), naming.places(new));
+            let new_only = after.keys().filter(|step| !before.contains_key(*step));
+            for step in before.keys().chain(new_only) {
+                let old = before.get(step).map(|at| &old[*at]);
+                let new = after.get(step).map(|at| &new[*at]);
+                changes.below(step.clone(), (old, new), shape.item());
             }
         }
         _ if old != new => {
@@ -217,7 +215,7 @@ pub(super) fn check_lists(value: &Value, shape: Shape<'_>, path: &str) -> Result
             check_lists(value, shape.field(name), &format!("{path}.{name}"))
         }),
         (Parts::Items(naming), Value::Array(items)) => {
-            let mut seen = Vec::with_capacity(items.len());
+            let mut seen = HashSet::with_capacity(items.len());
             for (i, item) in items.iter().enumerate() {
                 if let Some(key) = naming.missing_key(item) {
                     return Err(format!(
@@ -231,7 +229,7 @@ pub(super) fn check_lists(value: &Value, shape: Shape<'_>, path: &str) -> Result
                         &step[2..]
                     ));
                 }
-                seen.push(step);
+                seen.insert(step);
                 check_lists(item, shape.item(), &format!("{path}[{i}]"))?;
             }
             Ok(())
@@ -285,6 +283,15 @@ impl Naming<'_> {
                 format!("k:{}", Value::Object(named.collect()))
             }
         }
+    }
+
+    /// Where each name stands first.
+    fn places(&self, items: &[Value]) -> BTreeMap<String, usize> {
+        let mut places = BTreeMap::new();
+        for (at, item) in items.iter().enumerate() {
+            places.entry(self.step(item)).or_insert(at);
+        }
+        places
     }
 
     /// The keys an item has, with their values.

@@ -1,5 +1,7 @@
 //! What is wrong with a field, in Kubernetes' words.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
 /// One thing that is wrong with one field.
@@ -73,12 +75,9 @@ pub fn invalid_message(group: &str, kind: &str, name: &str, errors: &[FieldError
     } else {
         format!("{kind}.{group}")
     };
-    let mut lines: Vec<String> = Vec::with_capacity(errors.len());
-    for line in errors.iter().map(ToString::to_string) {
-        if !lines.contains(&line) {
-            lines.push(line);
-        }
-    }
+    let mut seen = HashSet::new();
+    let lines = errors.iter().map(ToString::to_string);
+    let lines: Vec<String> = lines.filter(|line| seen.insert(line.clone())).collect();
     match lines.as_slice() {
         [one] => format!("{kind} {name:?} is invalid: {one}"),
         many => format!("{kind} {name:?} is invalid: [{}]", many.join(", ")),

@@ -1,5 +1,7 @@
 //! What is wrong with an object, by its schema.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::Value;
 
 use super::errors::{FieldError, Path, Reason, go_syntax};
@@ -39,8 +41,9 @@ pub(super) fn check(
         }
         Value::Array(items) => {
             let Some(sub) = &schema.items else { return };
+            let former = Former::of(old, schema, sub);
             for (i, item) in items.iter().enumerate() {
-                let old = old.and_then(|old| counterpart(item, old, schema, sub));
+                let old = former.of_item(item, sub);
                 check(item, old, sub, &path.index(i), errors);
             }
         }
@@ -48,16 +51,43 @@ pub(super) fn check(
     }
 }
 
-/// The old item that `item` was, which only associative lists can tell.
-fn counterpart<'o>(item: &Value, old: &'o Value, list: &Node, sub: &Node) -> Option<&'o Value> {
-    let ListType::Map(keys) = &list.list else {
-        return None;
-    };
-    let same = |old: &Value| {
-        keys.iter()
-            .all(|k| sub.key_of(item, k) == sub.key_of(old, k))
-    };
-    old.as_array()?.iter().find(|old| same(old))
+/// The old items of a list by their keys; only associative lists have such.
+struct Former<'a> {
+    keys: &'a [String],
+    items: HashMap<String, &'a Value>,
+}
+
+impl<'a> Former<'a> {
+    fn of(old: Option<&'a Value>, list: &'a Node, sub: &Node) -> Self {
+        let ListType::Map(keys) = &list.list else {
+            return Self {
+                keys: &[],
+                items: HashMap::new(),
+            };
+        };
+        let mut items = HashMap::new();
+        for item in old.and_then(Value::as_array).into_iter().flatten() {
+            items.entry(identity(item, keys, sub)).or_insert(item);
+        }
+        Self { keys, items }
+    }
+
+    /// The old item that `item` was.
+    fn of_item(&self, item: &Value, sub: &Node) -> Option<&'a Value> {
+        if self.items.is_empty() {
+            return None;
+        }
+        self.items.get(&identity(item, self.keys, sub)).copied()
+    }
+}
+
+/// The keys of an item as one text.
+fn identity(item: &Value, keys: &[String], sub: &Node) -> String {
+    let values = keys.iter().map(|key| match sub.key_of(item, key) {
+        Some(value) => value.to_string(),
+        None => String::new(),
+    });
+    values.collect::<Vec<_>>().join("\n")
 }
 
 fn check_here(value: &Value, schema: &Node, path: &Path<'_>, errors: &mut Vec<FieldError>) {
@@ -132,16 +162,15 @@ fn check_array(items: &[Value], schema: &Node, path: &Path<'_>, errors: &mut Vec
         (ListType::Set, _) => Some(item.clone()),
         _ => schema.limits.unique_items.then(|| item.clone()),
     };
-    let mut seen: Vec<Value> = Vec::new();
+    let mut seen: HashSet<String> = HashSet::new();
     for (i, item) in items.iter().enumerate() {
         let Some(identity) = identity(item) else {
             return;
         };
-        if seen.contains(&identity) {
+        if !seen.insert(identity.to_string()) {
             let message = format!("Duplicate value: {}", go_syntax(&identity));
             errors.push(error(&path.index(i), Reason::Duplicate, message));
         }
-        seen.push(identity);
     }
 }
 

@@ -7,6 +7,8 @@
 #[cfg(test)]
 mod tests;
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::{Map, Value};
 
 use super::schema::{PatchKind, Shape};
@@ -77,14 +79,16 @@ fn merge_fields(
         let Value::Array(retained) = retained else {
             return Err(wrong(place, "$retainKeys is no list"));
         };
-        object.retain(|name, _| retained.iter().any(|r| r == name));
+        let retained: HashSet<&str> = retained.iter().filter_map(Value::as_str).collect();
+        object.retain(|name, _| retained.contains(name.as_str()));
     }
     for (directive, values) in patch {
         if let Some(name) = directive.strip_prefix(DELETE_FROM)
             && let (Some(Value::Array(items)), Value::Array(values)) =
                 (object.get_mut(name), values)
         {
-            items.retain(|item| !values.contains(item));
+            let gone: HashSet<String> = values.iter().map(Value::to_string).collect();
+            items.retain(|item| !gone.contains(&item.to_string()));
         }
     }
     for (name, value) in patch.iter().filter(|(name, _)| !name.starts_with('$')) {
@@ -128,11 +132,9 @@ fn merge_field(
         }
         (Value::Array(patch), PatchKind::MergeValues) => {
             let mut items = take_list(object, name);
-            for value in patch {
-                if !items.contains(value) {
-                    items.push(value.clone());
-                }
-            }
+            let mut there: HashSet<String> = items.iter().map(Value::to_string).collect();
+            let new = patch.iter().filter(|value| there.insert(value.to_string()));
+            items.extend(new.cloned());
             object.insert(name.to_owned(), Value::Array(items));
         }
         (other, _) => {
@@ -161,6 +163,7 @@ fn merge_items(
             .collect();
         return Ok(());
     }
+    let mut places = Places::of(items, key);
     for item in patch {
         let Value::Object(fields) = item else {
             return Err(wrong(place, "an item is no object"));
@@ -171,9 +174,7 @@ fn merge_items(
                 &format!("an item has no {key:?}, the merge key"),
             ));
         };
-        let at = items
-            .iter()
-            .position(|existing| existing.get(key) == Some(name));
+        let at = places.first(name);
         let mut merged = match at.map(|at| items[at].take()) {
             Some(Value::Object(existing)) => existing,
             _ => Map::new(),
@@ -181,23 +182,61 @@ fn merge_items(
         let fate = merge_fields(&mut merged, fields, shape, place)?;
         match (fate, at) {
             (Fate::Kept, Some(at)) => items[at] = Value::Object(merged),
-            (Fate::Kept, None) => items.push(Value::Object(merged)),
+            (Fate::Kept, None) => {
+                places.add(name, items.len());
+                items.push(Value::Object(merged));
+            }
+            // Others with the same key go too. A null marks what has gone, so that no place moves.
             (Fate::Deleted, _) => {
-                // The taken item is the null; others with the same key go too.
-                items.retain(|existing| !existing.is_null() && existing.get(key) != Some(name));
+                for at in places.take(name) {
+                    items[at] = Value::Null;
+                }
             }
         }
     }
+    items.retain(|item| !item.is_null());
     Ok(())
+}
+
+/// Where the items of a list are, by their merge key.
+struct Places(HashMap<String, Vec<usize>>);
+
+impl Places {
+    fn of(items: &[Value], key: &str) -> Self {
+        let mut places = Self(HashMap::new());
+        for (at, item) in items.iter().enumerate() {
+            if let Some(name) = item.get(key) {
+                places.add(name, at);
+            }
+        }
+        places
+    }
+
+    fn add(&mut self, name: &Value, at: usize) {
+        self.0.entry(name.to_string()).or_default().push(at);
+    }
+
+    fn first(&self, name: &Value) -> Option<usize> {
+        self.0.get(&name.to_string())?.first().copied()
+    }
+
+    fn take(&mut self, name: &Value) -> Vec<usize> {
+        self.0.remove(&name.to_string()).unwrap_or_default()
+    }
 }
 
 /// Puts the items that `order` names into its order; the others keep their place before the next
 /// one that it names.
 fn sort_by(items: &mut Vec<Value>, order: &[Value], shape: Shape<'_>) {
-    let place = |item: &Value| match shape.patch_list() {
-        PatchKind::MergeBy(key) => order.iter().position(|o| o.get(key) == item.get(key)),
-        PatchKind::MergeValues | PatchKind::Replace => order.iter().position(|o| o == item),
+    let name = |item: &Value| match shape.patch_list() {
+        PatchKind::MergeBy(key) => item.get(key).map(Value::to_string),
+        PatchKind::MergeValues | PatchKind::Replace => Some(item.to_string()),
     };
+    let mut places: HashMap<Option<String>, usize> = HashMap::new();
+    for (at, wanted) in order.iter().enumerate() {
+        places.entry(name(wanted)).or_insert(at);
+    }
+    let place = |item: &Value| places.get(&name(item)).copied();
     let mut named: Vec<(usize, Value)> = Vec::new();
     let mut slots: Vec<Option<Value>> = Vec::with_capacity(items.len());
     for item in items.drain(..) {

@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::confine::Reach;
 use super::dirs::PodDirs;
 use super::gather::Resolved;
 use super::logs;
@@ -65,6 +66,7 @@ pub struct Worker {
     address: Option<Ipv4Addr>,
     probe: Option<(Plan, Readiness)>,
     resolved: Resolved,
+    reach: Reach,
     reported: Value,
     events: Vec<(EventKind, &'static str, String)>,
 }
@@ -139,6 +141,7 @@ impl Worker {
             address: None,
             probe: None,
             resolved: Resolved::default(),
+            reach: Reach::default(),
             reported: before,
             events: Vec::new(),
         };
@@ -203,7 +206,8 @@ impl Worker {
             Some(pod::FORCED_GRACE)
         } else if self.pod.metadata.deletion_timestamp.is_some() {
             let seconds = self.pod.metadata.deletion_grace_period_seconds;
-            Some(time::Duration::seconds(seconds.unwrap_or(30)))
+            let seconds = seconds.unwrap_or(30).clamp(0, pod::GRACE_MAX_S);
+            Some(time::Duration::seconds(seconds))
         } else {
             None
         };

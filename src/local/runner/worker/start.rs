@@ -13,7 +13,7 @@ use super::super::dirs::Home;
 use super::super::gather::{GatherError, Task};
 use super::super::pod::{Material, Process};
 use super::super::probe::{self, Readiness};
-use super::super::process::PoolerProcess;
+use super::super::process::{Launch, PoolerProcess};
 use super::super::records::Birth;
 use super::super::status::CONTAINER;
 use super::Worker;
@@ -77,6 +77,7 @@ impl Worker {
         let written = self.task(&home, address).write().await;
         let written = written.map_err(Trouble::from)?;
         self.resolved = written.resolved;
+        self.reach = written.reach;
         self.wake.watch(&self.resolved.services);
         Ok(())
     }
@@ -161,10 +162,16 @@ impl Worker {
             Err(error) => return self.not_started("ErrImageNeverPull", error.to_string(), now),
         };
         let program = &pooler.path;
-        let started = node
-            .dirs
-            .home(&self.uid)
-            .and_then(|home| PoolerProcess::start(program, &home, &self.uid, node.dirs.records()));
+        let started = node.dirs.home(&self.uid).and_then(|home| {
+            PoolerProcess::start(&Launch {
+                program,
+                init: node.pod_init.as_deref(),
+                home: &home,
+                reach: &self.reach,
+                uid: &self.uid,
+                records: node.dirs.records(),
+            })
+        });
         match started {
             Ok(process) => {
                 tracing::info!(pod = %self.key, pid = process.pid(), "pooler started");

@@ -1,5 +1,9 @@
 //! Label and field selectors.
 
+mod requirements;
+
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::error::ApiError;
@@ -14,10 +18,12 @@ pub struct Selector {
 /// One part of a label selector.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Requirement {
-    In(String, Vec<String>),
-    NotIn(String, Vec<String>),
+    In(String, BTreeSet<String>),
+    NotIn(String, BTreeSet<String>),
     Exists(String),
     Missing(String),
+    Above(String, i64),
+    Below(String, i64),
 }
 
 /// One part of a field selector.
@@ -27,6 +33,11 @@ struct Field {
     value: String,
     equal: bool,
 }
+
+/// Requirements of one selector. Each is compared with each object and each change.
+const REQUIREMENTS_MAX: usize = 100;
+/// Values of one selector, over all its requirements.
+const VALUES_MAX: usize = 1_000;
 
 /// Fields of every object that can be selected on.
 const COMMON_FIELDS: &[&str] = &["metadata.name", "metadata.namespace"];
@@ -72,8 +83,14 @@ const KIND_FIELDS: &[(&str, &[&str])] = &[
 impl Selector {
     /// Reads both selectors for objects of `kind`.
     pub fn parse(kind: &str, labels: Option<&str>, fields: Option<&str>) -> Result<Self, ApiError> {
-        let labels = parse_labels(labels.unwrap_or_default())?;
+        let labels = requirements::parse(labels.unwrap_or_default())?;
         let fields = parse_fields(kind, fields.unwrap_or_default())?;
+        if labels.len() + fields.len() > REQUIREMENTS_MAX {
+            return Err(ApiError::BadRequest(format!(
+                "a selector has at most {REQUIREMENTS_MAX} requirements, and this one has {}",
+                labels.len() + fields.len()
+            )));
+        }
         Ok(Self { labels, fields })
     }
 
@@ -82,7 +99,7 @@ impl Selector {
         let mut labels = Vec::new();
         for (key, value) in selector["matchLabels"].as_object().into_iter().flatten() {
             let value = value.as_str().unwrap_or_default().to_owned();
-            labels.push(Requirement::In(key.clone(), vec![value]));
+            labels.push(Requirement::In(key.clone(), BTreeSet::from([value])));
         }
         for expression in selector["matchExpressions"]
             .as_array()
@@ -115,16 +132,17 @@ impl Selector {
 
     /// Whether `object` is let through.
     pub fn matches(&self, object: &Value) -> bool {
+        let number = |text: Option<&str>| text?.parse::<i64>().ok();
         let label = |key: &str| object["metadata"]["labels"][key].as_str();
         let labels = self.labels.iter().all(|requirement| match requirement {
-            Requirement::In(key, values) => {
-                label(key).is_some_and(|value| values.iter().any(|wanted| wanted == value))
-            }
+            Requirement::In(key, values) => label(key).is_some_and(|value| values.contains(value)),
             Requirement::NotIn(key, values) => {
-                label(key).is_none_or(|value| values.iter().all(|refused| refused != value))
+                label(key).is_none_or(|value| !values.contains(value))
             }
             Requirement::Exists(key) => label(key).is_some(),
             Requirement::Missing(key) => label(key).is_none(),
+            Requirement::Above(key, bound) => number(label(key)).is_some_and(|n| n > *bound),
+            Requirement::Below(key, bound) => number(label(key)).is_some_and(|n| n < *bound),
         });
         labels
             && self.fields.iter().all(|field| {
@@ -134,83 +152,12 @@ impl Selector {
     }
 }
 
-fn parse_labels(text: &str) -> Result<Vec<Requirement>, ApiError> {
-    split_outside_parentheses(text)
-        .into_iter()
-        .map(parse_requirement)
-        .collect()
-}
-
-/// Splits at commas that are not inside `( … )`.
-fn split_outside_parentheses(text: &str) -> Vec<&str> {
-    let (mut parts, mut depth, mut start) = (Vec::new(), 0_u32, 0);
-    for (at, letter) in text.char_indices() {
-        match letter {
-            '(' => depth += 1,
-            ')' => depth = depth.saturating_sub(1),
-            ',' if depth == 0 => {
-                parts.push(&text[start..at]);
-                start = at + 1;
-            }
-            _ => {}
-        }
-    }
-    parts.push(&text[start..]);
-    parts
-        .into_iter()
-        .map(str::trim)
-        .filter(|part| !part.is_empty())
-        .collect()
-}
-
-fn parse_requirement(part: &str) -> Result<Requirement, ApiError> {
-    let own = |text: &str| text.trim().to_owned();
-    if let Some((key, value)) = part.split_once("!=") {
-        return checked(part, Requirement::NotIn(own(key), vec![own(value)]));
-    }
-    if let Some((key, value)) = part.split_once("==").or_else(|| part.split_once('=')) {
-        return checked(part, Requirement::In(own(key), vec![own(value)]));
-    }
-    if let Some(key) = part.strip_prefix('!') {
-        return checked(part, Requirement::Missing(own(key)));
-    }
-    if let Some((head, list)) = part.split_once('(') {
-        let values = list
-            .trim_end()
-            .strip_suffix(')')
-            .ok_or_else(|| unreadable(part))?;
-        let values = values.split(',').map(own).collect();
-        let mut words = head.split_whitespace();
-        return match (words.next(), words.next(), words.next()) {
-            (Some(key), Some("in"), None) => checked(part, Requirement::In(own(key), values)),
-            (Some(key), Some("notin"), None) => checked(part, Requirement::NotIn(own(key), values)),
-            _ => Err(unreadable(part)),
-        };
-    }
-    checked(part, Requirement::Exists(own(part)))
-}
-
-fn checked(part: &str, requirement: Requirement) -> Result<Requirement, ApiError> {
-    let (Requirement::In(key, _)
-    | Requirement::NotIn(key, _)
-    | Requirement::Exists(key)
-    | Requirement::Missing(key)) = &requirement;
-    let plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./".contains(letter);
-    if key.is_empty() || !key.chars().all(plain) {
-        return Err(unreadable(part));
-    }
-    Ok(requirement)
-}
-
-fn unreadable(part: &str) -> ApiError {
-    ApiError::BadRequest(format!("unable to parse requirement: {part:?}"))
-}
-
 fn parse_fields(kind: &str, text: &str) -> Result<Vec<Field>, ApiError> {
     let parts = text
         .split(',')
         .map(str::trim)
         .filter(|part| !part.is_empty());
+    let parts = parts.take(REQUIREMENTS_MAX + 1);
     parts.map(|part| parse_field(kind, part)).collect()
 }
 
@@ -265,7 +212,7 @@ mod tests {
 
     #[test]
     fn every_form_of_label_requirement_is_understood() {
-        let pod = json!({"metadata": {"labels": {"app": "ledger", "tier": "edge"}}});
+        let pod = json!({"metadata": {"labels": {"app": "ledger", "tier": "edge", "n": "2"}}});
         for yes in [
             "app=ledger",
             "app==ledger,tier!=core",
@@ -273,6 +220,12 @@ mod tests {
             "zone notin (a,b)",
             "!zone",
             "",
+            " app = ledger , tier ",
+            "app in (ledger,,)",
+            "app in(ledger)",
+            "in!=x",
+            "n>1,n<3",
+            "zone notin (,)",
         ] {
             assert!(lets_through(yes, &pod), "{yes}");
         }
@@ -283,6 +236,9 @@ mod tests {
             "!tier",
             "zone=",
             "app in (x)",
+            "n>2",
+            "n<2",
+            "zone>0",
         ] {
             assert!(!lets_through(no, &pod), "{no}");
         }
@@ -293,8 +249,54 @@ mod tests {
         for text in ["app in ledger)", "app within (a)", "=x", "a b"] {
             assert!(Selector::parse("Pod", Some(text), None).is_err(), "{text}");
         }
+        for text in [
+            ",",
+            "a,",
+            ",a",
+            "a,,b",
+            "a=b,",
+            "a==b=c",
+            "!",
+            "!a=b",
+            "a in b",
+            "a in ()",
+            "a in (b",
+            "a in (b))",
+            "a>x",
+            "a>",
+            "(a)",
+            "a notin",
+            "/x",
+            "x/",
+            "a/b/c",
+            "-a",
+            "a=b c",
+            "a=-b",
+            "a!",
+            "a=!b",
+            "in in in",
+        ] {
+            let error = Selector::parse("Pod", Some(text), None).unwrap_err();
+            assert_eq!(error.code().0, 400, "{text}");
+        }
         assert!(Selector::parse("Secret", None, Some("spec.nodeName=x")).is_err());
         assert!(Selector::parse("Pod", None, Some("metadata.name")).is_err());
+    }
+
+    #[test]
+    fn requirements_and_their_values_are_bounded() {
+        let many = |n: usize| vec!["a"; n].join(",");
+        assert!(Selector::parse("Pod", Some(&many(REQUIREMENTS_MAX)), None).is_ok());
+        for broken in [
+            many(REQUIREMENTS_MAX + 1),
+            format!("a in ({})", many(VALUES_MAX + 1)),
+            many(9_000),
+        ] {
+            let error = Selector::parse("Pod", Some(&broken), None).unwrap_err();
+            assert!(error.to_string().contains("at most"), "{error}");
+        }
+        let fields = vec!["metadata.name=a"; REQUIREMENTS_MAX + 1].join(",");
+        assert!(Selector::parse("Pod", None, Some(&fields)).is_err());
     }
 
     #[test]

@@ -1,0 +1,9 @@
+//! Fuzzes `entries::projection`.
+
+#![no_main]
+
+#[path = "../entries.rs"]
+#[allow(dead_code, reason = "each target uses one entry")]
+mod entries;
+
+libfuzzer_sys::fuzz_target!(|text: &str| entries::projection(text));
