@@ -4,11 +4,7 @@ CARGO ?= cargo
 BOUNCERT = $(CARGO) run --quiet --bin bouncert --
 
 .DEFAULT_GOAL := help
-<<<<<<< ours
-FUZZ_TARGETS = pem der csr duration policy printable ini
-=======
-FUZZ_TARGETS = pem der csr duration policy projection patch
->>>>>>> theirs
+FUZZ_TARGETS = pem der csr duration policy printable ini projection patch
 FUZZ_SECONDS ?= 60
 SOAK ?= 10m
 

@@ -2,13 +2,10 @@
 //! changes of it.
 
 use bouncert::duration::GoDuration;
-<<<<<<< ours
-use bouncert::pgbouncer::Version;
-use bouncert::pgbouncer::ini::{self, Ini, Marker, Section, reader};
-=======
 use bouncert::local::apiserver::bounds;
 use bouncert::local::runner::payload::{Payload, Sources, check_mounts, check_names, payload};
->>>>>>> theirs
+use bouncert::pgbouncer::Version;
+use bouncert::pgbouncer::ini::{self, Ini, Marker, Section, reader};
 use bouncert::pki::authority::CertificateAuthority;
 use bouncert::pki::bundle::TrustBundle;
 use bouncert::pki::chain::{CertificateChain, KeyedChain};
@@ -68,7 +65,6 @@ pub(crate) fn policy(text: &str) {
     let _ = Policies::parse(text);
 }
 
-<<<<<<< ours
 /// Makes text safe for a terminal.
 pub(crate) fn printable(text: &str) {
     let line = printable::printable(text, 200);
@@ -96,7 +92,11 @@ pub(crate) fn ini(text: &str) {
             assert_eq!(
                 read.map(|read| read.len()),
                 Ok(lines.sum::<usize>() + usize::from(marked))
-=======
+            );
+        }
+    }
+}
+
 /// Makes the files of volumes from a document with `volumes`, `mounts`, a `secret` and a `configMap`;
 /// none leaves its volume, or has a name of the runner's.
 pub(crate) fn projection(text: &str) {
@@ -125,13 +125,10 @@ pub(crate) fn projection(text: &str) {
             assert!(
                 path.split('/').all(sound) && !path.starts_with(".."),
                 "{path:?}"
->>>>>>> theirs
             );
         }
     }
 }
-<<<<<<< ours
-=======
 
 fn read<T: serde::de::DeserializeOwned + Default>(value: Option<serde_json::Value>) -> T {
     value
@@ -157,4 +154,3 @@ pub(crate) fn patch(text: &str) {
         assert!(bounds::check_depth(&object).is_ok());
     }
 }
->>>>>>> theirs

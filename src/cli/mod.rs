@@ -38,11 +38,8 @@ use self::args::{Cli, LogFormatArg, PolicyArgs, Verb};
 use self::exit::{Exit, Failure};
 use self::output::{Output, ReaderGone};
 use crate::api::common::rfc3339_seconds;
-<<<<<<< ours
-use crate::panics;
-=======
 use crate::local::runner::confine;
->>>>>>> theirs
+use crate::panics;
 use crate::telemetry::{self, LogFormat, LogSink};
 
 /// Runs the program with the process's own arguments.

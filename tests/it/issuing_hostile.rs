@@ -107,7 +107,6 @@ fn no_policy_makes_a_reader_panic() {
 }
 
 #[test]
-<<<<<<< ours
 fn text_is_made_safe_whatever_it_is() {
     run("printable", entries::printable);
 }
@@ -115,7 +114,9 @@ fn text_is_made_safe_whatever_it_is() {
 #[test]
 fn files_for_pgbouncer_are_refused_or_read_as_they_are_written() {
     run("ini", entries::ini);
-=======
+}
+
+#[test]
 fn a_projection_leaves_its_volume_in_no_case() {
     run("projection", entries::projection);
 }
@@ -123,7 +124,6 @@ fn a_projection_leaves_its_volume_in_no_case() {
 #[test]
 fn a_patch_ends_within_the_bounds_of_objects() {
     run("patch", entries::patch);
->>>>>>> theirs
 }
 
 /// The tests above once more, in a process that may have no more than half a gigabyte of addresses.

@@ -90,17 +90,13 @@ impl ApiServer {
             collection,
             subscription,
             lines: VecDeque::new(),
-<<<<<<< ours
-            until: now.plus(timeout.map_or(WATCH_DEFAULT, Duration::from_secs)),
-            bookmark_at: now.plus(BOOKMARK_EVERY),
-=======
             changes: VecDeque::new(),
-            until: now
-                + timeout
+            until: now.plus(
+                timeout
                     .map_or(WATCH_DEFAULT, Duration::from_secs)
                     .min(WATCH_MAX),
-            bookmark_at: now + BOOKMARK_EVERY,
->>>>>>> theirs
+            ),
+            bookmark_at: now.plus(BOOKMARK_EVERY),
             ended: false,
             listed,
             marks_end,

@@ -397,7 +397,11 @@ fn times_and_durations_are_computed_in_one_place() {
         source.text.contains(lint)
     });
     let expectations: Vec<String> = expectations.map(|source| source.path).collect();
-    let known = ["src/instants.rs", "src/lib.rs", "tests/it/architecture/mod.rs"];
+    let known = [
+        "src/instants.rs",
+        "src/lib.rs",
+        "tests/it/architecture/mod.rs",
+    ];
     assert!(
         expectations
             .iter()
