@@ -56,8 +56,8 @@ async fn a_field_that_is_no_longer_stated_goes_though_the_object_was_created_wit
             "alias": "primary", "metadata": { "annotations": note },
         }]})
     };
-    let noted = templates(json!({ "example.org/note": "here", "example.org/more": "there" }));
-    create(&scene.client, bouncer("ledger", noted)).await;
+    let both = templates(json!({ "example.org/note": "here", "example.org/more": "there" }));
+    create(&scene.client, bouncer("ledger", both)).await;
     scene.look("ledger").await;
     let made: Service = scene.find("ledger").await.unwrap();
     let less = templates(json!({ "example.org/more": "there" }));
