@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bouncert::api::{PgBouncer, PgBouncerOpsRequest, RequestPhase, crds};
-use bouncert::daemon::{self, DaemonOptions};
+use bouncert::daemon::{self, DaemonOptions, NAMESPACE_DEFAULT};
 use bouncert::local::apiserver::{ApiServer, Options};
 use bouncert::local::store::Store;
 use k8s_openapi::api::core::v1::Namespace;
@@ -32,7 +32,7 @@ async fn server() -> Client {
             .unwrap();
     }
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    for name in ["team-a", "team-b", "cert-manager"] {
+    for name in ["team-a", "team-b", "cert-manager", NAMESPACE_DEFAULT] {
         let namespace = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
         namespaces
             .create(&PostParams::default(), &namespace)

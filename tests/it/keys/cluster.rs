@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use bouncert::api::crds;
 use bouncert::causes::chain;
 use bouncert::clock::Clock;
-use bouncert::daemon::{self, DaemonOptions};
+use bouncert::daemon::{self, DaemonOptions, NAMESPACE_DEFAULT};
 use bouncert::local::apiserver::{ApiServer, Options};
 use bouncert::local::store::Store;
 use bouncert::material::IssueOutcome;
@@ -123,7 +123,7 @@ async fn furnish(client: &Client) {
     for crd in crds::own().iter().chain(&crds::borrowed()) {
         create(client, serde_json::to_value(crd).unwrap()).await;
     }
-    for name in [NS, "cert-manager"] {
+    for name in [NS, "cert-manager", NAMESPACE_DEFAULT] {
         create(
             client,
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),

@@ -139,9 +139,13 @@ fn as_configuration(text: &str, told: &mut Told) {
         }
     }
     let value = text.lines().collect::<Vec<_>>().join(" ");
-    let ini = Ini::parse(&format!("[pgbouncer]\nlisten_port = {value}\n")).unwrap();
-    for problem in ini::check(&ini, version).unwrap_err() {
-        told.of::<(), _>("value", Err(problem));
+    match Ini::parse(&format!("[pgbouncer]\nlisten_port = {value}\n")) {
+        Err(error) => told.of::<(), _>("value", Err(error)),
+        Ok(ini) => {
+            for problem in ini::check(&ini, version).unwrap_err() {
+                told.of::<(), _>("value", Err(problem));
+            }
+        }
     }
 }
 
