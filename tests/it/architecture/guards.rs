@@ -82,7 +82,7 @@ const PARSERS: [&str; 10] = [
 
 /// Files that may call one, because they pass none of its text on: what they read is ours, or its error
 /// becomes one of `opaque`.
-const PARSING: [&str; 19] = [
+const PARSING: [&str; 20] = [
     "cli/policy",
     "cli/scene/cast",
     "cli/standing",
@@ -96,6 +96,7 @@ const PARSING: [&str; 19] = [
     "local/apiserver/scale",
     "local/apiserver/table/jsonpath",
     "local/apiserver/tokens",
+    "local/runner/confine",
     "local/runner/records",
     "local/store/disk",
     "ops/former",

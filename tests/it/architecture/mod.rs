@@ -366,7 +366,7 @@ fn named_tests(document: &str) -> Vec<&str> {
 fn the_tests_that_the_documents_name_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let sources = sources();
-    for document in ["docs/conformance.md", "ARCHITECTURE.md"] {
+    for document in ["docs/conformance.md", "docs/security.md", "ARCHITECTURE.md"] {
         let text = fs::read_to_string(root.join(document)).unwrap();
         let named = named_tests(&text);
         assert!(named.len() > 5, "{document} names {named:?}");
