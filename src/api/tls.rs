@@ -86,6 +86,12 @@ pub struct IssuerRef {
 }
 
 impl IssuerRef {
+    /// Whether it may sign for other namespaces as well. A namespaced Issuer of cert-manager's own signs
+    /// for its namespace alone; of issuers of other groups that is not known.
+    pub fn is_shared(&self) -> bool {
+        self.group() != CERT_MANAGER_GROUP || self.kind != "Issuer"
+    }
+
     /// The group, with its default.
     pub fn group(&self) -> &str {
         self.api_group

@@ -26,6 +26,22 @@ use crate::printable::quoted;
 /// Port that the pooler listens on by default.
 pub const PORT_DEFAULT: i32 = names::SERVICE_PORT;
 
+/// Who logs in how where the configuration says `auth_type=cert`; the first line that matches counts.
+///
+/// A CA signs for many, and PgBouncer asks only whether a certificate names the user. So a certificate
+/// alone opens neither the admin console nor anything for the name that our own client certificates
+/// bear: both take a password as well, which is of this PgBouncer alone.
+pub(super) const HBA: &str = "\
+# Written by Bouncert in place of auth_type=cert. The console, and the user whose name is in the client
+# certificates of every PgBouncer, need a certificate and a password; other users a certificate.
+hostssl \"pgbouncer\" all 0.0.0.0/0 scram-sha-256
+hostssl \"pgbouncer\" all ::/0 scram-sha-256
+hostssl all \"pgbouncer\" 0.0.0.0/0 scram-sha-256
+hostssl all \"pgbouncer\" ::/0 scram-sha-256
+hostssl all all 0.0.0.0/0 cert
+hostssl all all ::/0 cert
+";
+
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -149,6 +165,17 @@ pub fn throttling_defaults(ini: &Ini, bouncer: &PgBouncer) -> Vec<(&'static str,
     .collect()
 }
 
+/// Where [`HBA`] is mounted.
+fn hba_file() -> String {
+    format!("{}/{}", names::CONFIG_DIR, names::HBA_KEY)
+}
+
+/// What the configuration has read as its `auth_hba_file`; `None` where that is not ours.
+pub(super) fn hba(ini: &Ini) -> Option<&'static str> {
+    let file = ini.get(Section::Pgbouncer, "auth_hba_file");
+    (file == Some(hba_file().as_str())).then_some(HBA)
+}
+
 /// The `auth_type` in force.
 pub(super) fn auth_type(ini: &Ini) -> String {
     ini.get(Section::Pgbouncer, "auth_type")
@@ -234,9 +261,13 @@ pub(super) fn ini(
     if let Some(text) = custom.and_then(|custom| custom.inline.get(names::INI_KEY)) {
         layers.push(users(text, "spec.configuration.inline")?);
     }
-    let merged = Ini::merged(&layers);
+    let mut merged = Ini::merged(&layers);
     ini::check(&merged, around.program.version)
         .map_err(|problems| ConfigError::Refused { problems })?;
+    if auth_type(&merged).eq_ignore_ascii_case("cert") {
+        merged.set(Section::Pgbouncer, "auth_type", "hba");
+        merged.set(Section::Pgbouncer, "auth_hba_file", hba_file());
+    }
     Ok(merged)
 }
 

@@ -124,10 +124,17 @@ pub fn digest(ini: &str, material: Option<&MaterialFacts>) -> String {
 
 fn config_secret(inputs: &Inputs) -> Secret {
     let ini = ByteString(inputs.configuration.text().as_bytes().to_vec());
+    let hba = config::hba(&inputs.ini).map(|hba| ByteString(hba.as_bytes().to_vec()));
+    let hba = hba.map(|hba| (names::HBA_KEY.to_owned(), hba));
     Secret {
         metadata: metadata(&inputs.bouncer, names::config_secret(&inputs.bouncer)),
         type_: Some("Opaque".to_owned()),
-        data: Some([(names::INI_KEY.to_owned(), ini)].into()),
+        data: Some(
+            [(names::INI_KEY.to_owned(), ini)]
+                .into_iter()
+                .chain(hba)
+                .collect(),
+        ),
         ..Secret::default()
     }
 }

@@ -23,6 +23,10 @@ pub const CONFIG_DIR: &str = "/etc/config";
 pub const SECRET_DIR: &str = "/var/run/pgbouncer/secret";
 /// Where key material is mounted, one directory per alias.
 pub const TLS_DIR: &str = "/var/run/pgbouncer/tls/serving";
+/// File that says who logs in how, where clients log in by certificate.
+pub const HBA_KEY: &str = "pgbouncer_hba.conf";
+/// Bytes of a digest that make a name unique.
+const IDENTITY_BYTES: usize = 20;
 /// The admin user, unless the auth Secret names another.
 pub const ADMIN_USER: &str = "pgbouncer";
 
@@ -94,6 +98,17 @@ pub fn pod_host(name: &str, namespace: &str, pod: &str) -> String {
 /// The name under which clients reach the pooler.
 pub fn service_host(name: &str, namespace: &str) -> String {
     format!("{name}.{namespace}.svc")
+}
+
+/// A name for certificates that is no other PgBouncer's and no user's: 50 characters.
+pub fn identity(name: &str, namespace: &str) -> String {
+    let sum = ring::digest::digest(
+        &ring::digest::SHA256,
+        format!("{namespace}/{name}").as_bytes(),
+    );
+    let digits = sum.as_ref().iter().take(IDENTITY_BYTES);
+    let digits: String = digits.map(|byte| format!("{byte:02x}")).collect();
+    format!("{ADMIN_USER}-{digits}")
 }
 
 /// Directory of an alias's material in the pod.

@@ -145,6 +145,7 @@ fn usages(usage: LeafUsage) -> Vec<String> {
             "server auth",
             "client auth",
         ],
+        LeafUsage::Server => &["digital signature", "key encipherment", "server auth"],
         LeafUsage::Client => &["digital signature", "key encipherment", "client auth"],
     };
     usages.iter().map(ToString::to_string).collect()

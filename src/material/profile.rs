@@ -27,6 +27,7 @@ pub(super) fn leaf_profile(wanted: &Wanted) -> LeafProfile {
         email_addresses: profile.email_addresses.clone(),
         usage: match profile.usage {
             Usage::ServerAndClient => LeafUsage::ServerAndClient,
+            Usage::Server => LeafUsage::Server,
             Usage::Client => LeafUsage::Client,
         },
         lifetime: profile.duration,

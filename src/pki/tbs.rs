@@ -229,6 +229,7 @@ fn key_usage(bits: u16) -> Vec<u8> {
 fn extended_key_usage(usage: LeafUsage) -> Vec<u8> {
     let purposes: &[&[u8]] = match usage {
         LeafUsage::ServerAndClient => &[oid::SERVER_AUTH, oid::CLIENT_AUTH],
+        LeafUsage::Server => &[oid::SERVER_AUTH],
         LeafUsage::Client => &[oid::CLIENT_AUTH],
     };
     let purposes: Vec<Vec<u8>> = purposes.iter().map(|purpose| der::oid(purpose)).collect();

@@ -158,7 +158,7 @@ pub(super) fn verify_path(
     let leaf = chain.leaf_facts().ok_or(Verdict::Unreadable)?;
     let (anchors, path_lengths) = usable_anchors(bundle, now);
     let usage = match wanted {
-        LeafUsage::ServerAndClient => KeyUsage::server_auth(),
+        LeafUsage::ServerAndClient | LeafUsage::Server => KeyUsage::server_auth(),
         LeafUsage::Client => KeyUsage::client_auth(),
     };
     match find_path(chain, &anchors, now, usage) {
@@ -248,7 +248,7 @@ fn check_fields(leaf: &CertificateFacts, wanted: &Expectation) -> Result<(), Ver
             leaf: leaf.subject.clone(),
         });
     }
-    if !leaf.client_auth {
+    if !leaf.client_auth && wanted.usage != LeafUsage::Server {
         return Err(Verdict::WrongUsage {
             leaf: leaf.subject.clone(),
             wanted: "TLS client authentication",
@@ -375,7 +375,7 @@ fn explain(
         Error::RequiredEkuNotFoundContext(_) => Verdict::WrongUsage {
             leaf: leaf.subject.clone(),
             wanted: match wanted {
-                LeafUsage::ServerAndClient => "TLS server authentication",
+                LeafUsage::ServerAndClient | LeafUsage::Server => "TLS server authentication",
                 LeafUsage::Client => "TLS client authentication",
             },
         },

@@ -6,12 +6,13 @@
 //! and key. All rules of all policies that select a request are run, so that a person sees every
 //! violation at once; one policy without any is enough to allow it. A set of policies of which none
 //! selects a request does not allow it. The same request gets the same answer as from
-//! approver-policy, with three differences: plugins do not exist here, so a policy that needs one is
-//! refused; `status` is not read, because readiness is found out here; and who may use a policy
+//! approver-policy, with four differences: plugins do not exist here, so a policy that needs one is
+//! refused; validations see the `issuer` beside `cr`; `status` is not read, because readiness is found out here; and who may use a policy
 //! (RBAC) is the caller's question.
 //!
-//! [`Policies::builtin`] allows whatever a PgBouncer's manifest can ask for; it applies where
-//! nobody gives another set, so that nothing is denied by accident.
+//! [`Policies::builtin`] allows whatever a PgBouncer's manifest can ask of an Issuer of its namespace,
+//! and of an issuer that signs for others nothing that is another's; it applies where nobody gives
+//! another set, so that nothing else is denied by accident.
 
 mod attribute;
 mod csr;

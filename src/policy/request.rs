@@ -82,13 +82,11 @@ impl Request {
 }
 
 fn usages(usage: LeafUsage) -> Vec<String> {
-    let server: &[&str] = match usage {
-        LeafUsage::ServerAndClient => &["server auth"],
-        LeafUsage::Client => &[],
+    let own: &[&str] = match usage {
+        LeafUsage::ServerAndClient => &["server auth", "client auth"],
+        LeafUsage::Server => &["server auth"],
+        LeafUsage::Client => &["client auth"],
     };
     let all = ["digital signature", "key encipherment"].iter();
-    all.chain(server)
-        .chain(&["client auth"])
-        .map(|usage| (*usage).to_owned())
-        .collect()
+    all.chain(own).map(|usage| (*usage).to_owned()).collect()
 }

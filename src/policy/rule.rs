@@ -1,4 +1,5 @@
-//! Validations in CEL: `self` is the value, `cr` has the `namespace` and the `name` of the request.
+//! Validations in CEL: `self` is the value, `cr` has the `namespace` and the `name` of the request, and
+//! `issuer` the `kind`, `group` and `name` of the issuer that is to sign.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -58,7 +59,14 @@ impl Rule {
             ("name".to_owned(), request.name.clone()),
         ]);
         context.add_variable_from_value("self", value.to_owned());
+        let issuer = &request.issuer;
+        let issuer = HashMap::from([
+            ("kind".to_owned(), issuer.kind.clone()),
+            ("group".to_owned(), issuer.group().to_owned()),
+            ("name".to_owned(), issuer.name.clone()),
+        ]);
         context.add_variable_from_value("cr", cr);
+        context.add_variable_from_value("issuer", issuer);
         match self.program.execute(&context) {
             Ok(Value::Bool(answer)) => Ok(answer),
             Ok(other) => Err(format!("it gives a {}, not true or false", other.type_of())),
@@ -96,6 +104,8 @@ mod tests {
         check("self.matches('^[a-z]+$')", "billing").unwrap();
         check("self.lowerAscii() == 'billing'", "BILLING").unwrap();
         check("ip(self).isLoopback()", "127.0.0.9").unwrap();
+        check("issuer.kind + '/' + issuer.name == self", "Issuer/vault").unwrap();
+        check("issuer.group == self", "cert-manager.io").unwrap();
     }
 
     #[test]

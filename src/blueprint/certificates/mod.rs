@@ -80,6 +80,8 @@ pub struct Profile {
 pub enum Usage {
     /// TLS servers and clients.
     ServerAndClient,
+    /// TLS servers.
+    Server,
     /// TLS clients.
     Client,
 }
@@ -131,7 +133,7 @@ pub fn wanted(bouncer: &PgBouncer, outside: &LoadBalancer) -> Result<Vec<Wanted>
             Some(own) => own,
             None => check_issuer(alias, common)?,
         };
-        let profile = profile(bouncer, alias, entry, outside)?;
+        let profile = profile(bouncer, alias, (entry, issuer), outside)?;
         found.push(Wanted {
             alias,
             issuer: issuer.clone(),
@@ -230,7 +232,7 @@ impl Wanted {
 fn profile(
     bouncer: &PgBouncer,
     alias: Alias,
-    entry: &CertificateSpec,
+    (entry, issuer): (&CertificateSpec, &IssuerRef),
     outside: &LoadBalancer,
 ) -> Result<Profile, WantedError> {
     let (name, namespace) = (bouncer.name_any(), bouncer.namespace().unwrap_or_default());
@@ -259,13 +261,20 @@ fn profile(
         profile.dns_names.extend(outside.hostnames.iter().cloned());
         profile.ip_addresses.push(IpAddr::from([127, 0, 0, 1]));
         profile.ip_addresses.extend(outside.ips.iter().copied());
-        // Longer names stand among the DNS names only; object names fit by themselves.
+        // Longer names stand among the DNS names only; object names fit by themselves. Where others have
+        // certificates of the same issuer, an object name could be the name of another pooler's user.
         profile.common_name = if host.len() <= COMMON_NAME_MAX {
             host
+        } else if issuer.is_shared() {
+            names::identity(&name, &namespace)
         } else {
             name
         };
-        profile.usage = Usage::ServerAndClient;
+        profile.usage = if issuer.is_shared() {
+            Usage::Server
+        } else {
+            Usage::ServerAndClient
+        };
     }
     for value in &entry.ip_addresses {
         let ip = value.parse().map_err(|_| WantedError::IpAddress {

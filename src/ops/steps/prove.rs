@@ -282,10 +282,12 @@ fn is_about_the_change(error: &SessionError) -> bool {
         | SessionError::ServerCertificate { .. }
         | SessionError::ClientCertificate { .. }
         | SessionError::ClientCertificateMissing { .. } => true,
-        // A pooler that is full says so at the login, and so does one whose database is missing.
+        // A pooler that is full says so at the login, and so does one whose database is missing. One
+        // whose users log in by certificate does not take ours for the superuser's.
         SessionError::Login { why, .. } => {
             let no_database = why.contains("database") && why.contains("does not exist");
-            !why.contains("no more connections") && !no_database
+            let is_other_user = why.contains("certificate authentication failed");
+            !why.contains("no more connections") && !no_database && !is_other_user
         }
         SessionError::Unreachable { .. }
         | SessionError::TimedOut { .. }

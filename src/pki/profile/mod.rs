@@ -27,6 +27,9 @@ pub const LIFETIME_DEFAULT: Duration = Duration::days(90);
 pub enum LeafUsage {
     /// Shown by the pooler: serverAuth and clientAuth.
     ServerAndClient,
+    /// The same where the issuer signs for others too: serverAuth alone, so that no pooler takes it for a
+    /// client's.
+    Server,
     /// Shown to the pooler: clientAuth alone.
     Client,
 }

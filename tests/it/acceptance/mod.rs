@@ -2,6 +2,7 @@
 
 mod creation;
 mod deletion;
+mod identities;
 mod issuers;
 mod queue;
 mod walkthrough;
