@@ -265,8 +265,8 @@ pub(super) fn ini(
     ini::check(&merged, around.program.version)
         .map_err(|problems| ConfigError::Refused { problems })?;
     if auth_type(&merged).eq_ignore_ascii_case("cert") {
-        merged.set(Section::Pgbouncer, "auth_type", "hba");
-        merged.set(Section::Pgbouncer, "auth_hba_file", hba_file());
+        merged.set(Section::Pgbouncer, "auth_type", "hba")?;
+        merged.set(Section::Pgbouncer, "auth_hba_file", hba_file())?;
     }
     Ok(merged)
 }

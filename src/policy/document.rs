@@ -69,8 +69,8 @@ pub struct CertificateRequestPolicySpec {
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
     /// Not YAML.
-    #[error("the policies cannot be read")]
-    Yaml(#[from] YamlTrouble),
+    #[error("the policies are not YAML: {0}")]
+    Yaml(YamlTrouble),
     /// More than the limits.
     #[error("the policies exceed {limit}")]
     TooLarge {
@@ -144,7 +144,8 @@ impl Policies {
             let limit = format!("{TEXT_MAX_BYTES} octets");
             return Err(PolicyError::TooLarge { limit });
         }
-        let documents: Vec<Value> = serde_saphyr::from_multiple(text).map_err(YamlTrouble::from)?;
+        let documents: Vec<Value> =
+            serde_saphyr::from_multiple(text).map_err(|error| PolicyError::Yaml(error.into()))?;
         let mut read = Self::default();
         for document in documents.iter().filter(|document| !document.is_null()) {
             let kind = (&document["apiVersion"], &document["kind"]);

@@ -308,7 +308,7 @@ fn policies_that_cannot_be_used_are_refused_by_name() {
         ("kind: Issuer", "a document is a Issuer of nothing"),
         ("{", "not YAML"),
     ] {
-        let error = crate::causes::chain(&Policies::parse(text).unwrap_err());
+        let error = Policies::parse(text).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
     }
     assert!(Policies::parse("").unwrap().is_empty());

@@ -369,7 +369,7 @@ fn the_tests_that_the_documents_name_exist() {
     for document in ["docs/conformance.md", "docs/security.md", "ARCHITECTURE.md"] {
         let text = fs::read_to_string(root.join(document)).unwrap();
         let named = named_tests(&text);
-        assert!(named.len() > 5, "{document} names {named:?}");
+        assert!(named.len() >= 5, "{document} names {named:?}");
         for test in named {
             let declared = format!("fn {test}(");
             let exists = sources.iter().any(|source| source.text.contains(&declared));

@@ -1,6 +1,8 @@
 //! What a machine may lack: each has exit code 4 and says what to do.
 
+use std::fs::Permissions;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use bouncert::local::store::FORMAT;
@@ -39,6 +41,8 @@ fn a_port_in_use_is_named() {
 #[test]
 fn a_data_directory_of_a_newer_version_is_left_alone() {
     let data = TempDir::new().unwrap();
+    let private = Permissions::from_mode(0o700);
+    std::fs::set_permissions(data.path(), private).unwrap();
     let store = data.path().join("store");
     std::fs::create_dir(&store).unwrap();
     let database = Database::create(store.join("objects.redb")).unwrap();
