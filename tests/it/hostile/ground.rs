@@ -419,8 +419,16 @@ fn essence(object: &DynamicObject) -> Value {
             metadata.remove("resourceVersion");
         }
     }
-    if is_bouncer && let Some(annotations) = essence["metadata"]["annotations"].as_object_mut() {
-        annotations.remove(bouncert::api::annotations::SETTLED);
+    if is_bouncer && let Some(annotations) = essence.pointer_mut("/metadata/annotations") {
+        if let Some(annotations) = annotations.as_object_mut() {
+            annotations.remove(bouncert::api::annotations::SETTLED);
+        }
+        if *annotations == json!({}) {
+            *annotations = Value::Null;
+        }
+    }
+    if let Some(metadata) = essence["metadata"].as_object_mut() {
+        metadata.retain(|_, value| !value.is_null());
     }
     essence
 }

@@ -225,7 +225,8 @@ async fn names_that_lead_out_of_a_namespace_name_nothing() {
     .await;
     scene.reconcile("billing").await;
     let said = told(&scene.bouncer("billing").await);
-    assert!(said.contains("is not there"), "{said}");
+    let place = "spec.database.databaseRef.name is \"../../team-b/appbindings/books\"";
+    assert!(said.contains(place), "{said}");
 }
 
 async fn phase(client: &Client) -> (Option<Phase>, String) {
