@@ -248,7 +248,7 @@ mod tests {
                     .subject
                     .get_or_insert_default()
                     .organizations
-                    .clone_from(&many)
+                    .clone_from(&many);
             }),
             entry(|entry| entry.subject.get_or_insert_default().localities = vec![long.clone()]),
             entry(|entry| entry.subject.get_or_insert_default().serial_number = Some(long.clone())),

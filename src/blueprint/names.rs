@@ -1,5 +1,7 @@
 //! How the objects of a PgBouncer are called (CONTRACT 2.1, 2.3, 2.4).
 
+use std::fmt::Write as _;
+
 use kube::ResourceExt;
 
 use crate::api::PgBouncer;
@@ -106,9 +108,12 @@ pub fn identity(name: &str, namespace: &str) -> String {
         &ring::digest::SHA256,
         format!("{namespace}/{name}").as_bytes(),
     );
-    let digits = sum.as_ref().iter().take(IDENTITY_BYTES);
-    let digits: String = digits.map(|byte| format!("{byte:02x}")).collect();
-    format!("{ADMIN_USER}-{digits}")
+    let mut name = format!("{ADMIN_USER}-");
+    for byte in sum.as_ref().iter().take(IDENTITY_BYTES) {
+        // Writing to a String cannot fail.
+        let _ = write!(name, "{byte:02x}");
+    }
+    name
 }
 
 /// Directory of an alias's material in the pod.

@@ -57,7 +57,7 @@ impl Bystander {
     }
 
     /// Whether the object says that a look at it panicked.
-    pub(super) fn is_told<K: Subject>(&self, object: &K) -> bool {
+    pub(super) fn is_told<K: Subject>(object: &K) -> bool {
         find_condition(object.conditions(), INTERNAL_ERROR).is_some()
     }
 

@@ -267,8 +267,7 @@ async fn lead(
         .with_metrics(metrics.issuance);
     let cancel = cancel.child_token();
     let provisioner = Provisioner::new(cluster.clone(), materials.clone(), clock.clone());
-    let provisioner = provisioner.of_class(&class).with_references(references);
-    let provisioner = Arc::new(provisioner);
+    let provisioner = Arc::new(provisioner.of_class(&class).with_references(references));
     let rotation = RotationOptions {
         cluster_resource_namespace,
         class: class.clone(),
@@ -287,8 +286,7 @@ async fn lead(
         references,
     };
     let operator = Operator::new(cluster.clone(), materials, clock.clone(), operating);
-    let operator = operator.of_class(&class).counting(metrics.internal.clone());
-    let operator = Arc::new(operator);
+    let operator = Arc::new(operator.of_class(&class).counting(metrics.internal.clone()));
     let bystander = Bystander::new(cluster.clone(), clock.clone(), metrics.internal.clone());
 
     let mut running = JoinSet::new();
@@ -312,13 +310,8 @@ async fn lead(
     for scope in controllers::Scope::covering(&watch_namespaces) {
         let reconciles = (metrics.reconciles.clone(), bystander.clone());
         let work = (Arc::clone(&operator), Arc::clone(&provisioner));
-        watch(
-            &mut running,
-            &cluster,
-            work,
-            (kind, scope),
-            (reconciles, &cancel),
-        );
+        let of = (kind, scope);
+        watch(&mut running, &cluster, work, of, (reconciles, &cancel));
     }
     metrics.leading.set(1);
     let outcome = all_ended(running, &cancel).await;

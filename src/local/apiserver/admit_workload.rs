@@ -7,6 +7,7 @@ use super::admit_pod;
 use super::meta;
 use super::schema::errors::FieldError;
 use super::selector::Selector;
+use crate::instants::Within;
 
 /// Seconds a pod is given to stop where it does not say.
 pub const GRACE_DEFAULT_S: i64 = 30;
@@ -283,7 +284,7 @@ pub fn pod_grace(pod: &Value, asked: Option<i64>) -> i64 {
     let own = pod["spec"]["terminationGracePeriodSeconds"]
         .as_i64()
         .unwrap_or(GRACE_DEFAULT_S);
-    let grace = asked.unwrap_or(own).clamp(0, GRACE_MAX_S);
+    let grace = asked.unwrap_or(own).within(0, GRACE_MAX_S);
     if !meta::is_deleting(pod) {
         return grace;
     }

@@ -224,7 +224,7 @@ impl Ground {
     }
 
     /// Everything that the daemon has told anybody: log, metrics, state, events, statuses, journals.
-    pub(super) async fn said(&self) -> String {
+    pub(super) async fn said(&self) -> Vec<String> {
         let mut all = self.log.lock().unwrap().clone();
         for page in ["/metrics", "/state.json"] {
             all.push(self.daemon.page(page).await);
@@ -241,7 +241,7 @@ impl Ground {
                 all.push(serde_json::to_string(&object).unwrap());
             }
         }
-        all.join("\n")
+        all
     }
 
     /// Ends everything; the daemon ends in order.

@@ -129,11 +129,13 @@ fn mangled(text: String, random: &mut Rng) -> String {
     }
 }
 
-/// The parts of a key that belong to it alone. A key of 32 octets begins like every other of its kind,
-/// so the first characters are left out.
+/// The parts of a key that are secret: its PKCS#8 document begins like every other of its kind, and ends
+/// with the public key, which certificates show.
 fn windows(pem: &str) -> Vec<String> {
     let body: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
-    let secret = body.get(24..).unwrap_or_default();
+    // 32 octets: of P-256 from the 36th of 138, of Ed25519 from the 16th.
+    let characters = if body.len() > 150 { 48..90 } else { 24..62 };
+    let secret = body.get(characters).unwrap_or_default();
     let ends = WINDOW..=secret.len();
     ends.map(|end| secret[end - WINDOW..end].to_owned())
         .collect()

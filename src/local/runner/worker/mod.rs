@@ -32,7 +32,7 @@ use super::process::{Exit, PoolerProcess};
 use super::records::Birth;
 use super::status::{CONTAINER, Ended};
 use crate::cluster::EventKind;
-use crate::instants::{Shift, Since};
+use crate::instants::{Shift, Since, Within};
 use crate::names::ObjectRef;
 
 /// Wakes a worker, and tells whether files may have changed.
@@ -206,7 +206,7 @@ impl Worker {
             Some(pod::FORCED_GRACE)
         } else if self.pod.metadata.deletion_timestamp.is_some() {
             let seconds = self.pod.metadata.deletion_grace_period_seconds;
-            let seconds = seconds.unwrap_or(30).clamp(0, pod::GRACE_MAX_S);
+            let seconds = seconds.unwrap_or(30).within(0, pod::GRACE_MAX_S);
             Some(time::Duration::seconds(seconds))
         } else {
             None

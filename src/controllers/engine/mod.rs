@@ -186,7 +186,7 @@ impl Desk {
         self.metrics.count(name, &looked, from.elapsed());
         match &looked {
             Ok(_) => {
-                if attempts.succeeded(&at) || self.bystander.is_told(object) {
+                if attempts.succeeded(&at) || Bystander::is_told(object) {
                     self.bystander.take_back::<K>(&at).await;
                 }
             }
