@@ -72,6 +72,23 @@ fn said(bouncer: &PgBouncer) -> String {
     all.collect::<Vec<_>>().join("; ")
 }
 
+/// Something happens around the requests of `slow` all the time.
+fn unrest(bouncers: Api<PgBouncer>) -> JoinSet<()> {
+    let mut unrest = JoinSet::new();
+    unrest.spawn(async move {
+        for n in 0.. {
+            let patch: Value =
+                json!({"metadata": {"annotations": {"example.com/n": n.to_string()}}});
+            let patch = Patch::Merge(&patch);
+            let _may_conflict = bouncers
+                .patch("slow", &PatchParams::default(), &patch)
+                .await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    unrest
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn hundreds_of_waiting_requests_and_huge_poolers_keep_no_other_tenant_waiting() {
     let client = server().await;
@@ -95,11 +112,8 @@ async fn hundreds_of_waiting_requests_and_huge_poolers_keep_no_other_tenant_wait
         requests("team-a").create(&params, &waiting).await.unwrap();
     }
     let (stop, mut running) = (CancellationToken::new(), JoinSet::new());
-    running.spawn(daemon::run(
-        client.clone(),
-        DaemonOptions::default(),
-        stop.clone(),
-    ));
+    let work = daemon::run(client.clone(), DaemonOptions::default(), stop.clone());
+    running.spawn(work);
     let pending = ListParams::default();
     eventually(BOUND * 3, async || {
         let all = requests("team-a").list(&pending).await.unwrap().items;
@@ -115,18 +129,7 @@ async fn hundreds_of_waiting_requests_and_huge_poolers_keep_no_other_tenant_wait
         }
     })
     .await;
-    // Something happens around them all the time.
-    let touched = bouncers("team-a");
-    let mut touches = JoinSet::new();
-    touches.spawn(async move {
-        for n in 0.. {
-            let patch: Value =
-                json!({"metadata": {"annotations": {"example.com/n": n.to_string()}}});
-            let patch = Patch::Merge(&patch);
-            let _may_conflict = touched.patch("slow", &PatchParams::default(), &patch).await;
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    });
+    let mut unrest = unrest(bouncers("team-a"));
     for n in 0..3 {
         let name = format!("restart-{n}");
         let asked = request(&name, ("Restart", "quiet"), "Always");
@@ -152,7 +155,7 @@ async fn hundreds_of_waiting_requests_and_huge_poolers_keep_no_other_tenant_wait
         })
         .await;
     }
-    touches.shutdown().await;
+    unrest.shutdown().await;
     // It stops at once, whatever waits.
     stop.cancel();
     let ended = tokio::time::timeout(BOUND, running.join_next())

@@ -130,6 +130,15 @@ async fn a_pod_whose_names_leave_its_directory_is_refused() {
     rig.stop().await;
 }
 
+fn key(resource: &str, name: &str) -> Key {
+    Key {
+        group: String::new(),
+        resource: resource.to_owned(),
+        namespace: "default".to_owned(),
+        name: name.to_owned(),
+    }
+}
+
 /// Objects that did not pass admission, such as those of an older version's store.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_runner_refuses_what_admission_has_let_through() {
@@ -142,13 +151,9 @@ async fn the_runner_refuses_what_admission_has_let_through() {
     let rig = Rig::around(platform);
     rig.secret("\"keeper\" \"\"\n").await;
     let put = |resource: &str, name: &str, object: Value| {
-        let key = Key {
-            group: String::new(),
-            resource: resource.to_owned(),
-            namespace: "default".to_owned(),
-            name: name.to_owned(),
-        };
-        store.put(&key, object, Expect::Absent).unwrap();
+        store
+            .put(&key(resource, name), object, Expect::Absent)
+            .unwrap();
     };
     put(
         "secrets",
