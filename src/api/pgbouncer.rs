@@ -101,7 +101,7 @@ pub struct PgBouncerSpec {
 }
 
 /// The database behind the pooler.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Database {
     /// Name of the database, under which clients ask for it too.
@@ -114,7 +114,7 @@ pub struct Database {
 }
 
 /// Reference to an AppBinding.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AppReference {
     /// Name.

@@ -53,7 +53,7 @@ pub async fn run(
     let backlog = Backlog::new(AT_ONCE);
     let listed = Arc::clone(&backlog);
     let requests = within::<PgBouncerOpsRequest>(client, scope.own());
-    let (requests, store) = copied(requests, cluster.every(), slim, move |all| {
+    let (requests, store) = copied(requests, cluster.every(), kept, move |all| {
         listed.fill(all);
     });
     let (gone, deleted) = mpsc::channel(DELETED_MAX);
@@ -106,7 +106,18 @@ pub async fn run(
     }
 }
 
-/// Deletes the journals of requests that are deleted, for as long as it is polled.
+/// What is kept of a request: who it is for, its type and its phase. The rest is a tenant's to fill.
+fn kept(request: &mut PgBouncerOpsRequest) {
+    slim(request);
+    request.metadata.annotations = None;
+    request.metadata.labels = None;
+    request.spec.tls = None;
+    if let Some(status) = &mut request.status {
+        status.conditions.clear();
+    }
+}
+
+/// Deletes the journals, for as long as it is polled.
 async fn forget(operator: Arc<Operator>, mut deleted: mpsc::Receiver<names::ObjectRef>) {
     while let Some(at) = deleted.recv().await {
         if let Err(error) = Box::pin(operator.forget_journal(&at)).await {

@@ -13,6 +13,7 @@ use crate::opaque;
 use crate::pki::authority::{CertificateAuthority, Serial, SignError, self_signed_leaf};
 use crate::pki::bundle::TrustBundle;
 use crate::pki::profile::Pointers;
+use crate::printable::{QUOTE_MAX, printable};
 
 /// How an issuer signs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,7 +120,12 @@ impl Observed {
             .iter()
             .find(|condition| condition.type_ == "Ready" && condition.status == "False")
             .filter(is_current)
-            .map(|condition| opaque::words(condition.message.as_deref().unwrap_or_default()))
+            .map(|condition| {
+                printable(
+                    &opaque::words(condition.message.as_deref().unwrap_or_default()),
+                    QUOTE_MAX * 4,
+                )
+            })
     }
 }
 

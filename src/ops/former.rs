@@ -102,6 +102,7 @@ impl Operator {
         database: &PgBouncer,
         claimed: &Plan,
     ) -> Result<Option<Plan>, PlanError> {
+        self.check_references(database).await?;
         let (change, settings) = planner::read(request, database)?;
         let former = TlsState::of(&database.spec);
         let fits =
@@ -130,7 +131,11 @@ impl Operator {
             Plan::new(change.clone(), settings, facts)
         };
         let made = [Pools::Transactions, Pools::Sessions].map(made);
-        Ok(made.into_iter().find(|plan| plan == claimed))
+        let mut same = made.into_iter().find(|plan| plan == claimed);
+        if let Some(plan) = &mut same {
+            plan.backend = Some(database.spec.database.clone());
+        }
+        Ok(same)
     }
 
     /// Seals the revisions that the plan names, before and after, as far as each can be proved. A step

@@ -1,4 +1,4 @@
-//! A lock for each PgBouncer, so that what one waits for keeps no other waiting.
+//! A lock for each namespace, so that what one waits for keeps no other waiting.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};

@@ -74,8 +74,8 @@ pub struct Operator {
     pub(super) metrics: OpsMetrics,
     cancel: CancellationToken,
     pub(super) reporter: Reporter,
-    /// Held from looking at all requests of a PgBouncer until one has begun (PH-1).
     references: References,
+    /// Held from listing the requests of a namespace until one has begun (PH-1).
     pub(super) admission: Locks,
     pub(super) errors: InternalErrors,
     /// The class of PgBouncers whose requests are carried out.
@@ -168,7 +168,7 @@ impl Operator {
             Some(RequestPhase::Pending) if is_held(&request, known, database.as_ref()) => {
                 Ok(Next::Again(WAKES_ITSELF))
             }
-            _ => Box::pin(self.admit(at, &request)).await,
+            _ => Box::pin(self.admit(at)).await,
         }
     }
 
@@ -178,20 +178,26 @@ impl Operator {
         request: &PgBouncerOpsRequest,
         database: &PgBouncer,
     ) -> Result<Plan, PlanError> {
-        // Asked once, before anything is touched: a grant that is withdrawn later stops no undo.
-        match surroundings::check_references(&self.cluster, database, self.references).await {
-            Ok(()) => {}
-            Err(SurroundingsError::Cluster(error)) => return Err(error.into()),
-            Err(error) => return Err(PlanError::Unworkable(chain(&error))),
-        }
+        self.check_references(database).await?;
         planner::plan(&self.cluster, &self.materials, self.kind, request, database).await
     }
 
+    /// Refuses a PgBouncer that refers to another namespace without its word. Asked once, before
+    /// anything is touched: a grant that is withdrawn later stops no undo.
+    pub(super) async fn check_references(&self, database: &PgBouncer) -> Result<(), PlanError> {
+        match surroundings::check_references(&self.cluster, database, self.references).await {
+            Ok(()) => Ok(()),
+            Err(SurroundingsError::Cluster(error)) => Err(error.into()),
+            Err(error) => Err(PlanError::Unworkable(chain(&error))),
+        }
+    }
+
     /// Begins a request if it may, and then carries it on.
-    async fn admit(&self, at: &ObjectRef, asked: &PgBouncerOpsRequest) -> Result<Next, OpsError> {
+    async fn admit(&self, at: &ObjectRef) -> Result<Next, OpsError> {
         let begun = {
-            let database = ObjectRef::new(&at.namespace, &asked.spec.database_ref.name);
-            let _one_at_a_time = self.admission.lock(&database).await;
+            // One list of a namespace at a time, whatever its requests name: a list holds all of them.
+            let namespace = ObjectRef::new(&at.namespace, "");
+            let _one_at_a_time = self.admission.lock(&namespace).await;
             // Read again: who was in here before may have changed it.
             let all: Vec<PgBouncerOpsRequest> = self.cluster.list(&at.namespace, "").await?;
             let Some(request) = all.iter().find(|request| request.name_any() == at.name) else {

@@ -63,7 +63,8 @@ pub async fn plan(
         pools: pools(database, around.as_ref()),
         choice,
     };
-    let plan = Plan::new(change, settings, facts);
+    let mut plan = Plan::new(change, settings, facts);
+    plan.backend = Some(database.spec.database.clone());
     check_writable(materials, database, &plan).await?;
     Ok(plan)
 }

@@ -42,12 +42,7 @@ const SERVICE_ACCOUNT_TOKEN_S: i64 = 600;
 /// Longest text of Vault's that is passed on.
 const WORDS_MAX: usize = 512;
 /// Beginnings of audiences that API servers have, whatever this one says.
-const API_AUDIENCES: [&str; 4] = [
-    "https://kubernetes.default",
-    "kubernetes.default",
-    "kubernetes/serviceaccount",
-    "api",
-];
+const API_AUDIENCES: [&str; 2] = ["https://kubernetes.default", "kubernetes.default"];
 
 /// A Vault that an issuer names.
 pub(super) struct Vault<'a> {
@@ -270,6 +265,7 @@ impl<'a> Vault<'a> {
         what: &'static str,
         (path, headers, body): (&str, &[(&'static str, &Redacted<String>)], &Value),
     ) -> Result<Value, VaultError> {
+        check_path(path)?;
         let namespace = self.spec.namespace.clone().map(Redacted::new);
         let mut headers = headers.to_vec();
         headers.extend(namespace.as_ref().map(|name| ("x-vault-namespace", name)));
@@ -360,9 +356,26 @@ fn issuance(answer: Answer, profile: &LeafProfile, now: OffsetDateTime) -> Issua
     }
 }
 
+/// Refuses a path that leads past Vault's API, or that a server could read otherwise than it is written.
+fn check_path(path: &str) -> Result<(), VaultError> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.~/".contains(c);
+    let is_segment = |part: &str| !matches!(part, "" | "." | "..");
+    if path.starts_with("v1/") && path.chars().all(is_plain) && path.split('/').all(is_segment) {
+        return Ok(());
+    }
+    Err(VaultError::Spec {
+        detail: "spec.vault.path, auth.appRole.path and auth.kubernetes.mountPath are paths below v1, of \
+                 letters, digits, -, _, . and ~ between slashes"
+            .to_owned(),
+    })
+}
+
 /// Whether any API server, by its defaults, has that audience.
 fn is_well_known(audience: &str) -> bool {
     let audience = audience.trim().to_ascii_lowercase();
+    if ["api", "kubernetes/serviceaccount"].contains(&audience.as_str()) {
+        return true;
+    }
     API_AUDIENCES
         .iter()
         .any(|known| match audience.strip_prefix(known) {

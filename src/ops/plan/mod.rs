@@ -28,6 +28,7 @@ pub use self::step::Step;
 pub use self::strategy::{Choice, Reach, Way, choose, server_tls};
 use super::request::{Change, Drain, Pools, Settings, TlsState};
 use crate::api::IssuerRef;
+use crate::api::pgbouncer::Database;
 use crate::blueprint::bounds::REPLICAS_MAX;
 use crate::names::{Alias, ObjectRef, Revision};
 
@@ -157,6 +158,10 @@ pub struct Plan {
     /// How the change reaches the pods, and why so.
     #[serde(default)]
     pub choice: Choice,
+    /// The database of the PgBouncer when the request began. Its namespace has allowed the reference to
+    /// that one; a reference that is written later is not followed before the request has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<Database>,
 }
 
 impl Plan {
@@ -182,6 +187,7 @@ impl Plan {
             settings,
             drain: settings.drain(facts.pools),
             choice: facts.choice,
+            backend: None,
         };
         plan.steps = steps(&plan);
         plan

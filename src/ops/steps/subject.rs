@@ -53,6 +53,9 @@ impl Bench<'_> {
     /// The PgBouncer with the fields of one side, completed.
     pub(super) async fn bouncer(&self, side: Side) -> Result<PgBouncer, StepError> {
         let mut live = self.live().await?;
+        if let Some(database) = &self.plan.backend {
+            live.spec.database.clone_from(database);
+        }
         let spec = with_state(&live.spec, self.state(side));
         // The list of certificates is complete in both states; `Acme` adds nothing to it.
         live.spec = complete(&spec, self.name(), IssuerKind::Acme);

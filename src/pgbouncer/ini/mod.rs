@@ -37,6 +37,11 @@ use thiserror::Error;
 use crate::opaque;
 use crate::printable::{QUOTE_MAX, printable};
 
+/// Longest file that a user may bring along; PgBouncer's own example, comments included, has 13 kB.
+const FILE_MAX_BYTES: usize = 65_536;
+/// Most lines of such a file.
+const LINES_MAX: usize = 2_000;
+
 /// A section of the file; the order is the order in which they are rendered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Section {
@@ -80,6 +85,16 @@ impl fmt::Display for Section {
 /// Why a text is not an ini file that PgBouncer loads.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ParseError {
+    /// More than a configuration needs: each setting is compared with all others.
+    #[error(
+        "it has {bytes} bytes in {lines} lines: write at most {FILE_MAX_BYTES} bytes in {LINES_MAX} lines"
+    )]
+    TooLarge {
+        /// Its length in bytes.
+        bytes: usize,
+        /// Its number of lines.
+        lines: usize,
+    },
     /// A line that is neither header, comment nor `key = value`.
     #[error("line {line} is neither a section, a comment nor `key = value`")]
     Syntax {
@@ -146,6 +161,10 @@ impl Ini {
 
     /// Reads a file. Comments are dropped; the text of every setting is kept as it was written.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
+        let (bytes, lines) = (text.len(), text.lines().count());
+        if bytes > FILE_MAX_BYTES || lines > LINES_MAX {
+            return Err(ParseError::TooLarge { bytes, lines });
+        }
         let mut ini = Self::new();
         let mut section = None;
         for (index, raw) in text.lines().enumerate() {

@@ -14,6 +14,8 @@
 //! * In the userlist the bounds count a doubled quote twice, and a name that is too long ends the
 //!   file: users after it do not exist.
 
+use std::cell::Cell;
+
 use thiserror::Error;
 
 use crate::pgbouncer::Version;
@@ -243,12 +245,15 @@ fn unquoted(cursor: &mut Cursor<'_>) -> Option<String> {
 struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,
+    /// A position and the line that it is on: lines are counted once.
+    counted: Cell<(usize, usize)>,
 }
 
 impl<'a> Cursor<'a> {
     const fn new(text: &'a str) -> Self {
         Self {
             bytes: text.as_bytes(),
+            counted: Cell::new((0, 1)),
             at: 0,
         }
     }
@@ -282,8 +287,14 @@ impl<'a> Cursor<'a> {
 
     /// The line, from 1.
     fn line(&self) -> usize {
-        let before = self.bytes.get(..self.at).unwrap_or_default();
-        before.split(|byte| *byte == b'\n').count()
+        let (from, line) = match self.counted.get() {
+            (from, line) if from <= self.at => (from, line),
+            _ => (0, 1),
+        };
+        let between = self.bytes.get(from..self.at).unwrap_or_default();
+        let line = line + between.iter().filter(|byte| **byte == b'\n').count();
+        self.counted.set((self.at, line));
+        line
     }
 }
 

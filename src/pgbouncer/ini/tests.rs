@@ -318,3 +318,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_file_of_more_lines_or_bytes_than_a_configuration_needs_is_refused_before_it_is_read() {
+    let many = format!("[users]\n{}", "a =\n".repeat(2_000));
+    let long = format!("[pgbouncer]\n; {}\n", "x".repeat(70_000));
+    for text in [many, long] {
+        let refused = Ini::parse(&text).unwrap_err();
+        assert!(matches!(refused, ParseError::TooLarge { .. }), "{refused}");
+        assert!(
+            refused.to_string().contains("at most 65536 bytes"),
+            "{refused}"
+        );
+    }
+    let most = format!("[users]\n{}", "a =\n".repeat(1_999));
+    assert!(Ini::parse(&most).is_ok());
+}

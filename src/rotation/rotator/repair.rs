@@ -57,15 +57,12 @@ impl Rotator {
         let mut anchors = TrustBundle::default();
         let mut newest = None;
         for other in &work.known.wanted {
-            let next = self.materials.next_revision(bouncer, other.alias).await?;
-            let Some(last) = Revision::new(next.get() - 1) else {
+            let Some(found) = self.materials.newest(bouncer, other.alias).await? else {
                 continue;
             };
-            if let Some(found) = self.materials.revision(bouncer, other.alias, last).await? {
-                anchors = anchors.union(&found.anchors);
-                if other.alias == alias {
-                    newest = Some(last);
-                }
+            anchors = anchors.union(&found.anchors);
+            if other.alias == alias {
+                newest = Some(found.revision);
             }
         }
         let Some(revision) = newest else {
