@@ -35,6 +35,8 @@ struct State {
     promised: HashSet<ObjectRef>,
     parked: BTreeMap<String, VecDeque<ObjectRef>>,
     is_parked: HashSet<ObjectRef>,
+    /// Objects that had a place before. One that is new goes before them, in its own namespace.
+    known: HashSet<ObjectRef>,
     /// The namespace whose turn it was last.
     last: String,
 }
@@ -72,6 +74,9 @@ impl Slots {
         {
             queue.retain(|parked| parked != at);
         }
+        if !state.known.contains(at) {
+            state.known.insert(at.clone());
+        }
         drop(state);
         Some(Slot {
             slots: Arc::clone(self),
@@ -82,6 +87,7 @@ impl Slots {
     /// The object has gone: what was promised to it is free again.
     pub(super) fn forget(&self, at: &ObjectRef) {
         let mut state = self.lock();
+        state.known.remove(at);
         if state.promised.remove(at) {
             state.uncount(&at.namespace);
         }
@@ -142,7 +148,12 @@ impl State {
     fn park(&mut self, at: &ObjectRef) {
         if self.is_parked.insert(at.clone()) {
             let queue = self.parked.entry(at.namespace.clone()).or_default();
-            queue.push_back(at.clone());
+            let mut place = queue.len();
+            if !self.known.contains(at) {
+                let first = queue.iter().position(|parked| self.known.contains(parked));
+                place = first.unwrap_or(place);
+            }
+            queue.insert(place, at.clone());
         }
     }
 
@@ -235,6 +246,22 @@ mod tests {
         assert_eq!(next(), Some(at("a", 11)));
         drop((used, first, second));
         assert_eq!(next(), Some(at("b", 10)));
+    }
+
+    #[test]
+    fn an_object_that_is_new_goes_before_those_of_its_namespace_that_had_a_place() {
+        let slots = Slots::new(4);
+        let mut stream = Box::pin(Arc::clone(&slots).stream());
+        drop(slots.take(&at("a", 7)));
+        let held = take(&slots, "a", 3);
+        for n in [7, 8, 9] {
+            assert!(slots.take(&at("a", n)).is_none());
+        }
+        drop(held);
+        let order: Vec<_> = (0..3)
+            .filter_map(|_| stream.next().now_or_never()?)
+            .collect();
+        assert_eq!(order, [at("a", 8), at("a", 9), at("a", 7)]);
     }
 
     #[test]

@@ -129,10 +129,12 @@ impl Original {
         let hex = hex(&der);
         // What says of which kind a key is, is at the beginning, and the same in every key.
         let secret = &body[24..];
+        // So is the last line, with the padding before it.
+        let end = pem.find("-----END").unwrap() / 3 * 4 - 8;
         let texts = [
             secret.to_owned(),
             STANDARD.encode(secret),
-            STANDARD.encode(pem)[80..].to_owned(),
+            STANDARD.encode(pem)[80..end].to_owned(),
             hex[48..].to_owned(),
             hex[48..].to_ascii_uppercase(),
         ];
