@@ -229,7 +229,7 @@ mod tests {
         let second = take(&slots, "b", 4);
         assert_eq!((first.len(), second.len()), (12, 3));
         for namespace in ["a", "b", "a"] {
-            for n in 10..13 {
+            for n in 20..23 {
                 assert!(slots.take(&at(namespace, n)).is_none());
             }
         }
@@ -237,15 +237,15 @@ mod tests {
         assert_eq!(next(), None);
         assert!(slots.take(&at("c", 0)).is_some());
         first.truncate(3);
-        assert_eq!(next(), Some(at("a", 10)));
+        assert_eq!(next(), Some(at("a", 20)));
         assert_eq!(next(), Some(at("b", 3)));
         // Promised places count, are used by whom they were promised to, and are taken back.
-        let used = slots.take(&at("a", 10));
+        let used = slots.take(&at("a", 20));
         assert!(used.is_some());
         slots.forget(&at("b", 3));
-        assert_eq!(next(), Some(at("a", 11)));
+        assert_eq!(next(), Some(at("a", 21)));
         drop((used, first, second));
-        assert_eq!(next(), Some(at("b", 10)));
+        assert_eq!(next(), Some(at("b", 20)));
     }
 
     #[test]
