@@ -292,7 +292,7 @@ impl<'a> Cursor<'a> {
             _ => (0, 1),
         };
         let between = self.bytes.get(from..self.at).unwrap_or_default();
-        let line = line + between.iter().filter(|byte| **byte == b'\n').count();
+        let line = line + between.split(|byte| *byte == b'\n').skip(1).count();
         self.counted.set((self.at, line));
         line
     }
