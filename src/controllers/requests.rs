@@ -62,7 +62,7 @@ pub async fn run(
         // The copy has taken the event in before it comes here.
         if kept.get(&ObjectRef::from_obj(request)).is_none() {
             // Where there are too many at once, the sweep finds the rest.
-            let _left_to_the_sweep = gone.try_send(reference(request));
+            let _left_to_the_sweep = gone.try_send(request.uid().unwrap_or_default());
         }
     });
     let bouncers = within::<Meta<PgBouncer>>(client, scope.own());
@@ -118,11 +118,11 @@ fn kept(request: &mut PgBouncerOpsRequest) {
 }
 
 /// Deletes the journals, for as long as it is polled.
-async fn forget(operator: Arc<Operator>, mut deleted: mpsc::Receiver<names::ObjectRef>) {
-    while let Some(at) = deleted.recv().await {
-        if let Err(error) = Box::pin(operator.forget_journal(&at)).await {
+async fn forget(operator: Arc<Operator>, mut deleted: mpsc::Receiver<String>) {
+    while let Some(uid) = deleted.recv().await {
+        if let Err(error) = Box::pin(operator.forget_journal(&uid)).await {
             let error = &error as &dyn std::error::Error;
-            tracing::debug!(ops.request = %at, error, "journal left to the sweep");
+            tracing::debug!(request.uid = uid, error, "journal left to the sweep");
         }
     }
     std::future::pending::<()>().await;

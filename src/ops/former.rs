@@ -205,6 +205,8 @@ fn read(map: &ConfigMap) -> Option<(Plan, Journal)> {
     let mut plan = translated(serde_json::from_str(data.get(PLAN)?).ok()?)?;
     // Words for people, which nothing can prove.
     plan.choice.why = None;
+    // Former versions kept none; that of the PgBouncer takes its place.
+    plan.backend = None;
     let entries: Vec<Entry> = serde_json::from_str(data.get(JOURNAL)?).ok()?;
     let is_bounded = entries.iter().all(|entry| entry.step < plan.steps.len());
     let journal = Journal::from_entries(entries)

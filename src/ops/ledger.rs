@@ -124,21 +124,14 @@ impl Ledger {
     }
 }
 
-/// Deletes the journals of the request that was at `at`: it is gone.
-pub(super) async fn forget(
-    cluster: &Cluster,
-    home: &str,
-    at: &ObjectRef,
-) -> Result<(), ClusterError> {
-    let (name, namespace) = (label_value(&at.name), label_value(&at.namespace));
-    let selector = format!("{REQUEST_LABEL}={name},{REQUEST_NAMESPACE_LABEL}={namespace}");
-    for map in cluster.list::<ConfigMap>(home, &selector).await? {
-        // The label may be cut; the annotation is not.
-        if map.annotations().get(REQUEST_LABEL) == Some(&at.name) {
-            cluster.delete_read(&map).await?;
-        }
+/// Deletes the journal of the request that had that UID: it is gone. Another request of its name has a
+/// journal of its own.
+pub(super) async fn forget(cluster: &Cluster, home: &str, uid: &str) -> Result<(), ClusterError> {
+    let at = ObjectRef::new(home, journal_name(uid));
+    match cluster.get::<ConfigMap>(&at).await? {
+        Some(map) => cluster.delete_read(&map).await,
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Deletes the journals of requests that are gone from `namespaces`, or from all if there are none;

@@ -72,9 +72,9 @@ impl Operator {
         Ok(())
     }
 
-    /// Deletes the journal of the request that was at `at`.
-    pub async fn forget_journal(&self, at: &ObjectRef) -> Result<(), OpsError> {
-        Ok(ledger::forget(&self.cluster, &self.home, at).await?)
+    /// Deletes the journal of the request that had that UID.
+    pub async fn forget_journal(&self, uid: &str) -> Result<(), OpsError> {
+        Ok(ledger::forget(&self.cluster, &self.home, uid).await?)
     }
 
     /// Deletes the journals of requests that are gone; only of `namespaces`, unless there are none.
