@@ -180,14 +180,14 @@ impl Ini {
                 let name = rest.strip_suffix(']').ok_or(ParseError::Syntax { line })?;
                 let unknown = || ParseError::UnknownSection {
                     line,
-                    name: opaque::setting(name),
+                    name: printable(&opaque::setting(name), QUOTE_MAX),
                 };
                 section = Some(Section::parse(name).ok_or_else(unknown)?);
                 continue;
             }
             let (key, value) = setting(text).ok_or(ParseError::Syntax { line })?;
             let Some(section) = section else {
-                let key = opaque::setting(key);
+                let key = printable(&opaque::setting(key), QUOTE_MAX);
                 return Err(ParseError::NoSection { line, key });
             };
             ini.put(Entry {

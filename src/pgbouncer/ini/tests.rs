@@ -334,3 +334,12 @@ fn a_file_of_more_lines_or_bytes_than_a_configuration_needs_is_refused_before_it
     let most = format!("[users]\n{}", "a =\n".repeat(1_999));
     assert!(Ini::parse(&most).is_ok());
 }
+
+#[test]
+fn what_stands_for_a_section_is_shown_without_control_characters() {
+    let refused = Ini::parse("[users]\t_ =[users]\n").unwrap_err().to_string();
+    assert!(
+        !refused.contains(crate::printable::is_hazard),
+        "{refused:?}"
+    );
+}
