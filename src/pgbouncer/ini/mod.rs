@@ -159,7 +159,8 @@ impl Ini {
         }
     }
 
-    /// Reads a file. Comments are dropped; the text of every setting is kept as it was written.
+    /// Reads a file. Comments are dropped; the text of every setting is kept as it was written, but
+    /// for single quotes around a name that needs none.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         let (bytes, lines) = (text.len(), text.lines().count());
         if bytes > FILE_MAX_BYTES || lines > LINES_MAX {
@@ -194,7 +195,8 @@ impl Ini {
                 section,
                 key: key.to_owned(),
                 value: value.to_owned(),
-                written: Some(text.to_owned()),
+                // Versions that do not read quoted names read this one without its quotes.
+                written: (!needless_quotes(text, key)).then(|| text.to_owned()),
             });
         }
         Ok(ini)
@@ -349,6 +351,11 @@ fn protects_clients(key: &str) -> bool {
     ["listen_", "auth_", "client_tls_"]
         .iter()
         .any(|prefix| key.starts_with(prefix))
+}
+
+/// Checks for a name between single quotes that every version reads without them.
+fn needless_quotes(text: &str, key: &str) -> bool {
+    text.starts_with('\'') && text::is_plain(key)
 }
 
 /// Splits `key = value`; `None` where PgBouncer would report a syntax error. A name between single

@@ -35,6 +35,20 @@ fn user_text_is_kept_as_it_was_written() {
 }
 
 #[test]
+fn a_plain_name_loses_its_quotes_for_versions_that_do_not_read_them() {
+    let ini = Ini::parse(
+        "[databases]\n'sales' = host=a\n[pgbouncer]\n'pool_mode'=session\n[users]\n'ann'=pool_mode=session\n",
+    )
+    .unwrap();
+    for version in [V1_18, V1_26] {
+        assert_eq!(check(&ini, version), Ok(()));
+        let read = reader::read(&ini.render(), version).unwrap();
+        let keys: Vec<&str> = read.iter().map(|setting| setting.key.as_str()).collect();
+        assert_eq!(keys, ["sales", "pool_mode", "ann"]);
+    }
+}
+
+#[test]
 fn what_protects_clients_is_rendered_first() {
     let ini = Ini::parse(
         "[users]\nann = pool_mode=session\n[pgbouncer]\nverbose=1\nclient_tls_sslmode=require\n\
