@@ -6,11 +6,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Longest name that also has to be a DNS label or a label value (RFC 1123, CONTRACT 2.1).
+/// Longest name that also has to be a DNS label or a label value (RFC 1123).
 pub const NAME_LABEL_MAX: usize = 63;
 
 /// `name-suffix`, with `name` cut so that the whole stays within [`NAME_LABEL_MAX`] characters, and
-/// trimmed of `-` (CONTRACT 2.1).
+/// trimmed of `-` (docs/kubedb-compatibility.md, "Names of objects").
 pub fn name_with_suffix(name: &str, suffix: &str) -> String {
     let room = NAME_LABEL_MAX.saturating_sub(suffix.len() + 1);
     let cut: String = name.chars().take(room).collect();
@@ -96,7 +96,7 @@ impl Area {
     }
 }
 
-/// What a certificate is for (CONTRACT 1.3, `tls.certificates[].alias`).
+/// What a certificate is for (`tls.certificates[].alias`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Alias {
@@ -109,7 +109,7 @@ pub enum Alias {
 }
 
 impl Alias {
-    /// All aliases, in the order in which defaulting appends them (CONTRACT 3.2).
+    /// All aliases, in the order in which defaulting appends them.
     pub const ALL: [Self; 3] = [Self::Server, Self::Client, Self::MetricsExporter];
 
     /// The name in manifests and Secret names.
@@ -121,8 +121,7 @@ impl Alias {
         }
     }
 
-    /// The alias of that name; `None` for names the schema lets through but nobody knows
-    /// (CONTRACT S18).
+    /// The alias of that name; `None` for names the schema lets through but nobody knows.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|alias| alias.as_str() == name)
     }

@@ -2,11 +2,11 @@
 
 use kube::ResourceExt;
 
-/// Finalizer on a `PgBouncer` (CONTRACT N16).
+/// Finalizer on a `PgBouncer`: KubeDB's.
 pub const FINALIZER: &str = "kubedb.com";
 /// Finalizer on a request that has begun to change something: deleting it undoes it first.
 pub const REQUEST_FINALIZER: &str = "bouncert.dev/undo";
-/// Pod label that the primary Service selects; draining a pod takes it off (DESIGN decision 5).
+/// Pod label that the primary Service selects; draining a pod takes it off.
 pub const SERVING_LABEL: &str = "bouncert.dev/serving";
 /// Pod-template annotation: digest of the configuration and material a pod was started with.
 pub const DIGEST: &str = "bouncert.dev/digest";
@@ -81,9 +81,9 @@ pub const REQUEST_LABEL: &str = "bouncert.dev/request";
 pub const REQUEST_NAMESPACE_LABEL: &str = "bouncert.dev/request-namespace";
 /// On revision Secrets and on keys that wait for an answer: proof that the daemon made them (`seal`).
 pub const SEAL: &str = "bouncert.dev/seal";
-/// Annotation on the Auth Secret (CONTRACT 2.2).
+/// Annotation on the Auth Secret: since when it is in use.
 pub const AUTH_ACTIVE_FROM: &str = "kubedb.com/auth-active-from";
-/// Un-prefixed pod label of CONTRACT 2.2.
+/// KubeDB's pod label, without a prefix, for the `resourceVersion` of the backend Secret.
 pub const BACKEND_SECRET_VERSION_LABEL: &str = "backend-secret-resource-version";
 
 /// The class of an object; empty if it has none.

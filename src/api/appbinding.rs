@@ -1,4 +1,4 @@
-//! `AppBinding` (`appcatalog.appscode.com/v1alpha1`, CONTRACT 2.8): how to reach an application.
+//! `AppBinding` (`appcatalog.appscode.com/v1alpha1`): how to reach an application.
 
 #![expect(
     clippy::duplicated_attributes,

@@ -8,7 +8,7 @@ use time::format_description::well_known::Rfc3339;
 use crate::instants::in_utc;
 use crate::printable::printable;
 
-/// Phase of a `PgBouncer` (CONTRACT 1.3, 4.1).
+/// Phase of a `PgBouncer`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Phase {
     /// Objects are being made; never been ready.
@@ -27,7 +27,7 @@ pub enum Phase {
     Unknown,
 }
 
-/// A condition as KubeDB's kinds carry it (CONTRACT 1.3).
+/// A condition as KubeDB's kinds carry it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
@@ -109,7 +109,7 @@ impl From<bool> for ConditionStatus {
 }
 
 /// Puts `new` into `conditions`: in place where its type is there already, else at the end; the
-/// transition time moves only when something else changed (CONTRACT 4.2). Says whether anything
+/// transition time moves only when something else changed. Says whether anything
 /// changed.
 pub fn set_condition(conditions: &mut Vec<Condition>, new: Condition) -> bool {
     let Some(old) = conditions.iter_mut().find(|old| old.type_ == new.type_) else {

@@ -2,7 +2,7 @@
 //! `Certificate` that writes it.
 //!
 //! By default cert-manager sets no owner reference on what it writes. What shows its hand is its
-//! annotation, which Bouncert sets as well (CONTRACT 3.4), together with whoever wrote the
+//! annotation, which Bouncert sets as well, together with whoever wrote the
 //! certificate last.
 
 use std::fmt;

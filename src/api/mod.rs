@@ -1,8 +1,9 @@
 //! Serde types of every resource we read or write, their defaults and CRDs; no behaviour.
 //!
-//! The types mirror what users write (CONTRACT section 1): optional fields stay optional here and
-//! are answered once, by whoever validates. Large subtrees that Bouncert only carries through
-//! (`podTemplate`, `init`, `monitor`) are plain JSON, so that no manifest loses a field.
+//! The types mirror what users write (docs/kubedb-compatibility.md, "Kinds"): optional fields stay
+//! optional here and are answered once, by the code that validates. Large subtrees that Bouncert
+//! only carries through (`podTemplate`, `init`, `monitor`) are plain JSON, so that no manifest loses
+//! a field.
 
 pub mod annotations;
 pub mod appbinding;

@@ -1,4 +1,5 @@
-//! `PgBouncerOpsRequest` (`ops.kubedb.com/v1alpha1`, CONTRACT 1.5).
+//! `PgBouncerOpsRequest` (`ops.kubedb.com/v1alpha1`;
+//! docs/kubedb-compatibility.md, "Fields of a request").
 
 #![expect(
     unreachable_pub,
@@ -194,7 +195,7 @@ pub struct AuthenticationRequest {
     pub secret_ref: Option<TypedRef>,
 }
 
-/// Phase of a request (CONTRACT 4.3).
+/// Phase of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RequestPhase {
     /// Not begun.

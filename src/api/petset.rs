@@ -1,4 +1,5 @@
-//! `PetSet` (`apps.k8s.appscode.com/v1`), a fork of the StatefulSet (CONTRACT 1.7).
+//! `PetSet` (`apps.k8s.appscode.com/v1`), a fork of the StatefulSet
+//! (docs/kubedb-compatibility.md, "PetSets").
 
 use k8s_openapi::api::apps::v1::{
     StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetStatus, StatefulSetUpdateStrategy,

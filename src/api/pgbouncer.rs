@@ -1,4 +1,4 @@
-//! `PgBouncer` (`kubedb.com/v1`, CONTRACT 1.3).
+//! `PgBouncer` (`kubedb.com/v1`; docs/kubedb-compatibility.md, "Fields of a PgBouncer").
 
 #![expect(
     unreachable_pub,
@@ -156,7 +156,7 @@ pub struct AuthSecret {
     pub active_from: Option<String>,
 }
 
-/// Size and behaviour of the pools (rendered defaults: CONTRACT 1.3).
+/// Size and behaviour of the pools.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConnectionPool {
@@ -214,7 +214,7 @@ pub struct Configuration {
     pub inline: BTreeMap<String, String>,
 }
 
-/// What deleting a PgBouncer does (CONTRACT 2.10).
+/// What deleting a PgBouncer does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DeletionPolicy {
     /// Auth, backend and config Secrets survive.

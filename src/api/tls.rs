@@ -1,4 +1,5 @@
-//! The TLS part of both kinds: modes, issuers, certificates (CONTRACT 1.3, 1.5, 5.3).
+//! The TLS part of both kinds: modes, issuers, certificates
+//! (docs/kubedb-compatibility.md, "Modes and what clients see").
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,5 @@
-//! `PgBouncerVersion` (`catalog.kubedb.com/v1alpha1`, CONTRACT 1.6).
+//! `PgBouncerVersion` (`catalog.kubedb.com/v1alpha1`;
+//! docs/kubedb-compatibility.md, "Versions in the catalog").
 
 #![expect(
     clippy::duplicated_attributes,

@@ -1,5 +1,5 @@
 //! The backend Secret: who may log in, and the admin user by whom the image's own scripts do
-//! (CONTRACT 2.4 M3, 2.6).
+//! (docs/kubedb-compatibility.md, "Users").
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;

@@ -1,4 +1,5 @@
-//! The AppBinding by which applications find the pooler (CONTRACT 2.8).
+//! The AppBinding by which applications find the pooler
+//! (docs/kubedb-compatibility.md, "AppBinding").
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

@@ -1,4 +1,5 @@
-//! The configuration of a pooler, key by key as KubeDB renders it (CONTRACT 2.5).
+//! The configuration of a pooler, key by key as KubeDB renders it
+//! (docs/kubedb-compatibility.md, "Configuration file").
 //!
 //! Layers, the least important first: template, `spec.connectionPool`, the user's Secret, the
 //! inline text. `server_tls_*` is deliberately not among the keys: TLS towards PostgreSQL is the
@@ -149,8 +150,8 @@ pub fn port(bouncer: &PgBouncer) -> i32 {
         .unwrap_or(PORT_DEFAULT)
 }
 
-/// Which of the defaults that throttle are in force (CONTRACT G13): `max_db_connections=1` and
-/// `max_user_connections=2` let a database have one server connection.
+/// The throttling defaults that are in force: `max_db_connections=1` and `max_user_connections=2` let
+/// a database have one server connection (docs/kubedb-compatibility.md, "Defaults that throttle").
 pub fn throttling_defaults(ini: &Ini, bouncer: &PgBouncer) -> Vec<(&'static str, String)> {
     let pool = bouncer.spec.connection_pool.clone().unwrap_or_default();
     [

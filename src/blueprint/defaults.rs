@@ -1,4 +1,5 @@
-//! What a specification means where it says nothing (CONTRACT 3.1, 3.2).
+//! What a specification means where it says nothing
+//! (docs/kubedb-compatibility.md, "Defaults").
 //!
 //! There is no admission webhook: the provisioner writes the completed fields back, so that users
 //! see them as KubeDB shows them. What concerns only the pods (resources, security context, probes)

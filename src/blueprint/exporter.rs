@@ -1,4 +1,5 @@
-//! The metrics exporter beside the pooler (CONTRACT 2.9); only where `spec.monitor` asks for it.
+//! The metrics exporter beside the pooler, only where `spec.monitor` asks for it
+//! (docs/kubedb-compatibility.md, "Metrics exporter").
 
 use std::fmt::Write as _;
 
@@ -48,7 +49,7 @@ pub(super) fn monitor(bouncer: &PgBouncer) -> Option<Monitor> {
 // === impl Monitor ===
 
 impl Monitor {
-    /// What tells the agent where to look (CONTRACT 2.2).
+    /// What tells the agent where to look.
     pub(super) fn annotations(&self) -> Map {
         let mut annotations = Map::new();
         annotations.insert(

@@ -1,4 +1,5 @@
-//! Labels and annotations of the objects of a PgBouncer (CONTRACT 2.2).
+//! Labels and annotations of the objects of a PgBouncer
+//! (docs/kubedb-compatibility.md, "Labels and annotations").
 
 use std::collections::BTreeMap;
 
@@ -76,12 +77,12 @@ pub fn to_selector_text(labels: &Map) -> String {
 }
 
 /// The owner of the Secrets of `bouncer`: also of those that an earlier PgBouncer of that name has left
-/// when it was deleted (CONTRACT 2.10). They have our labels and no controller.
+/// when it was deleted. They have our labels and no controller.
 pub fn heir(bouncer: &PgBouncer) -> Owner {
     Owner::of(bouncer).inheriting(NAME, KIND)
 }
 
-/// Whether `labels` belong to another object's Secret (CONTRACT 2.7): they name a kind or an
+/// Whether `labels` belong to another object's Secret: they name a kind or an
 /// instance that is not ours.
 pub fn are_foreign(labels: &Map, name: &str) -> bool {
     selector(name)

@@ -62,23 +62,23 @@ use crate::names::Fingerprint;
 /// All objects that a PgBouncer stands for, but for the Secrets of credentials and of material.
 #[derive(Clone, Debug)]
 pub struct Resources {
-    /// Who the pods are (N13).
+    /// Who the pods are.
     pub service_account: ServiceAccount,
-    /// Names the pods (N7).
+    /// Names the pods.
     pub governing: Service,
-    /// Where clients go (N6).
+    /// Where clients go.
     pub primary: Service,
-    /// Where the exporter is read (N8); only with monitoring.
+    /// Where the exporter is read; only with monitoring.
     pub stats: Option<Service>,
-    /// Userlist and admin user (N2).
+    /// Userlist and admin user.
     pub backend: Secret,
-    /// The configuration (N3).
+    /// The configuration.
     pub config: Secret,
-    /// How many pods may be evicted at once (N12); only with several.
+    /// How many pods may be evicted at once; only with several.
     pub disruption_budget: Option<PodDisruptionBudget>,
-    /// How applications find the pooler (N11).
+    /// How applications find the pooler.
     pub binding: AppBinding,
-    /// What makes the pods (N9).
+    /// What makes the pods.
     pub workload: Workload,
 }
 

@@ -1,4 +1,5 @@
-//! How the objects of a PgBouncer are called (CONTRACT 2.1, 2.3, 2.4).
+//! How the objects of a PgBouncer are called
+//! (docs/kubedb-compatibility.md, "Names of objects").
 
 use std::fmt::Write as _;
 
@@ -32,7 +33,7 @@ const IDENTITY_BYTES: usize = 20;
 /// The admin user, unless the auth Secret names another.
 pub const ADMIN_USER: &str = "pgbouncer";
 
-/// The auth Secret (N1).
+/// The auth Secret.
 pub fn auth_secret(bouncer: &PgBouncer) -> String {
     bouncer
         .spec
@@ -48,19 +49,19 @@ pub fn default_auth_secret(name: &str) -> String {
     name_with_suffix(name, "auth")
 }
 
-/// The backend Secret (N2).
+/// The backend Secret.
 pub fn backend_secret(name: &str) -> String {
     name_with_suffix(name, "backend")
 }
 
-/// The configuration Secret (N3): named after the object's identity.
+/// The configuration Secret: named after the object's identity.
 pub fn config_secret(bouncer: &PgBouncer) -> String {
     let uid = bouncer.uid().unwrap_or_default();
     let start = uid.len().saturating_sub(6);
     name_with_suffix(&bouncer.name_any(), uid.get(start..).unwrap_or(&uid))
 }
 
-/// The Secret that publishes an alias's material (N4).
+/// The Secret that publishes an alias's material.
 pub fn certificate_secret(bouncer: &PgBouncer, alias: Alias) -> String {
     bouncer
         .spec
@@ -72,22 +73,22 @@ pub fn certificate_secret(bouncer: &PgBouncer, alias: Alias) -> String {
         .unwrap_or_else(|| certificate(&bouncer.name_any(), alias))
 }
 
-/// The certificate of an alias (N5), and its Secret where nobody names one.
+/// The certificate of an alias, and its Secret where nobody names one.
 pub fn certificate(name: &str, alias: Alias) -> String {
     name_with_suffix(name, &format!("{alias}-cert"))
 }
 
-/// The headless Service that names the pods (N7).
+/// The headless Service that names the pods.
 pub fn governing_service(name: &str) -> String {
     name_with_suffix(name, "pods")
 }
 
-/// The exporter's Service (N8).
+/// The exporter's Service.
 pub fn stats_service(name: &str) -> String {
     name_with_suffix(name, "stats")
 }
 
-/// The pod of that ordinal (N10).
+/// The pod of that ordinal.
 pub fn pod(name: &str, ordinal: i32) -> String {
     format!("{name}-{ordinal}")
 }

@@ -1,4 +1,4 @@
-//! `spec.podTemplate`: what users change in the pods, taken apart and checked (CONTRACT 2.4 M6–M8).
+//! `spec.podTemplate`: what users change in the pods, taken apart and checked.
 
 use serde_json::{Map as JsonMap, Value};
 
@@ -10,7 +10,7 @@ use crate::api::PgBouncer;
 use crate::api::common::LocalRef;
 use crate::names::Alias;
 
-/// Variables that the image sets for itself (M8).
+/// Variables that the image sets for itself.
 const RESERVED_ENV: [&str; 5] = [
     "PGBOUNCER_PASSWORD",
     "PGBOUNCER_USER",
@@ -18,7 +18,7 @@ const RESERVED_ENV: [&str; 5] = [
     "POSTGRES_USER",
     "PGPASSWORD",
 ];
-/// Directories that are ours (M7).
+/// Directories that are ours.
 const RESERVED_PATHS: [&str; 4] = [
     names::CONFIG_DIR,
     names::SECRET_DIR,

@@ -1,4 +1,5 @@
-//! The pods' template (CONTRACT 2.4): ours, with the user's `spec.podTemplate` laid on top.
+//! The pods' template (docs/kubedb-compatibility.md, "Pods"): ours, with the user's
+//! `spec.podTemplate` laid on top.
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -15,7 +16,7 @@ use crate::api::annotations::{BACKEND_SECRET_VERSION_LABEL, DIGEST, SERVING_LABE
 use crate::api::holder::controller;
 use crate::names::{Alias, NAME_LABEL_MAX};
 
-/// The volume of the backend Secret (M3).
+/// The volume of the backend Secret.
 pub(super) const SECRET_VOLUME: &str = "user-secret";
 /// Grace period where nobody gives another. A pod that was drained needs none of it: its process has
 /// ended, or ends at the kubelet's SIGTERM at once. It is for those that could not be drained, and for
@@ -211,7 +212,7 @@ fn volumes(inputs: &Inputs) -> Vec<Value> {
     volumes
 }
 
-/// Changing cpu or memory does not restart a container (CONTRACT 3.1, row 10).
+/// Changing cpu or memory does not restart a container.
 fn never_restart_for_resources(container: &mut Value) {
     if container.get("resizePolicy").is_none() {
         container["resizePolicy"] = json!([

@@ -1,4 +1,5 @@
-//! The Services of a PgBouncer (CONTRACT 2.3): governing, primary, and the exporter's.
+//! The Services of a PgBouncer (docs/kubedb-compatibility.md, "Services and ports"): governing,
+//! primary, and the exporter's.
 
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use kube::ResourceExt;

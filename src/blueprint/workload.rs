@@ -1,4 +1,5 @@
-//! What makes the pods: a PetSet or a StatefulSet, and the disruption budget (CONTRACT N9, N12).
+//! What makes the pods: a PetSet or a StatefulSet, and the disruption budget
+//! (docs/kubedb-compatibility.md, "PetSets").
 
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetUpdateStrategy};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
@@ -64,7 +65,7 @@ impl Workload {
     }
 
     /// Labels the pods with the backend Secret's `resourceVersion`, which is known only once that
-    /// Secret has been written (CONTRACT 2.2).
+    /// Secret has been written.
     pub fn set_backend_secret_version(&mut self, version: &str) {
         let template = match self {
             Self::PetSet(set) => &mut set.spec.template,

@@ -28,7 +28,7 @@ const TLS_KEY: &str = "tls.key";
 const CA_CRT: &str = "ca.crt";
 /// Type of every Secret with a certificate.
 const TLS_TYPE: &str = "kubernetes.io/tls";
-/// Label that cert-manager puts on the Secrets it writes (CONTRACT 2.2).
+/// Label that cert-manager puts on the Secrets it writes.
 const FAO_LABEL: &str = "controller.cert-manager.io/fao";
 
 // === revision Secrets ===
@@ -179,7 +179,8 @@ pub(super) fn mark_issued(published: &mut Secret, revision: &Secret) {
     }
 }
 
-/// The contract Secret of an alias (CONTRACT 3.4).
+/// The contract Secret of an alias
+/// (docs/kubedb-compatibility.md, "Certificate Secrets").
 pub(super) fn contract(
     owner: &PgBouncer,
     wanted: &Wanted,

@@ -1,4 +1,5 @@
-//! Which request of a PgBouncer may begin (CONTRACT 4.3, PH-1 to PH-5).
+//! Which request of a PgBouncer may begin
+//! (docs/kubedb-compatibility.md, "Requests and their order").
 //!
 //! One at a time; of several that wait, those of the same type but for the newest are skipped, and
 //! among the survivors the oldest goes first. Requests that wait for somebody's approval are not
@@ -147,7 +148,7 @@ fn behind(request: &PgBouncerOpsRequest, rivals: &[&PgBouncerOpsRequest]) -> Opt
     })
 }
 
-/// The condition of a skipped request (PH-3).
+/// The condition of a skipped request.
 pub fn skipped(
     request: &PgBouncerOpsRequest,
     by: &str,
@@ -193,7 +194,7 @@ fn supersedes(other: &PgBouncerOpsRequest, request: &PgBouncerOpsRequest) -> boo
 }
 
 /// Whether `one` is newer than `other`. Of two from the same second the lexicographically smaller
-/// name counts as the newer (PH-2).
+/// name counts as the newer.
 fn is_newer(one: &PgBouncerOpsRequest, other: &PgBouncerOpsRequest) -> bool {
     match created(one).cmp(&created(other)) {
         std::cmp::Ordering::Greater => true,

@@ -75,7 +75,7 @@ pub struct Operator {
     cancel: CancellationToken,
     pub(super) reporter: Reporter,
     references: References,
-    /// Held from listing the requests of a namespace until one has begun (PH-1).
+    /// Held from listing the requests of a namespace until one has begun.
     pub(super) admission: Locks,
     pub(super) errors: InternalErrors,
     /// The class of PgBouncers whose requests are carried out.

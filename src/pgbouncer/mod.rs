@@ -3,7 +3,8 @@
 //! `ini`, `userlist` and `version` are pure. The rest are edges: asynchronous, bounded by a timeout
 //! that the caller gives, and reporting in words that fit a condition message.
 //!
-//! What the program really does is measured, not assumed; three facts shape everything here:
+//! What the program really does is measured, not assumed (docs/pgbouncer-behaviour.md); three facts
+//! shape everything here:
 //!
 //! * an ini file that does not parse turns TLS **off** at the next reload, so [`ini::check`] runs
 //!   before anything is written;

@@ -1,8 +1,8 @@
 //! Telling a pooler to read its files again, by the means that are safe for its version.
 //!
-//! With TLS towards PostgreSQL, a reload is not harmless everywhere: from 1.24 to 1.26.0 one that
-//! lands in a handshake with PostgreSQL can kill the process, and before 1.24 each one replaces all
-//! connections to PostgreSQL. A pause around the reload avoids both, and is not possible where
+//! With TLS towards PostgreSQL, a reload is not harmless everywhere
+//! (docs/pgbouncer-behaviour.md, "Reload with TLS towards PostgreSQL"): from 1.24 to 1.26.0 a plain
+//! one can end the process, and before 1.24 each one replaces all connections to PostgreSQL. A pause around the reload avoids both, and is not possible where
 //! connections are held for whole sessions.
 //!
 //! A reload that was answered is no proof that new material is in force; only

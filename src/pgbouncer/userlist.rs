@@ -1,7 +1,8 @@
 //! The users and their secrets (`auth_file`).
 //!
 //! The file serves two purposes: it verifies clients, and it is what the pooler logs in to
-//! PostgreSQL with. The forms differ in what they can do:
+//! PostgreSQL with. The forms differ in what they can do
+//! (docs/pgbouncer-behaviour.md, "Stored secrets"):
 //!
 //! | stored | `auth_type=md5` | `auth_type=scram-sha-256` | PostgreSQL wants md5 | wants SCRAM |
 //! |---|---|---|---|---|

@@ -42,7 +42,7 @@ pub struct VerifiedChain {
     facts: CertificateFacts,
 }
 
-/// The contents of a certificate Secret (CONTRACT 3.4).
+/// The contents of a certificate Secret.
 #[derive(Clone, Debug)]
 pub struct SecretData {
     /// `tls.crt`: leaf and intermediates.

@@ -97,7 +97,7 @@ pub(super) fn name(common_name: Option<&str>, subject: &Subject) -> Vec<u8> {
 /// The extensions of a leaf; `key_identifiers` come first because they do not depend on it.
 pub(super) fn leaf_extensions(profile: &LeafProfile) -> Vec<Vec<u8>> {
     // keyEncipherment is of use to RSA keys only; cert-manager states it for every kind, and so do
-    // the certificates that KubeDB's users know (CONTRACT 3.3).
+    // the certificates that KubeDB's users know.
     let mut extensions = vec![
         key_usage(DIGITAL_SIGNATURE | KEY_ENCIPHERMENT),
         extended_key_usage(profile.usage),

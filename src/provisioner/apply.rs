@@ -187,8 +187,7 @@ impl<'a> Writing<'a> {
         sort_out(written, &mut self.needed)
     }
 
-    /// Writes a Secret. One that an earlier PgBouncer of that name has left is taken up again
-    /// (CONTRACT 2.10).
+    /// Writes a Secret. One that an earlier PgBouncer of that name has left is taken up again.
     async fn secret(&mut self, secret: &Secret) -> Result<Option<Secret>, ClusterError> {
         let owner = labels::heir(self.bouncer);
         let written = self.write(&owner, Kind::Secret, secret).await;
@@ -207,7 +206,7 @@ impl<'a> Writing<'a> {
 
     async fn budget(&mut self, budget: Option<PodDisruptionBudget>) -> Result<(), ClusterError> {
         let (kind, name) = (Kind::DisruptionBudget, self.bouncer.name_any());
-        // KubeDB's budgets are its workload's (CONTRACT N12).
+        // KubeDB's budgets are its workload's.
         let workload = self.claim(Kind::Workload, &name);
         let workload = match workload {
             Claim::Ours(uid) => Some(uid.to_string()),

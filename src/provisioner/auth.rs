@@ -1,4 +1,5 @@
-//! The auth Secret: made once, never changed by us afterwards (CONTRACT 2.7).
+//! The auth Secret: made once, never changed by us afterwards
+//! (docs/kubedb-compatibility.md, "Auth Secret").
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;

@@ -1,5 +1,4 @@
-//! Material of a PgBouncer that is created with TLS: issued and published before there are pods
-//! (CONTRACT 3.3, last paragraph).
+//! Material of a PgBouncer that is created with TLS: issued and published before there are pods.
 //!
 //! Only what is missing is made. Material that is published is never renewed or exchanged here:
 //! that is a request's work, which carries it into the pods.

@@ -1,5 +1,5 @@
-//! Deleting a PgBouncer (CONTRACT 2.10). Owner references take the objects away; what is to stay is
-//! taken off that list first.
+//! Deleting a PgBouncer (docs/kubedb-compatibility.md, "Deletion policies"). Owner references take
+//! the objects away; what is to stay is taken off that list first.
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;

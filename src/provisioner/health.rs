@@ -1,4 +1,5 @@
-//! Looking at the pods: are they there, are they ready, do they answer (CONTRACT 4.2, G12)?
+//! Looking at the pods: are they there, are they ready, do they answer?
+//! See docs/kubedb-compatibility.md, "Health checks".
 //!
 //! The look is a TCP connection, an `SSLRequest` and, where TLS is on, a handshake. It never logs
 //! in: a pooler with `max_user_connections=2` has no connection to spare for its operator, and a

@@ -1,4 +1,4 @@
-//! A PgBouncer object in, the objects it stands for out (CONTRACT sections 2 and 4.1–4.2).
+//! A PgBouncer object in, the objects it stands for out (docs/kubedb-compatibility.md).
 //!
 //! ```text
 //! observe ──▶ validate ──▶ build ──▶ apply ──▶ health ──▶ report
@@ -53,9 +53,9 @@ use self::health::PodState;
 use self::memory::{Ask, Memory};
 use self::validate::Blocked;
 
-/// Source of the provisioner's events (CONTRACT 4.6).
+/// Source of the provisioner's events.
 pub const COMPONENT: &str = "KubeDB Operator";
-/// The condition that keeps us off (CONTRACT 4.4).
+/// The condition that keeps us off.
 pub const PAUSED: &str = "Paused";
 /// How soon an object that is not ready yet is looked at again; changes of its pods wake us sooner.
 const UNREADY_PERIOD: Duration = Duration::from_secs(2);

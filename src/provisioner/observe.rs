@@ -26,7 +26,7 @@ impl Provisioner {
         self.report_started(bouncer).await
     }
 
-    /// Writes back what the specification leaves open, as an admission webhook would (CONTRACT 3.1).
+    /// Writes back what the specification leaves open, as an admission webhook would.
     pub(super) async fn complete(&self, bouncer: &mut PgBouncer) -> Result<(), Blocked> {
         let issuer = self.issuer_kind(bouncer).await?;
         let completed = defaults::complete(&bouncer.spec, &bouncer.name_any(), issuer);

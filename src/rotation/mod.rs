@@ -1,4 +1,4 @@
-//! What is due, and what may start now: rotation by itself (DESIGN decision 8).
+//! What is due, and what may start now: rotation by itself (docs/rotation.md).
 //!
 //! ```text
 //! what is stored ──▶ Facts ──▶ verdict ──▶ Fleet ──▶ Start ──▶ a PgBouncerOpsRequest

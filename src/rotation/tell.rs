@@ -17,7 +17,7 @@ pub const HELD: &str = "RotationHeld";
 pub const DRIFT: &str = "CertificateDrift";
 /// A `renewBefore` that is not followed, because it does not fit the life that was granted.
 pub const ADJUSTED: &str = "RenewalAdjusted";
-/// Said of an object once it has been ready (CONTRACT 4.2).
+/// Said of an object once it has been ready.
 const PROVISIONED: &str = "Provisioned";
 
 /// Something to tell in an event.

@@ -1,4 +1,5 @@
-//! The PostgreSQL behind the pooler, and its users (CONTRACT 2.5, 2.6).
+//! The PostgreSQL behind the pooler, and its users
+//! (docs/kubedb-compatibility.md, "Users").
 
 use k8s_openapi::api::core::v1::Secret;
 

@@ -154,41 +154,41 @@ fn issuer_cases(prefix: [&'static str; 5]) -> Vec<Case> {
     ]
 }
 
-/// Rows S11 to S17, on a PgBouncer without TLS.
+/// Requests without a meaning, on a PgBouncer without TLS.
 fn without_tls() -> Vec<Case> {
     vec![
         Case {
-            name: "s11-rotate",
+            name: "rotate",
             tls: json!({"rotateCertificates": true}),
             says: &["rotate"],
         },
         Case {
-            name: "s11-certificates",
+            name: "certificates",
             tls: json!({"certificates": [{"alias": "server", "dnsNames": ["till.example"]}]}),
             says: &["issuer"],
         },
         Case {
-            name: "s12-rotate-and-remove",
+            name: "rotate-and-remove",
             tls: json!({"rotateCertificates": true, "remove": true}),
             says: &["rotateCertificates", "remove"],
         },
         Case {
-            name: "s13-nothing",
+            name: "nothing",
             tls: json!({}),
             says: &["spec.tls"],
         },
         Case {
-            name: "s14-mode",
+            name: "mode",
             tls: json!({"sslMode": "require"}),
             says: &["issuerRef"],
         },
         Case {
-            name: "s17-kind",
+            name: "kind",
             tls: json!({"issuerRef": {"kind": "Notary", "name": "pb-issuer"}}),
             says: &["Notary", "ClusterIssuer"],
         },
         Case {
-            name: "s17-group",
+            name: "group",
             tls: json!({"issuerRef": {
                 "apiGroup": "example.org", "kind": "Issuer", "name": "pb-issuer",
             }}),
@@ -200,12 +200,12 @@ fn without_tls() -> Vec<Case> {
 fn with_tls() -> Vec<Case> {
     vec![
         Case {
-            name: "s12-issuer-and-remove",
+            name: "issuer-and-remove",
             tls: json!({"issuerRef": issuer("pb-issuer"), "remove": true}),
             says: &["issuerRef", "remove"],
         },
         Case {
-            name: "s12-rotate-and-certificates",
+            name: "rotate-and-certificates",
             tls: json!({"rotateCertificates": true, "certificates": [{"alias": "client"}]}),
             says: &["rotateCertificates", "certificates"],
         },
@@ -235,7 +235,7 @@ async fn a_request_that_cannot_be_carried_out_says_why_and_changes_nothing() {
 
     let mut cases = without_tls();
     let names = [
-        "s16-unknown",
+        "unknown",
         "secret-missing",
         "key-mismatch",
         "ca-expired",

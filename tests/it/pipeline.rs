@@ -159,7 +159,7 @@ async fn an_issuer_that_never_comes_ends_the_request_and_changes_nothing() {
     stage.stop().await;
 }
 
-/// S15, S7 and S8, one after the other.
+/// An issuer with TLS off, then `sslMode` alone, then `clientAuthMode` alone.
 async fn modes_can_be_changed_alone(stage: &Stage) {
     stage
         .openssl_ca("pgbouncer-ca", "/CN=pgbouncer/O=kubedb")

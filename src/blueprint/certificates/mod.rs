@@ -1,4 +1,5 @@
-//! Which certificates a PgBouncer wants, and what is to stand in each (CONTRACT 3.3, 3.4).
+//! Which certificates a PgBouncer wants, and what is to stand in each
+//! (docs/kubedb-compatibility.md, "Certificates").
 
 mod error;
 #[cfg(test)]
@@ -26,7 +27,7 @@ use crate::pki::renewal::RenewPolicy;
 pub const DURATION_DEFAULT: Duration = Duration::hours(2160);
 /// Longest common name that X.509 allows (RFC 5280, `ub-common-name`).
 const COMMON_NAME_MAX: usize = 64;
-/// What clients and the exporter log in as, so what their certificates say (CONTRACT 3.3).
+/// What clients and the exporter log in as, so what their certificates say.
 const CLIENT_COMMON_NAME: &str = names::ADMIN_USER;
 
 /// One certificate that a PgBouncer wants.
@@ -177,7 +178,7 @@ impl Wanted {
             .map_or(RenewPolicy::TwoThirds, RenewPolicy::Before)
     }
 
-    /// The annotations that cert-manager would put on the Secret (CONTRACT 3.4).
+    /// The annotations that cert-manager would put on the Secret.
     pub fn secret_annotations(&self) -> BTreeMap<String, String> {
         let Profile {
             common_name,

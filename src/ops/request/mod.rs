@@ -1,5 +1,5 @@
 //! What a request asks for: the spec of a `PgBouncerOpsRequest`, read against the present spec of its
-//! PgBouncer (CONTRACT 5.1 and 5.2, rows S1 to S20).
+//! PgBouncer (docs/kubedb-compatibility.md, "Combinations in a request").
 //!
 //! Everything that KubeDB admits is admitted; what has no meaning is a [`Refusal`], whose text says
 //! what to change. Nothing has been touched by then.
@@ -29,7 +29,7 @@ use crate::names::Alias;
 /// What is to be different afterwards.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
-    /// TLS where there was none (S1, S2, S15).
+    /// TLS where there was none.
     Add {
         /// Who signs.
         issuer: IssuerRef,
@@ -40,7 +40,7 @@ pub enum Change {
         /// How clients prove who they are; `None` leaves it.
         auth_type: Option<AuthType>,
     },
-    /// Another issuer, or the same once more, for all certificates (S3, S5).
+    /// Another issuer, or the same once more, for all certificates.
     ChangeIssuer {
         /// Who signs from now on.
         issuer: IssuerRef,
@@ -49,28 +49,28 @@ pub enum Change {
         /// Modes to change along with it.
         modes: Modes,
     },
-    /// New contents of single certificates (S4).
+    /// New contents of single certificates.
     UpdateCertificates {
         /// Entries that replace those of the same alias.
         certificates: Vec<CertificateSpec>,
         /// Modes to change along with it.
         modes: Modes,
     },
-    /// All certificates anew, with the same contents (S6).
+    /// All certificates anew, with the same contents.
     Rotate {
         /// Modes to change along with it.
         modes: Modes,
     },
-    /// No TLS any more (S9).
+    /// No TLS any more.
     Remove {
         /// How clients prove who they are; `None` leaves it.
         auth_type: Option<AuthType>,
     },
-    /// `sslMode`, `clientAuthMode` or both, and no certificate (S7, S8).
+    /// `sslMode`, `clientAuthMode` or both, and no certificate.
     Mode(Modes),
     /// The same again, in new processes.
     Restart,
-    /// What is asked for is so already (S10).
+    /// What is asked for is so already.
     NoOp,
 }
 
@@ -132,31 +132,31 @@ pub enum Refusal {
     /// `ReconfigureTLS` without `spec.tls`.
     #[error("`spec.tls` nil not supported in ReconfigureTLS type: say what to change in spec.tls")]
     NoTls,
-    /// `tls: {}` (S13).
+    /// `tls: {}`.
     #[error(
         "no reconfiguration is provided in spec.tls: set issuerRef, certificates, \
          rotateCertificates, remove, sslMode or clientAuthMode"
     )]
     Empty,
-    /// More than one operation (S12).
+    /// More than one operation.
     #[error(
         "spec.tls asks for {0} at once, and one request makes one change: create a request for \
          each"
     )]
     Ambiguous(String),
-    /// Rotating without TLS (S11).
+    /// Rotating without TLS.
     #[error(
         "rotateCertificates requires TLS to be enabled with issuerRef, and this PgBouncer has no \
          TLS: add it first with a request that sets spec.tls.issuerRef"
     )]
     NothingToRotate,
-    /// Certificates without an issuer (S11).
+    /// Certificates without an issuer.
     #[error(
         "spec.tls.certificates needs an issuer, and this PgBouncer has no TLS: set \
          spec.tls.issuerRef as well"
     )]
     NoIssuer,
-    /// A TLS mode without TLS (S14).
+    /// A TLS mode without TLS.
     #[error(
         "sslMode {} needs a key and a certificate, and this PgBouncer has no TLS: set \
          spec.tls.issuerRef as well", .0.as_str()
@@ -168,7 +168,7 @@ pub enum Refusal {
          to disable", .0.as_str()
     )]
     ModeAfterRemoval(SslMode),
-    /// An issuer that is none of cert-manager's (S17).
+    /// An issuer that is none of cert-manager's.
     #[error(
         "{field} names a {kind} of group {group}: its kind must be Issuer or ClusterIssuer and its \
          apiGroup cert-manager.io"
@@ -246,7 +246,7 @@ pub fn parse(
     }
 }
 
-/// Whether the spec has TLS: an issuer, whatever `sslMode` says (S15).
+/// Whether the spec has TLS: an issuer, whatever `sslMode` says.
 pub fn has_tls(spec: &PgBouncerSpec) -> bool {
     spec.tls
         .as_ref()
@@ -317,7 +317,7 @@ fn parse_removal(modes: Modes, present: &PgBouncerSpec) -> Result<Change, Refusa
 }
 
 /// The mode of a PgBouncer that gets TLS without a word about the mode. Defaulting has written
-/// `disable` into it long ago, so "keep what is stored" would add certificates and no TLS (S2).
+/// `disable` into it long ago, so "keep what is stored" would add certificates and no TLS.
 fn added_mode(present: &PgBouncerSpec) -> SslMode {
     present
         .ssl_mode
@@ -334,7 +334,7 @@ fn one_operation(tls: &TlsRequest) -> Result<(), Refusal> {
         asked.push("rotateCertificates");
     }
     if asked.is_empty() {
-        // issuerRef and certificates go together (S5).
+        // issuerRef and certificates go together.
         return Ok(());
     }
     if tls.issuer_ref.is_some() {
@@ -349,7 +349,7 @@ fn one_operation(tls: &TlsRequest) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The common issuer is one of cert-manager's own (S17); an entry of `certificates` may name one of
+/// The common issuer is one of cert-manager's own; an entry of `certificates` may name one of
 /// another group, which signs through a `CertificateRequest`.
 fn issuers_are_usable(tls: &TlsRequest) -> Result<(), Refusal> {
     let common = tls

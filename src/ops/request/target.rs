@@ -73,7 +73,7 @@ pub fn with_state(spec: &PgBouncerSpec, state: &TlsState) -> PgBouncerSpec {
 }
 
 /// What the PgBouncer `database` with `spec` says after `change`. `signer` is what is known of the
-/// issuer then: an ACME issuer completes only the server's certificate (S19).
+/// issuer then: an ACME issuer completes only the server's certificate.
 pub fn target_state(
     database: &str,
     spec: &PgBouncerSpec,
@@ -136,7 +136,7 @@ impl TlsState {
 }
 
 /// The present entries, with those of the same alias replaced in place and new ones at the end. A
-/// replaced entry keeps its Secret unless the request names another (S4).
+/// replaced entry keeps its Secret unless the request names another.
 fn replaced(present: Option<&TlsConfig>, by: &[CertificateSpec]) -> Vec<CertificateSpec> {
     let mut entries = present.map_or_else(Vec::new, |tls| tls.certificates.clone());
     for new in by {

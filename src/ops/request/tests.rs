@@ -1,4 +1,4 @@
-//! One test per row of CONTRACT 5.2.
+//! One test for each row of docs/kubedb-compatibility.md, "Combinations in a request".
 
 use serde_json::{Value, json};
 
@@ -63,7 +63,7 @@ fn secrets(state: &TlsState) -> Vec<(String, Option<String>)> {
 }
 
 #[test]
-fn s1_an_issuer_adds_tls_and_completes_the_certificates_in_order() {
+fn an_issuer_adds_tls_and_completes_the_certificates_in_order() {
     let tls = json!({
         "issuerRef": issuer(),
         "certificates": [{ "alias": "client", "subject": { "organizations": ["pool"] } }],
@@ -94,14 +94,14 @@ fn s1_an_issuer_adds_tls_and_completes_the_certificates_in_order() {
 }
 
 #[test]
-fn s2_adding_tls_without_a_mode_replaces_the_stored_disable() {
+fn adding_tls_without_a_mode_replaces_the_stored_disable() {
     let state = target(&without_tls(), &json!({ "issuerRef": issuer() }));
     assert_eq!(state.ssl_mode, Some(SslMode::VerifyFull));
     assert_eq!(state.auth_type, Some(AuthType::Md5));
 }
 
 #[test]
-fn s3_another_issuer_changes_nothing_else() {
+fn another_issuer_changes_nothing_else() {
     let state = target(&with_tls(), &json!({ "issuerRef": issuer() }));
     let mut expected = TlsState::of(&with_tls());
     expected
@@ -118,7 +118,7 @@ fn s3_another_issuer_changes_nothing_else() {
 }
 
 #[test]
-fn s4_a_certificate_entry_is_replaced_and_keeps_its_secret() {
+fn a_certificate_entry_is_replaced_and_keeps_its_secret() {
     let tls = json!({ "certificates": [{ "alias": "server", "dnsNames": ["pool.example"] }] });
     let state = target(&with_tls(), &tls);
     let server = state
@@ -148,7 +148,7 @@ fn s4_a_certificate_entry_is_replaced_and_keeps_its_secret() {
 }
 
 #[test]
-fn s5_issuer_and_certificates_go_together_and_reissue_everything() {
+fn issuer_and_certificates_go_together_and_reissue_everything() {
     let tls = json!({
         "issuerRef": issuer(), "certificates": [{ "alias": "server", "secretName": "moved" }],
     });
@@ -163,7 +163,7 @@ fn s5_issuer_and_certificates_go_together_and_reissue_everything() {
 }
 
 #[test]
-fn s6_rotation_leaves_the_spec_as_it_is() {
+fn rotation_leaves_the_spec_as_it_is() {
     let tls = json!({ "rotateCertificates": true });
     assert_eq!(target(&with_tls(), &tls), TlsState::of(&with_tls()));
     let change = change(&with_tls(), &tls).unwrap();
@@ -171,7 +171,7 @@ fn s6_rotation_leaves_the_spec_as_it_is() {
 }
 
 #[test]
-fn s7_a_mode_alone_issues_nothing() {
+fn a_mode_alone_issues_nothing() {
     let tls = json!({ "sslMode": "allow" });
     let state = target(&with_tls(), &tls);
     assert_eq!(state.ssl_mode, Some(SslMode::Allow));
@@ -185,7 +185,7 @@ fn s7_a_mode_alone_issues_nothing() {
 }
 
 #[test]
-fn s8_the_clients_proof_alone_can_change_with_and_without_tls() {
+fn the_clients_proof_alone_can_change_with_and_without_tls() {
     for present in [with_tls(), without_tls()] {
         let state = target(&present, &json!({ "clientAuthMode": "scram-sha-256" }));
         assert_eq!(state.auth_type, Some(AuthType::ScramSha256));
@@ -194,7 +194,7 @@ fn s8_the_clients_proof_alone_can_change_with_and_without_tls() {
 }
 
 #[test]
-fn s9_removal_writes_disable_and_no_tls() {
+fn removal_writes_disable_and_no_tls() {
     let tls = json!({ "remove": true, "clientAuthMode": "md5" });
     let state = target(&with_tls(), &tls);
     assert_eq!(
@@ -209,7 +209,7 @@ fn s9_removal_writes_disable_and_no_tls() {
 }
 
 #[test]
-fn s10_removing_what_is_not_there_is_done_already() {
+fn removing_what_is_not_there_is_done_already() {
     assert_eq!(
         change(&without_tls(), &json!({ "remove": true })),
         Ok(Change::NoOp)
@@ -217,7 +217,7 @@ fn s10_removing_what_is_not_there_is_done_already() {
 }
 
 #[test]
-fn s11_without_tls_there_is_nothing_to_rotate_and_no_issuer_for_certificates() {
+fn without_tls_there_is_nothing_to_rotate_and_no_issuer_for_certificates() {
     let rotate = change(&without_tls(), &json!({ "rotateCertificates": true }));
     assert_eq!(rotate, Err(Refusal::NothingToRotate));
     let certificates = json!({ "certificates": [{ "alias": "server" }] });
@@ -228,7 +228,7 @@ fn s11_without_tls_there_is_nothing_to_rotate_and_no_issuer_for_certificates() {
 }
 
 #[test]
-fn s12_two_operations_in_one_request_are_refused_by_name() {
+fn two_operations_in_one_request_are_refused_by_name() {
     for (tls, both) in [
         (
             json!({ "rotateCertificates": true, "remove": true }),
@@ -259,7 +259,7 @@ fn s12_two_operations_in_one_request_are_refused_by_name() {
 }
 
 #[test]
-fn s13_an_empty_request_says_what_could_be_set() {
+fn an_empty_request_says_what_could_be_set() {
     let refusal = change(&with_tls(), &json!({})).unwrap_err();
     assert_eq!(refusal, Refusal::Empty);
     assert!(refusal.to_string().contains("rotateCertificates"));
@@ -268,14 +268,14 @@ fn s13_an_empty_request_says_what_could_be_set() {
 }
 
 #[test]
-fn s14_a_tls_mode_without_tls_is_refused() {
+fn a_tls_mode_without_tls_is_refused() {
     let refusal = change(&without_tls(), &json!({ "sslMode": "require" })).unwrap_err();
     assert_eq!(refusal, Refusal::ModeWithoutTls(SslMode::Require));
     assert!(refusal.to_string().contains("issuerRef"), "{refusal}");
 }
 
 #[test]
-fn s15_certificates_can_be_issued_with_tls_still_off() {
+fn certificates_can_be_issued_with_tls_still_off() {
     let tls = json!({ "issuerRef": issuer(), "sslMode": "disable" });
     let state = target(&without_tls(), &tls);
     assert!(state.tls.is_some());
@@ -287,7 +287,7 @@ fn s15_certificates_can_be_issued_with_tls_still_off() {
 }
 
 #[test]
-fn s16_an_issuer_that_may_not_exist_is_accepted_here_because_it_may_come() {
+fn an_issuer_that_may_not_exist_is_accepted_here_because_it_may_come() {
     let tls = json!({ "issuerRef": { "kind": "ClusterIssuer", "name": "not-yet" } });
     assert!(matches!(
         change(&without_tls(), &tls),
@@ -296,7 +296,7 @@ fn s16_an_issuer_that_may_not_exist_is_accepted_here_because_it_may_come() {
 }
 
 #[test]
-fn s17_a_common_issuer_of_a_foreign_kind_or_group_is_refused() {
+fn a_common_issuer_of_a_foreign_kind_or_group_is_refused() {
     for (kind, group) in [
         ("StepIssuer", "cert-manager.io"),
         ("Issuer", "certs.example"),
@@ -330,7 +330,7 @@ fn an_entry_may_name_an_issuer_of_another_group_but_no_kind_that_cert_manager_la
 }
 
 #[test]
-fn s18_an_unknown_alias_is_kept_and_issues_nothing() {
+fn an_unknown_alias_is_kept_and_issues_nothing() {
     let tls = json!({ "certificates": [{ "alias": "archiver" }] });
     let state = target(&with_tls(), &tls);
     assert!(
@@ -356,7 +356,7 @@ fn s18_an_unknown_alias_is_kept_and_issues_nothing() {
 }
 
 #[test]
-fn s19_an_acme_issuer_completes_only_the_server() {
+fn an_acme_issuer_completes_only_the_server() {
     let present = without_tls();
     let tls = json!({ "issuerRef": issuer(), "sslMode": "require" });
     let change = change(&present, &tls).unwrap();
@@ -365,7 +365,7 @@ fn s19_an_acme_issuer_completes_only_the_server() {
 }
 
 #[test]
-fn s20_values_outside_the_schema_do_not_even_parse() {
+fn values_outside_the_schema_do_not_even_parse() {
     for tls in [
         json!({ "clientAuthMode": "scram" }),
         json!({ "clientAuthMode": "cert" }),

@@ -1,4 +1,4 @@
-//! Commit: the change becomes the PgBouncer's specification (CONTRACT 5.2, "spec after").
+//! Commit: the change becomes the PgBouncer's specification.
 
 use kube::ResourceExt;
 use serde_json::{Map, Value, json};

@@ -2,7 +2,8 @@
 //!
 //! One bundle stands beside all aliases: whoever verifies a client and whoever verifies the server
 //! trusts the issuers of both, old and new, newest first. That is more than each needs and never
-//! less, which is what matters when aliases have issuers of their own (CONTRACT G5).
+//! less, which is what matters when aliases have issuers of their own
+//! (docs/kubedb-compatibility.md, "Trust in several issuers").
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -28,7 +29,7 @@ const PATIENCE_DIVISOR: i32 = 20;
 
 impl Bench<'_> {
     /// Issues the planned revision. An issuer that is not there, or not ready, may come: that is
-    /// waited for until the step's bound (CONTRACT S16), or for a twentieth of the life.
+    /// waited for until the step's bound, or for a twentieth of the life.
     pub(super) async fn issue(&self, alias: Alias) -> Result<(), StepError> {
         let bouncer = self.bouncer(Side::Target).await?;
         let wanted = self.wanted(&bouncer).await?;

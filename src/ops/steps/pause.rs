@@ -1,4 +1,5 @@
-//! Pause and resume: the condition that makes the provisioner leave the object alone (CONTRACT 4.4).
+//! Pause and resume: the condition that makes the provisioner leave the object alone
+//! (docs/kubedb-compatibility.md, "Pause").
 //!
 //! The condition is a lock, taken and released by compare-and-swap. Its message names the request
 //! and its UID, so that everybody can see who holds it, and so that a request only ever releases its

@@ -1,5 +1,5 @@
-//! What people read about a request: conditions (CONTRACT 4.5) and events (4.6), derived from plan
-//! and journal and never stored as a second truth.
+//! What people read about a request: conditions and events, derived from plan and journal and never
+//! stored as a second truth (docs/kubedb-compatibility.md, "Conditions of a request").
 
 #[cfg(test)]
 mod tests;
@@ -37,7 +37,7 @@ pub enum End {
     Stuck(usize),
 }
 
-/// The first condition, written together with phase Progressing (C1).
+/// The first condition, written together with phase Progressing.
 pub fn begun(request_type: &str, now: OffsetDateTime) -> Condition {
     let what = match request_type {
         "ReconfigureTLS" => "reconfigure tls for pgbouncer",
@@ -47,8 +47,9 @@ pub fn begun(request_type: &str, now: OffsetDateTime) -> Condition {
     condition(request_type, request_type, message, now)
 }
 
-/// The conditions that the journal justifies, in the order of CONTRACT 4.5 (C2 to C13). `waiting` is
-/// what a running step waits for.
+/// The conditions that the journal justifies, in the order that
+/// docs/kubedb-compatibility.md, "Conditions of a request" gives. `waiting` is what a running step
+/// waits for.
 pub fn conditions(plan: &Plan, journal: &Journal, waiting: Option<&str>) -> Vec<Condition> {
     let mut found = Vec::new();
     let done = |wanted: fn(&Step) -> bool| last_success(plan, journal, wanted);
@@ -130,7 +131,7 @@ fn undo_failed(plan: &Plan, journal: &Journal) -> Option<Condition> {
     Some(condition("UndoFailed", "UndoFailed", message, changed_at?))
 }
 
-/// The last condition (C14, C15).
+/// The last condition.
 pub fn ended(plan: &Plan, journal: &Journal, end: End, now: OffsetDateTime) -> Condition {
     match end {
         End::Outcome(Outcome::Successful) => {

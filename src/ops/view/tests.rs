@@ -1,4 +1,4 @@
-//! The view against CONTRACT 4.5 and 4.6.
+//! The view against KubeDB's conditions and events.
 
 use serde_json::json;
 use time::Duration;

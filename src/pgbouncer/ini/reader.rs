@@ -1,7 +1,8 @@
 //! A second reader of the file, by PgBouncer's own grammar. It shares no code with the writer, and
 //! what the writer has written is published only if this reader reads what was meant.
 //!
-//! The grammar is what PgBouncer 1.18.0, 1.24.1 and 1.26.1 were measured to do, quirks included:
+//! The grammar is what PgBouncer 1.18.0, 1.24.1 and 1.26.1 were measured to do, quirks included
+//! (docs/pgbouncer-behaviour.md, "Syntax of the configuration"):
 //!
 //! * Blanks and line breaks before a line do not count; `;` and `#` begin a comment there only.
 //! * `%include` and a blank read another file. A header may be followed by more on its line.

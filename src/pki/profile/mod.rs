@@ -19,10 +19,10 @@ pub const NAMES_MAX: usize = 256;
 pub const LIFETIME_MIN: Duration = Duration::minutes(5);
 /// A longer life is a mistake in the manifest.
 pub const LIFETIME_MAX: Duration = Duration::days(30 * 366);
-/// cert-manager's default (2160h), which KubeDB's examples show (CONTRACT 3.3).
+/// cert-manager's default (2160h), which KubeDB's examples show.
 pub const LIFETIME_DEFAULT: Duration = Duration::days(90);
 
-/// What a leaf certificate is for (CONTRACT 3.3).
+/// What a leaf certificate is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LeafUsage {
     /// Shown by the pooler: serverAuth and clientAuth.

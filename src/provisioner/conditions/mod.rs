@@ -1,5 +1,5 @@
-//! Conditions and phase (CONTRACT 4.1, 4.2): what was seen, in the words that KubeDB's users know;
-//! pure.
+//! Conditions and phase: what was seen, in the words that KubeDB's users know
+//! (docs/kubedb-compatibility.md, "Conditions of a PgBouncer"); pure.
 
 #[cfg(test)]
 mod tests;
@@ -243,7 +243,8 @@ pub(super) fn is_provisioned(conditions: &[Condition]) -> bool {
     find_condition(conditions, PROVISIONED).is_some_and(Condition::is_true)
 }
 
-/// The phase that conditions stand for; the first match wins (CONTRACT 4.1).
+/// The phase that conditions stand for; the first match wins
+/// (docs/kubedb-compatibility.md, "Phases of a PgBouncer").
 fn phase(conditions: &[Condition]) -> Phase {
     let is = |type_: &str, status: &str| {
         find_condition(conditions, type_).is_some_and(|condition| condition.status == status)

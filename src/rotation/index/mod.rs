@@ -26,7 +26,7 @@ use crate::names::{Area, Fingerprint, ObjectRef};
 use crate::pki::renewal::{granted_from, jitter_seed};
 use crate::printable::printable;
 
-/// The condition under which nobody but its holder touches a PgBouncer (CONTRACT 4.4).
+/// The condition under which nobody but its holder touches a PgBouncer.
 const PAUSED: &str = "Paused";
 
 /// Longest part of an annotation that is repeated in a message, in bytes.

@@ -9,7 +9,7 @@ use crate::stage::Stage;
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_pgbouncer_created_with_tls_comes_up_with_it() {
     let stage = Stage::start().await;
-    // The PgBouncer comes first and waits for its issuer (CONTRACT G17).
+    // The PgBouncer comes first and waits for its issuer.
     stage.example("pgbouncer-ssl").await;
     stage
         .openssl_ca("pgbouncer-ca", "/CN=pgbouncer/O=kubedb")

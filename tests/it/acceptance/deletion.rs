@@ -1,4 +1,5 @@
-//! What deleting a PgBouncer leaves behind: row A18 (CONTRACT 2.10).
+//! What deleting a PgBouncer leaves behind
+//! (docs/kubedb-compatibility.md, "Deletion policies").
 
 use bouncert::api::{AppBinding, PetSet, PgBouncer};
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};

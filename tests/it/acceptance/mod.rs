@@ -1,4 +1,4 @@
-//! The acceptance list of the KubeDB-compatible surface (CONTRACT appendix A), on real poolers.
+//! What a user of KubeDB observes (docs/kubedb-compatibility.md, "The tutorial"), on real poolers.
 
 mod creation;
 mod deletion;

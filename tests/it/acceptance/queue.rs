@@ -1,4 +1,5 @@
-//! Who goes first, who is skipped, who waits, who is refused: rows A13 to A16.
+//! Who goes first, who is skipped, who waits, who is refused
+//! (docs/kubedb-compatibility.md, "Requests and their order").
 
 use bouncert::api::common::find_condition;
 use bouncert::api::{PgBouncerOpsRequest, RequestPhase};
@@ -21,7 +22,7 @@ async fn requests_queue_and_the_superseded_is_skipped() {
     stage.example("pb").await;
     stage.ready("pb").await;
 
-    // A13: two of a type while nobody is looking; the newer stays.
+    // Two of a type while nobody is looking; the newer stays.
     stage.kill_daemon().await;
     let add = json!({"issuerRef": {"kind": "Issuer", "name": "pb-issuer"}, "sslMode": "require"});
     stage.request("b-older", add.clone()).await;
@@ -55,7 +56,7 @@ async fn requests_queue_and_the_superseded_is_skipped() {
     );
     stage.successful("a-newer").await;
 
-    // A16: what a Supervisor would create.
+    // What a Supervisor would create.
     let rotate = json!({"rotateCertificates": true});
     let mut supervised = request("pb-1767225600-rotate-tls-auto", "pb", rotate.clone());
     supervised["spec"]["apply"] = json!("IfReady");
@@ -67,7 +68,7 @@ async fn requests_queue_and_the_superseded_is_skipped() {
     stage.stop().await;
 }
 
-/// Row A15.
+/// Policies `IfReady` and `Always`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn if_ready_waits_for_a_pgbouncer_and_always_does_not() {
     let stage = Stage::start().await;
@@ -108,7 +109,7 @@ async fn if_ready_waits_for_a_pgbouncer_and_always_does_not() {
     stage.stop().await;
 }
 
-/// Row A14, and what stands for the webhook of KubeDB.
+/// What stands for the webhook of KubeDB.
 async fn refusals(stage: &Stage) {
     let patch = Patch::Merge(json!({"spec": {"timeout": "7m"}}));
     let refused = stage

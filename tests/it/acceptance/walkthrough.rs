@@ -1,4 +1,4 @@
-//! The tutorial from creation to removal with its own manifests: rows A2 to A12.
+//! The tutorial from creation to removal with its own manifests.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -72,7 +72,7 @@ impl Watcher {
         Self { seen, _task: task }
     }
 
-    /// Row A12 and invariant I3: paused meanwhile, and never without a ready pod.
+    /// Invariant I3, and the pause: paused meanwhile, and never without a ready pod.
     fn check(self, request: &str) {
         let seen = self.seen.lock().unwrap();
         assert!(
@@ -135,7 +135,7 @@ async fn the_tutorial_runs_from_creation_to_removal() {
     stage.stop().await;
 }
 
-/// Rows A3, A4, A5.
+/// After the creation: objects, conditions, configuration.
 async fn created(stage: &Stage) {
     stage.example("pb").await;
     let bouncer = stage.ready("pb").await;
@@ -201,7 +201,7 @@ async fn created(stage: &Stage) {
     assert!(stage.psql("pb", "sslmode=require").await.is_err());
 }
 
-/// Rows A6, A7, A8. Returns the leaf of every alias.
+/// After TLS was added. Returns the leaf of every alias.
 async fn added(stage: &Stage) -> Vec<CertificateFacts> {
     let bouncer = stage.bouncer("pb").await;
     let tls = bouncer.spec.tls.as_ref().expect("spec.tls is written");
@@ -283,7 +283,7 @@ async fn added(stage: &Stage) -> Vec<CertificateFacts> {
     leaves
 }
 
-/// Row A9.
+/// After the rotation.
 async fn rotated(stage: &Stage, before: &[CertificateFacts]) {
     let after = leaves(stage).await;
     for (old, new) in before.iter().zip(&after) {
@@ -307,7 +307,7 @@ async fn rotated(stage: &Stage, before: &[CertificateFacts]) {
     );
 }
 
-/// Row A10; and whoever still holds the former client certificate is not locked out.
+/// After the change of issuer; whoever still holds the former client certificate is not locked out.
 async fn issuer_changed(stage: &Stage, old_client: &str) {
     for name in ["pb-client-cert", "pb-server-cert"] {
         let ca = read_chain(&stage.secret(name, "ca.crt").await).unwrap();
@@ -338,7 +338,7 @@ async fn issuer_changed(stage: &Stage, old_client: &str) {
     assert_eq!(stage.psql("pb", &mixed).await.unwrap(), "42");
 }
 
-/// Row A11.
+/// After the removal.
 async fn removed(stage: &Stage) {
     let bouncer = stage.bouncer("pb").await;
     assert_eq!(bouncer.spec.tls, None);
@@ -366,14 +366,14 @@ async fn removed(stage: &Stage) {
         assert!(matches!(served, Served::Plaintext), "{served:?}");
     }
     assert_eq!(stage.psql("pb", "sslmode=disable").await.unwrap(), "42");
-    // Removing what is not there is no trouble (S10).
+    // Removing what is not there is no trouble.
     stage
         .create(request("remove-again", "pb", json!({"remove": true})))
         .await;
     stage.successful("remove-again").await;
 }
 
-/// The conditions that automation may rely on (CONTRACT 4.5).
+/// The conditions that automation may rely on.
 async fn conditions_tell_the_story(stage: &Stage) {
     for (name, issues) in [
         ("add-tls", true),
