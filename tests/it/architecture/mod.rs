@@ -3,6 +3,7 @@
 //! The rules read source text, so that they see a violation before it has any effect. What follows
 //! `#[cfg(test)]` in a file is a test and free to name anything.
 
+mod citations;
 mod guards;
 
 use std::fs;
