@@ -2,7 +2,8 @@
 //!
 //! A certificate change is a transaction: staged, verified by someone who did not make it, applied
 //! pod by pod without cutting a transaction in flight, proved on the wire, reversible until proved,
-//! and resumable after a crash at any instant. `ARCHITECTURE.md` has the map.
+//! and resumable after a crash at any instant. `ARCHITECTURE.md` has the map, and
+//! docs/one-rotation.md walks one rotation through the code.
 
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
