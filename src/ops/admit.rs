@@ -45,6 +45,8 @@ pub enum Hold {
         /// Its name.
         of: String,
     },
+    /// The PgBouncer is still in the hand of a request that ends, or is gone.
+    InHand,
     /// The PgBouncer is not Ready.
     NotReady,
     /// Somebody has to approve it.

@@ -134,12 +134,13 @@ pub(super) async fn forget(cluster: &Cluster, home: &str, uid: &str) -> Result<(
     }
 }
 
-/// Deletes the journals of requests that are gone from `namespaces`, or from all if there are none;
-/// returns their number.
+/// Deletes the journals of requests that are gone from `namespaces`, or from all if there are none,
+/// and that are not among those `running`; returns their number.
 pub(super) async fn sweep(
     cluster: &Cluster,
     home: &str,
     namespaces: &[String],
+    running: impl Fn() -> HashSet<String>,
 ) -> Result<usize, ClusterError> {
     // Journals first: each of these is of a request that the later list has, unless it is gone.
     let journals = cluster
@@ -160,7 +161,7 @@ pub(super) async fn sweep(
             .get(REQUEST_NAMESPACE_LABEL)
             .is_some_and(|namespace| areas.iter().any(|area| area.covers(namespace)));
         let of = journal.at.name.strip_prefix(PREFIX);
-        if is_covered && of.is_some_and(|uid| !live.contains(uid)) {
+        if is_covered && of.is_some_and(|uid| !live.contains(uid) && !running().contains(uid)) {
             cluster
                 .delete_uid::<ConfigMap>(&journal.at, &journal.uid)
                 .await?;

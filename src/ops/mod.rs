@@ -37,6 +37,7 @@ mod begun;
 mod error;
 mod executor;
 mod former;
+mod hands;
 mod ledger;
 mod locks;
 mod metrics;

@@ -15,6 +15,8 @@ use super::admit::{Admission, Hold, admit, held_by_another, phase, skipped};
 use super::error::{OpsError, PlanError};
 use super::executor::{Execution, Left};
 use super::former::FormerJournals;
+use super::hands::{Hands, Identity};
+use super::ledger;
 use super::locks::Locks;
 use super::metrics::{OpsMetrics, RequestOutcome};
 use super::planner;
@@ -35,6 +37,9 @@ use crate::surroundings::{self, References, SurroundingsError};
 /// How often a request that waits for others, or for its PgBouncer, looks again by itself. What it waits
 /// for wakes it; this is the net under a lost event.
 const WAKES_ITSELF: Duration = Duration::from_secs(30);
+/// How often a request looks whose PgBouncer is in another hand: that of a request which ends just now,
+/// or which is gone and is being undone.
+const IN_HAND: Duration = Duration::from_millis(200);
 
 /// When to look at a request again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +82,7 @@ pub struct Operator {
     references: References,
     /// Held from listing the requests of a namespace until one has begun.
     pub(super) admission: Locks,
+    pub(super) hands: Hands,
     pub(super) errors: InternalErrors,
     /// The class of PgBouncers whose requests are carried out.
     class: String,
@@ -111,6 +117,7 @@ impl Operator {
             reporter,
             references,
             admission: Locks::default(),
+            hands: Hands::default(),
             errors: InternalErrors::default(),
             class: String::new(),
         }
@@ -155,18 +162,21 @@ impl Operator {
         }
         match phase(&request) {
             Some(phase) if phase.is_terminal() => {
-                self.unhold(at).await?;
+                self.unhold(&Identity::of(&request)).await?;
                 Ok(Next::Wait)
             }
             Some(RequestPhase::Progressing) => self.carry_on(&request).await,
             _ if request.metadata.deletion_timestamp.is_some() => {
                 // It has not begun, so there is nothing to undo.
-                self.unhold(at).await?;
+                self.unhold(&Identity::of(&request)).await?;
                 Ok(Next::Wait)
             }
             // It has said that it waits, and by the copy it still has to: nothing is listed.
             Some(RequestPhase::Pending) if is_held(&request, known, database.as_ref()) => {
                 Ok(Next::Again(WAKES_ITSELF))
+            }
+            Some(RequestPhase::Pending) if self.hands.is_taken(&database_of(&request)) => {
+                Ok(Next::Again(IN_HAND))
             }
             _ => Box::pin(self.admit(at)).await,
         }
@@ -205,6 +215,9 @@ impl Operator {
             };
             let database = self.database(request).await?;
             match admit(request, &all, database.as_ref()) {
+                Admission::Begin if self.hands.is_taken(&database_of(request)) => {
+                    return self.hold(request, &Hold::InHand).await;
+                }
                 Admission::Begin => self.begin(request, database.as_ref()).await?,
                 Admission::Hold(hold) => return self.hold(request, &hold).await,
                 Admission::Skip { by, created } => {
@@ -250,19 +263,27 @@ impl Operator {
         let begun = status::move_to(self, &held, progressing, Some(condition)).await?;
         self.count(request, RequestOutcome::Begun);
         tracing::info!(ops.request = %at, "request begun");
-        self.report(&at, &view::starting(&at)).await;
+        self.report(&Identity::of(&begun), &view::starting(&at))
+            .await;
         Ok(Some(begun))
     }
 
     /// Carries on a request that is Progressing.
     async fn carry_on(&self, request: &PgBouncerOpsRequest) -> Result<Next, OpsError> {
-        let at = crate::cluster::reference(request);
-        let Some(ledger) = self.ledger(request).await? else {
-            return Ok(Next::Wait);
+        let own = Identity::of(request);
+        let Some(hand) = self.hands.take(&database_of(request), &own.uid) else {
+            return Ok(Next::Again(IN_HAND));
         };
-        match Box::pin(Execution::new(self, at, ledger).run()).await? {
-            Left::Ended | Left::Interrupted => Ok(Next::Wait),
+        let left = match self.ledger(request).await? {
+            Some(ledger) => Box::pin(Execution::new(self, own.clone(), ledger).run()).await?,
+            None => Left::Ended,
+        };
+        drop(hand);
+        // While it ran its journal was kept, even if it was gone.
+        if left == Left::Ended && self.read_again(&own).await?.is_none() {
+            ledger::forget(&self.cluster, &self.home, &own.uid).await?;
         }
+        Ok(Next::Wait)
     }
 
     /// The plan of a request that has just begun; `None` if it ended here.
@@ -297,6 +318,7 @@ impl Operator {
         }
         Ok(match hold {
             Hold::Approval => Next::Wait,
+            Hold::InHand => Next::Again(IN_HAND),
             Hold::Busy { .. } | Hold::Behind { .. } | Hold::NotReady => Next::Again(WAKES_ITSELF),
         })
     }
@@ -314,17 +336,17 @@ impl Operator {
         request: &PgBouncerOpsRequest,
         condition: Condition,
     ) -> Result<(), OpsError> {
-        let at = crate::cluster::reference(request);
+        let own = Identity::of(request);
         self.count(request, RequestOutcome::Refused);
-        tracing::info!(ops.request = %at, why = condition.message, "request refused");
+        tracing::info!(ops.request = %own.at, why = condition.message, "request refused");
         let news = News {
             trouble: true,
             reason: "Failed",
             message: condition.message.clone(),
         };
-        status::end(self, &at, vec![condition]).await?;
-        self.report(&at, &news).await;
-        self.unhold(&at).await
+        status::end(self, &own, vec![condition]).await?;
+        self.report(&own, &news).await;
+        self.unhold(&own).await
     }
 
     fn count(&self, request: &PgBouncerOpsRequest, outcome: RequestOutcome) {
@@ -340,9 +362,7 @@ impl Operator {
         &self,
         request: &PgBouncerOpsRequest,
     ) -> Result<Option<PgBouncer>, OpsError> {
-        let namespace = request.namespace().unwrap_or_default();
-        let at = ObjectRef::new(namespace, &request.spec.database_ref.name);
-        Ok(self.cluster.get(&at).await?)
+        Ok(self.cluster.get(&database_of(request)).await?)
     }
 
     /// Puts our finalizer on a request, so that deleting it undoes it.
@@ -368,9 +388,10 @@ impl Operator {
     }
 
     /// Takes our finalizer off again.
-    pub(super) async fn unhold(&self, at: &ObjectRef) -> Result<(), OpsError> {
+    pub(super) async fn unhold(&self, own: &Identity) -> Result<(), OpsError> {
+        let at = &own.at;
         loop {
-            let Some(request) = self.cluster.get::<PgBouncerOpsRequest>(at).await? else {
+            let Some(request) = self.read_again(own).await? else {
                 return Ok(());
             };
             let all = request.finalizers();
@@ -393,9 +414,8 @@ impl Operator {
     }
 
     /// Tells people, in an event of the request.
-    pub(super) async fn report(&self, at: &ObjectRef, news: &News) {
-        let request = self.cluster.get::<PgBouncerOpsRequest>(at).await;
-        if let Ok(Some(request)) = request {
+    pub(super) async fn report(&self, own: &Identity, news: &News) {
+        if let Ok(Some(request)) = self.read_again(own).await {
             let kind = if news.trouble {
                 EventKind::Warning
             } else {
@@ -430,6 +450,12 @@ impl Operator {
             () = self.stopping() => {}
         }
     }
+}
+
+/// The PgBouncer that a request is for.
+pub(super) fn database_of(request: &PgBouncerOpsRequest) -> ObjectRef {
+    let namespace = request.namespace().unwrap_or_default();
+    ObjectRef::new(namespace, &request.spec.database_ref.name)
 }
 
 /// Whether a request waits, by a copy of the requests of its namespace. An empty copy says nothing.

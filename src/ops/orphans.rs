@@ -72,14 +72,21 @@ impl Operator {
         Ok(())
     }
 
-    /// Deletes the journal of the request that had that UID.
+    /// Deletes the journal of the request that had that UID, unless it is still being undone: then its
+    /// execution does so in the end.
     pub async fn forget_journal(&self, uid: &str) -> Result<(), OpsError> {
+        if self.hands.requests().contains(uid) {
+            return Ok(());
+        }
         Ok(ledger::forget(&self.cluster, &self.home, uid).await?)
     }
 
     /// Deletes the journals of requests that are gone; only of `namespaces`, unless there are none.
     pub async fn sweep_journals(&self, namespaces: &[String]) -> Result<(), OpsError> {
-        let deleted = ledger::sweep(&self.cluster, &self.home, namespaces).await?;
+        let deleted = {
+            let running = || self.hands.requests();
+            ledger::sweep(&self.cluster, &self.home, namespaces, running).await?
+        };
         if deleted > 0 {
             tracing::info!(deleted, "journals of requests that are gone deleted");
         }
@@ -101,12 +108,32 @@ impl Operator {
         Ok(all)
     }
 
-    pub(super) async fn put_back(&self, at: &ObjectRef) -> Result<(), OpsError> {
-        // No request begins meanwhile, so none in progress is overlooked.
-        let _none_begins = self.admission.lock(at).await;
+    /// Puts a PgBouncer back, unless a request has it in hand, or owes that.
+    async fn put_back(&self, at: &ObjectRef) -> Result<(), OpsError> {
+        // No request touches it meanwhile, so none in progress is overlooked.
+        let Some(_in_hand) = self.hands.take(at, "") else {
+            return Ok(());
+        };
+        self.put_back_for(at, "").await
+    }
+
+    /// Puts back the PgBouncer that `request` has in hand and has not touched itself, or touches no
+    /// more.
+    pub(super) async fn put_back_in_hand(
+        &self,
+        at: &ObjectRef,
+        request: &PgBouncerOpsRequest,
+    ) -> Result<(), OpsError> {
+        let uid = request.uid().unwrap_or_default();
+        self.put_back_for(at, &uid).await
+    }
+
+    /// Puts a PgBouncer back, unless another request than the one with that UID owes it.
+    async fn put_back_for(&self, at: &ObjectRef, own: &str) -> Result<(), OpsError> {
         let requests: Vec<PgBouncerOpsRequest> = self.cluster.list(&at.namespace, "").await?;
         let owed = requests.iter().any(|request| {
             request.spec.database_ref.name == at.name
+                && request.uid().as_deref() != Some(own)
                 && phase(request) == Some(RequestPhase::Progressing)
         });
         let Some(bouncer) = self.cluster.get::<PgBouncer>(at).await?.filter(|_| !owed) else {

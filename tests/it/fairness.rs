@@ -21,7 +21,7 @@ const WAITING: usize = 400;
 const BOUND: Duration = Duration::from_secs(60);
 
 /// An API server with the daemon's definitions and two tenants.
-async fn server() -> Client {
+pub(crate) async fn server() -> Client {
     let server = ApiServer::new(Store::in_memory().unwrap(), Options::default()).unwrap();
     let client = server.client();
     let definitions = Api::all(client.clone());

@@ -35,6 +35,7 @@ mod policy;
 mod pooler;
 mod provisioning;
 mod reloading;
+mod replaced;
 mod rolling;
 mod rotation;
 mod sealing;
