@@ -8,6 +8,7 @@ mod mended;
 mod objects;
 mod poolers;
 mod squatters;
+mod users;
 
 use std::fmt::Debug;
 use std::time::Duration as Wait;
