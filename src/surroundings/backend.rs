@@ -4,7 +4,7 @@
 use k8s_openapi::api::core::v1::Secret;
 
 use super::address::{address, object_name};
-use super::{SurroundingsError, credentials};
+use super::{SurroundingsError, credentials, transforms};
 use crate::api::AppBinding;
 use crate::api::pgbouncer::AppReference;
 use crate::blueprint::labels::to_selector_text;
@@ -35,9 +35,11 @@ pub(super) async fn read(
     })?;
     object_name("spec.secret.name", &secret.name).map_err(unusable)?;
     let secret_at = ObjectRef::new(&app.namespace, secret.name);
-    let secret: Option<Secret> = cluster.get(&secret_at).await?;
-    let secret = secret
+    let mut secret = cluster
+        .get_secret(&secret_at)
+        .await?
         .ok_or_else(|| missing("Secret", secret_at.clone(), "spec.secret of the AppBinding"))?;
+    transforms::apply(&spec.secret_transforms, &mut secret).map_err(unusable)?;
     Ok(Backend {
         address,
         superuser: credentials(&secret, &secret_at)?,

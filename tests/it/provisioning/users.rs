@@ -1,5 +1,6 @@
 //! The users that a PostgreSQL's namespace labels as its own.
 
+use bouncert::api::AppBinding;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
@@ -63,7 +64,10 @@ async fn more_users_than_a_userlist_holds_are_refused_and_the_userlist_stays() {
     syncing(&scene).await;
     scene.reconcile("billing").await;
     let full = userlist(&scene).await;
-    assert!(full.contains("\"eve\"") && full.contains("\"user-0998\""), "a thousand fit");
+    assert!(
+        full.contains("\"eve\"") && full.contains("\"user-0998\""),
+        "a thousand fit"
+    );
 
     create(&scene.client, user("one-more", "apple")).await;
     scene.restart();
@@ -75,14 +79,19 @@ async fn more_users_than_a_userlist_holds_are_refused_and_the_userlist_stays() {
         "at most 1000 Secrets and 1000000 bytes",
         "spec.database.syncUsers",
     ] {
-        assert!(told.iter().any(|it| it.contains(words)), "{words}: {told:?}");
+        assert!(
+            told.iter().any(|it| it.contains(words)),
+            "{words}: {told:?}"
+        );
     }
     assert_eq!(userlist(&scene).await, full);
 
     let off = json!({ "metadata": { "labels": { "app.kubernetes.io/instance": null } } });
     let params = PatchParams::default();
-    let patched = secrets(&scene).patch("user-0000", &params, &Patch::Merge(off));
-    patched.await.unwrap();
+    secrets(&scene)
+        .patch("user-0000", &params, &Patch::Merge(off))
+        .await
+        .unwrap();
     scene.restart();
     scene.reconcile("billing").await;
     let again = userlist(&scene).await;
@@ -108,4 +117,40 @@ async fn users_whose_passwords_fill_the_secret_are_refused_by_their_bytes() {
     let words = "its namespace has 914 Secrets with 1000830 bytes of names and passwords";
     assert!(told.iter().any(|it| it.contains(words)), "{told:?}");
     assert_eq!(userlist(&scene).await, full);
+}
+
+/// The Secret has a stale `username` besides the key that the AppBinding renames.
+#[tokio::test]
+async fn the_key_that_an_appbinding_renames_is_the_superuser() {
+    let mut scene = Scene::new().await;
+    let params = PatchParams::default();
+    let more = json!({ "stringData": { "PG_USER": "owner" } });
+    secrets(&scene)
+        .patch("books-auth", &params, &Patch::Merge(more))
+        .await
+        .unwrap();
+    let bindings: Api<AppBinding> = Api::namespaced(scene.client.clone(), BACKEND_NAMESPACE);
+    let transforms = async |list: Value| {
+        let patch = json!({ "spec": { "secretTransforms": list } });
+        bindings
+            .patch("books", &params, &Patch::Merge(patch))
+            .await
+            .unwrap();
+    };
+    transforms(json!([{ "renameKey": { "from": "PG_USER", "to": "username" } }])).await;
+    create(&scene.client, bouncer("billing", json!({}))).await;
+    scene.reconcile("billing").await;
+    let list = userlist(&scene).await;
+    assert!(
+        list.contains("\"owner\" ") && !list.contains("\"postgres\""),
+        "{list}"
+    );
+
+    transforms(json!([{ "addKeysFrom": { "secretRef": { "name": "other" } } }])).await;
+    scene.restart();
+    scene.reconcile("billing").await;
+    let told = conditions(&scene.bouncer("billing").await);
+    let words = "AppBinding vault/books: spec.secretTransforms[0].addKeysFrom is not supported";
+    assert!(told.iter().any(|it| it.contains(words)), "{told:?}");
+    assert_eq!(userlist(&scene).await, list);
 }
