@@ -12,7 +12,7 @@
 use kube::ResourceExt;
 
 use super::inputs::{Backend, BackendAddress, Surroundings};
-use super::{hba, names};
+use super::{brought, hba, names};
 use crate::api::PgBouncer;
 use crate::api::pgbouncer::ConnectionPool;
 use crate::api::tls::AuthType;
@@ -44,6 +44,18 @@ pub enum ConfigError {
     Databases {
         /// Where the text comes from.
         origin: String,
+    },
+    /// The user's text changes what follows from the specification.
+    #[error("{origin}, key pgbouncer.ini: {key} is {}: {instead}", quoted(.value))]
+    Taken {
+        /// Where the text comes from.
+        origin: String,
+        /// The setting.
+        key: &'static str,
+        /// What is there.
+        value: String,
+        /// What to do.
+        instead: String,
     },
     /// A field whose text the file cannot hold.
     #[error("PgBouncer {at}: {field} is {}", quoted(.text))]
@@ -235,16 +247,22 @@ pub(super) fn ini(
     around: &Surroundings,
     admin: &str,
 ) -> Result<Ini, ConfigError> {
-    let mut layers = vec![ours(bouncer, around, admin)?];
+    let ours = ours(bouncer, around, admin)?;
+    let brought = |text: &str, origin: &str| {
+        let layer = users(text, origin)?;
+        brought::check(&layer, &ours, (origin, bouncer))?;
+        Ok::<_, ConfigError>(layer)
+    };
+    let mut layers = vec![ours.clone()];
     let custom = bouncer.spec.configuration.as_ref();
     if let Some(text) = &around.custom_ini {
         let name = custom
             .and_then(|custom| custom.secret_name.clone())
             .unwrap_or_default();
-        layers.push(users(text, &format!("Secret {name}"))?);
+        layers.push(brought(text, &format!("Secret {name}"))?);
     }
     if let Some(text) = custom.and_then(|custom| custom.inline.get(names::INI_KEY)) {
-        layers.push(users(text, "spec.configuration.inline")?);
+        layers.push(brought(text, "spec.configuration.inline")?);
     }
     let mut merged = Ini::merged(&layers);
     ini::check(&merged, around.program.version)

@@ -22,6 +22,7 @@ mod inputs;
 
 mod backend;
 mod binding;
+mod brought;
 mod config;
 mod exporter;
 mod merge;

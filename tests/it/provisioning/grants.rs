@@ -233,14 +233,23 @@ async fn names_that_lead_out_of_a_namespace_name_nothing() {
     let own = json!({ "apiGroup": "cert-manager.io", "kind": "Issuer", "name": "notary" });
     let server = |entry: Value| json!({ "tls": { "issuerRef": own, "certificates": [entry] } });
     for (index, (spec, field)) in [
-        (json!({ "authSecret": { "name": path } }), "spec.authSecret.name"),
+        (
+            json!({ "authSecret": { "name": path } }),
+            "spec.authSecret.name",
+        ),
         (
             json!({ "configuration": { "secretName": path } }),
             "spec.configuration.secretName",
         ),
-        (json!({ "configSecret": { "name": path } }), "spec.configSecret.name"),
+        (
+            json!({ "configSecret": { "name": path } }),
+            "spec.configSecret.name",
+        ),
         (json!({ "version": path }), "spec.version"),
-        (json!({ "tls": { "issuerRef": issuer } }), "spec.tls.issuerRef.name"),
+        (
+            json!({ "tls": { "issuerRef": issuer } }),
+            "spec.tls.issuerRef.name",
+        ),
         (
             server(json!({ "alias": "server", "secretName": path })),
             "spec.tls.certificates[server].secretName",

@@ -1,6 +1,7 @@
 //! A PgBouncer object becomes the objects it stands for: against the embedded API server alone, and
 //! with real poolers.
 
+mod brought;
 mod exchanged;
 mod foreign;
 mod grants;
