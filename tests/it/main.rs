@@ -8,6 +8,7 @@
 )]
 
 mod acceptance;
+mod advisories;
 mod apiserver;
 mod architecture;
 mod bad_input;
@@ -44,4 +45,5 @@ mod stage;
 mod support;
 mod text;
 mod undo;
+mod vault;
 mod versions;
