@@ -265,7 +265,7 @@ impl<'a> Execution<'a> {
         self.operator.metrics.request(&plan.request_type, outcome);
         status::end(self.operator, &self.own, conditions).await?;
         self.operator.report(&self.own, &news).await;
-        self.operator.unhold(&self.own).await?;
+        self.operator.put_away(&self.own).await?;
         Ok(Left::Ended)
     }
 

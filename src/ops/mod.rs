@@ -44,8 +44,8 @@ mod metrics;
 mod operator;
 mod orphans;
 mod status;
+mod turns;
 
-pub use admit::held_by_another;
 pub use error::{LedgerError, OpsError, PlanError};
 pub use executor::ABORT;
 pub use former::FormerJournals;

@@ -11,7 +11,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
-use super::admit::{Admission, Hold, admit, held_by_another, phase, skipped};
+use super::admit::{Admission, Hold, Place, Queue, admit, phase, skipped, waits_for};
 use super::error::{OpsError, PlanError};
 use super::executor::{Execution, Left};
 use super::former::FormerJournals;
@@ -138,7 +138,7 @@ impl Operator {
         Self { errors, ..self }
     }
 
-    /// Carries a request on as far as it goes. `known` are the requests of its namespace, as a copy has
+    /// Carries a request on as far as it goes. `known` are the requests of its PgBouncer, as a copy has
     /// them: while they say that another goes first, the API server is not asked.
     pub async fn reconcile(
         &self,
@@ -150,7 +150,9 @@ impl Operator {
             let is_gone = own.metadata.deletion_timestamp.is_some();
             phase(own) == Some(RequestPhase::Pending) && !is_gone
         });
-        if waits.is_some_and(|own| held_by_another(own, known).is_some()) {
+        // The copy is asked once.
+        let place = waits.map(|own| Queue::of_same(own, known).place(own));
+        if matches!(place, Some(Place::Behind(_))) {
             return Ok(Next::Again(WAKES_ITSELF));
         }
         let Some(request) = self.cluster.get::<PgBouncerOpsRequest>(at).await? else {
@@ -162,7 +164,7 @@ impl Operator {
         }
         match phase(&request) {
             Some(phase) if phase.is_terminal() => {
-                self.unhold(&Identity::of(&request)).await?;
+                self.put_away(&Identity::of(&request)).await?;
                 Ok(Next::Wait)
             }
             Some(RequestPhase::Progressing) => self.carry_on(&request).await,
@@ -171,8 +173,10 @@ impl Operator {
                 self.unhold(&Identity::of(&request)).await?;
                 Ok(Next::Wait)
             }
-            // It has said that it waits, and by the copy it still has to: nothing is listed.
-            Some(RequestPhase::Pending) if is_held(&request, known, database.as_ref()) => {
+            // It has said that it waits, and by the copy only for its PgBouncer: nothing is listed.
+            Some(RequestPhase::Pending)
+                if place == Some(Place::First) && waits_for(&request, database.as_ref()) =>
+            {
                 Ok(Next::Again(WAKES_ITSELF))
             }
             Some(RequestPhase::Pending) if self.hands.is_taken(&database_of(&request)) => {
@@ -346,7 +350,7 @@ impl Operator {
         };
         status::end(self, &own, vec![condition]).await?;
         self.report(&own, &news).await;
-        self.unhold(&own).await
+        self.put_away(&own).await
     }
 
     fn count(&self, request: &PgBouncerOpsRequest, outcome: RequestOutcome) {
@@ -385,6 +389,20 @@ impl Operator {
             .cluster
             .patch(&crate::cluster::reference(request), &patch)
             .await?)
+    }
+
+    /// Leaves a request that has ended: its journal keeps what people may ask for.
+    pub(super) async fn put_away(&self, own: &Identity) -> Result<(), OpsError> {
+        let Some(request) = self.read_again(own).await? else {
+            return Ok(());
+        };
+        // The finalizer says that this is still to be done.
+        let is_held = |finalizer: &String| finalizer == REQUEST_FINALIZER;
+        if request.finalizers().iter().any(is_held) {
+            ledger::finish(&self.cluster, &self.home, &request).await?;
+            self.unhold(own).await?;
+        }
+        Ok(())
     }
 
     /// Takes our finalizer off again.
@@ -456,13 +474,4 @@ impl Operator {
 pub(super) fn database_of(request: &PgBouncerOpsRequest) -> ObjectRef {
     let namespace = request.namespace().unwrap_or_default();
     ObjectRef::new(namespace, &request.spec.database_ref.name)
-}
-
-/// Whether a request waits, by a copy of the requests of its namespace. An empty copy says nothing.
-fn is_held(
-    request: &PgBouncerOpsRequest,
-    known: &[Arc<PgBouncerOpsRequest>],
-    database: Option<&PgBouncer>,
-) -> bool {
-    !known.is_empty() && matches!(admit(request, known, database), Admission::Hold(_))
 }

@@ -6,6 +6,7 @@
 //! is gone, or by a pod that the Service does not lead to. A PgBouncer with a request in progress has
 //! no orphans: that request puts back what it has taken.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -19,6 +20,7 @@ use super::operator::Operator;
 use super::plan::Subject;
 use super::planner;
 use super::steps::{Bench, Held, Maker, Tally, Waiting, held};
+use super::turns::in_turns;
 use crate::api::annotations::SERVING_LABEL;
 use crate::api::{PgBouncer, PgBouncerOpsRequest, RequestPhase};
 use crate::blueprint::labels;
@@ -30,16 +32,18 @@ use crate::names::ObjectRef;
 const PART: &str = "orphans";
 /// Bound of putting one PgBouncer's pods back.
 const PUT_BACK: Duration = Duration::from_secs(30);
+/// Namespaces whose PgBouncers are put back at the same time.
+const AT_ONCE: usize = 32;
 
 impl Operator {
     /// Puts back what requests have left behind. That one PgBouncer cannot be helped now does not
-    /// keep the others waiting. Only in `namespaces`, unless there are none.
+    /// keep those of other namespaces waiting. Only in `namespaces`, unless there are none.
     pub async fn put_orphans_back(&self, namespaces: &[String]) -> Result<(), OpsError> {
         let bouncers: Vec<PgBouncer> = self.all(namespaces, "").await?;
         let bouncers = bouncers.into_iter().filter(|found| self.looks_after(found));
         let out = format!("{},!{SERVING_LABEL}", labels::OURS);
         let out: Vec<Pod> = self.all(namespaces, &out).await?;
-        let out: Vec<ObjectRef> = out
+        let out: HashSet<ObjectRef> = out
             .iter()
             .filter(|pod| pod.metadata.deletion_timestamp.is_none())
             .filter_map(|pod| {
@@ -47,29 +51,35 @@ impl Operator {
                 Some(ObjectRef::new(pod.namespace()?, name))
             })
             .collect();
-        for bouncer in bouncers {
-            let at = reference(&bouncer);
-            let is_suspect = || match held(&bouncer) {
+        let suspects = bouncers.filter(|bouncer| {
+            let is_suspect = || match held(bouncer) {
                 Held::Request { .. } => true,
-                Held::Nobody => out.contains(&at),
+                Held::Nobody => out.contains(&reference(bouncer)),
                 // Whoever has paused it may have taken its pods out, too.
                 Held::Other => false,
             };
             let is_suspect = self.errors.guard(PART, is_suspect).unwrap_or_default();
-            if !is_suspect || bouncer.metadata.deletion_timestamp.is_some() {
-                continue;
-            }
-            // One that panics is counted, and tried again with the next round.
-            let done = self.errors.guarded(PART, self.put_back(&at)).await;
-            if let Ok(Err(error)) = done {
-                tracing::warn!(
-                    pgbouncer = %at,
-                    error = &error as &dyn std::error::Error,
-                    "left paused or out of service"
-                );
-            }
-        }
+            is_suspect && bouncer.metadata.deletion_timestamp.is_none()
+        });
+        let suspects = suspects.map(|bouncer| reference(&bouncer));
+        Box::pin(in_turns(suspects, AT_ONCE, |at| async move {
+            self.help(&at).await;
+        }))
+        .await;
         Ok(())
+    }
+
+    /// Puts one PgBouncer back, or says why not. One that panics is counted, and tried again with the
+    /// next round.
+    async fn help(&self, at: &ObjectRef) {
+        let done = self.errors.guarded(PART, Box::pin(self.put_back(at))).await;
+        if let Ok(Err(error)) = done {
+            tracing::warn!(
+                pgbouncer = %at,
+                error = &error as &dyn std::error::Error,
+                "left paused or out of service"
+            );
+        }
     }
 
     /// Deletes the journal of the request that had that UID, unless it is still being undone: then its
@@ -103,7 +113,14 @@ impl Operator {
         }
         let mut all = Vec::new();
         for namespace in namespaces {
-            all.extend(self.cluster.list(namespace, selector).await?);
+            match self.cluster.list(namespace, selector).await {
+                Ok(found) => all.extend(found),
+                // One that cannot be looked at keeps no other from being.
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(namespace, error, "not looked at");
+                }
+            }
         }
         Ok(all)
     }

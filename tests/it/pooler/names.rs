@@ -88,7 +88,7 @@ struct Shared {
 impl Shared {
     fn new() -> Self {
         let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
-        let profile = CaProfile::new("company", Duration::days(2));
+        let profile = CaProfile::new("company", Duration::days(365));
         let (serial, now) = (Serial::from_random([3; 20]), Clock::System.now());
         Self {
             authority: CertificateAuthority::self_signed(&profile, key, serial, now).unwrap(),
