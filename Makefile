@@ -8,7 +8,7 @@ FUZZ_TARGETS = pem der csr duration policy printable ini projection patch
 FUZZ_SECONDS ?= 60
 SOAK ?= 10m
 
-.PHONY: help deps demo compare test chaos fmt lint bans audit doc ci bench fleet soak fuzz fuzzci crds
+.PHONY: help deps demo compare test readers chaos fmt lint bans audit doc ci bench fleet soak fuzz fuzzci crds
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ test: deps ## Run all tests
 	$(CARGO) test --no-fail-fast
 	@echo "test: alerts of a broken issuer under Prometheus (two minutes, alone, because their bounds are seconds)"
 	BOUNCERT_LIVE_ALERTS=1 $(CARGO) test --test it -- monitoring::seen
+
+readers: deps ## Ask Go, Java, Node.js, Python, cryptography and GnuTLS about what is issued (those that are there)
+	@BOUNCERT_READERS=1 $(CARGO) test --test it -- readers:: --nocapture
 
 chaos: deps ## Break everything under load for ten minutes (SEED=1 is the schedule)
 	@$(CARGO) build --bin bouncert

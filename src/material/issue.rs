@@ -232,17 +232,24 @@ impl Materials {
             issuer = %wanted.issuer.name,
             "certificate issued"
         );
-        if !kept.clamped {
-            return;
-        }
-        let message = format!(
-            "The {} certificate ends at {}, earlier than its duration says: {} {} does not sign for longer",
-            kept.alias, kept.facts.not_after, wanted.issuer.kind, wanted.issuer.name
-        );
         let reporter = Reporter::new(self.cluster.clone(), "bouncert");
-        let what = ("CertificateClamped", message.as_str());
-        reporter
-            .report(owner, EventKind::Warning, what, self.clock.now())
-            .await;
+        let warn = async |reason, message: String| {
+            let what = (reason, message.as_str());
+            reporter
+                .report(owner, EventKind::Warning, what, self.clock.now())
+                .await;
+        };
+        if kept.clamped {
+            let message = format!(
+                "The {} certificate ends at {}, earlier than its duration says: {} {} does not sign for longer",
+                kept.alias, kept.facts.not_after, wanted.issuer.kind, wanted.issuer.name
+            );
+            warn("CertificateClamped", message).await;
+        }
+        let remarks = kept.chain.remarks(&kept.anchors);
+        if !remarks.is_empty() {
+            let message = format!("The {} certificate: {}", kept.alias, remarks.join("; "));
+            warn("UnusualAuthority", message).await;
+        }
     }
 }

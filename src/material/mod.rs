@@ -238,7 +238,7 @@ impl Materials {
 
     /// The bundle to publish beside `fresh`: its anchors first, then of `former` those that a known
     /// live certificate still needs. Known are all kept revisions; a client may hold any that has
-    /// not expired.
+    /// not expired. Readers that trust one of them by `fresh` or `former` alone trust it by the whole.
     pub async fn trust(
         &self,
         owner: &PgBouncer,
@@ -253,8 +253,10 @@ impl Materials {
                 }
             }
         }
-        let all = fresh.union(former);
-        Ok(all.retain_needed(fresh, &live, self.clock.now()).kept)
+        let now = self.clock.now();
+        let all = fresh.union(former).retain_needed(fresh, &live, now).kept;
+        all.ordered_for(&[fresh, former], &live, now)
+            .map_err(MaterialError::Trust)
     }
 
     /// Publishes trust alone: replaces `ca.crt` beside the material that is there. Without a Secret

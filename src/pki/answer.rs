@@ -1,13 +1,15 @@
 //! What an issuer elsewhere answered, put in order: the leaf, the CAs to be served with it, the root
 //! to be trusted. Answers come in any order, with roots or without, with certificates twice.
 
+use rustls_pki_types::CertificateDer;
+
 use super::authority::CaError;
 use super::bundle::TrustBundle;
 use super::chain::CertificateChain;
 use super::facts::CertificateFacts;
 use super::lineage::{CaView, Lineage};
+use super::path::{Certificate, Defect};
 use super::pem::{self, PemError};
-use super::signature::Signed;
 
 /// A certificate that was signed elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +40,7 @@ pub enum AnswerError {
     Authorities(#[source] PemError),
     /// The CA that signed did not come with it.
     #[error(
-        "the answer ends at {subject}, and the certificate of {issuer} above it is missing: have the issuer send its whole chain with the root, or write the root into spec.acme.caBundle or spec.venafi.tpp.caBundle of the Issuer, because clients trust roots only"
+        "the answer ends at {subject}, and the certificate of {issuer} above it is missing: clients trust roots only"
     )]
     RootMissing {
         /// The last certificate that is there.
@@ -49,10 +51,14 @@ pub enum AnswerError {
     /// The CAs above it do not fit together.
     #[error("the CAs of the answer do not fit together")]
     Lineage(#[source] CaError),
+    /// The CA that signed is there, and readers refuse the leaf or the CA.
+    #[error("clients would refuse the certificate in the answer")]
+    Refused(#[source] Defect),
 }
 
 /// Puts an answer in order: `certificate` is a PEM document with the leaf first, `authorities` are
-/// PEM documents with CAs; empty ones are skipped.
+/// PEM documents with CAs; empty ones are skipped. Of several paths the shortest that is valid when the
+/// leaf begins to live leads; CAs of the others are served as well.
 pub fn assemble(certificate: &str, authorities: &[&str]) -> Result<Answer, AnswerError> {
     if pem::begins_private_key(certificate)
         || authorities.iter().any(|text| pem::begins_private_key(text))
@@ -66,14 +72,10 @@ pub fn assemble(certificate: &str, authorities: &[&str]) -> Result<Answer, Answe
     }
     let unreadable = || AnswerError::Certificate(PemError::BadCertificate { position: 1 });
     let facts = CertificateFacts::read(&leaf).ok_or_else(unreadable)?;
-    let signature = Signed::read(&leaf).map_err(|_| unreadable())?;
-    let signer = found.iter().position(|candidate| {
-        CaView::read(candidate)
-            .is_ok_and(|view| view.facts.subject == facts.issuer && signature.is_by(&view.spki))
-    });
-    let Some(signer) = signer else {
+    let below = Certificate::read(&leaf).ok_or_else(unreadable)?;
+    let Some(spki) = signer(&below, &found)? else {
         // A leaf that signs itself is its own anchor.
-        if facts.is_self_issued {
+        if below.is_self_signed() {
             return Ok(Answer {
                 anchors: TrustBundle::from_certificates([leaf.clone()]),
                 chain: CertificateChain::alone(leaf),
@@ -85,18 +87,38 @@ pub fn assemble(certificate: &str, authorities: &[&str]) -> Result<Answer, Answe
             issuer: facts.issuer,
         });
     };
-    found.swap(0, signer);
-    let spki = CaView::read(&found[0]).map_err(AnswerError::Lineage)?.spki;
     let lineage = Lineage::trace(&found, &spki, &[]).map_err(|error| match error {
         CaError::RootMissing { subject, issuer } => AnswerError::RootMissing { subject, issuer },
+        CaError::Refused(defect) => AnswerError::Refused(defect),
         error => AnswerError::Lineage(error),
     })?;
-    let signer = lineage.issuing_facts().clone();
+    // The leaf may end with its CA; it cannot begin before it.
+    let at = facts.not_before;
+    let path = lineage.choose(at, at);
     Ok(Answer {
-        anchors: lineage.anchors(&[]),
-        chain: lineage.serve(leaf),
-        signer,
+        anchors: lineage.anchors(path),
+        chain: lineage.serve(path, leaf, at),
+        signer: path.issuing_facts().clone(),
     })
+}
+
+/// The key of the CA that signed `leaf`, if that CA is among `found`.
+fn signer(
+    leaf: &Certificate,
+    found: &[CertificateDer<'static>],
+) -> Result<Option<Vec<u8>>, AnswerError> {
+    let mut refusal = None;
+    for candidate in Certificate::read_all(found) {
+        match leaf.judge(&candidate) {
+            Ok(()) => match CaView::read(&candidate.der) {
+                Ok(view) => return Ok(Some(view.spki)),
+                Err(error) => refusal = refusal.or(Some(AnswerError::Lineage(error))),
+            },
+            Err(None) => {}
+            Err(Some(defect)) => refusal = refusal.or(Some(AnswerError::Refused(defect))),
+        }
+    }
+    refusal.map_or(Ok(None), Err)
 }
 
 #[cfg(test)]

@@ -27,9 +27,11 @@ pub mod bundle;
 pub mod chain;
 pub mod csr;
 pub mod facts;
+pub mod path;
 pub mod pem;
 pub mod renewal;
 
+mod algorithms;
 mod der;
 mod lineage;
 mod oid;

@@ -35,6 +35,7 @@ mod platform_faults;
 mod policy;
 mod pooler;
 mod provisioning;
+mod readers;
 mod reloading;
 mod replaced;
 mod rolling;

@@ -93,10 +93,9 @@ impl<'a> Vault<'a> {
         match self.ask(request.profile, &csr).await {
             Ok(data) => match answer_of(&data) {
                 Ok(answer) => Outcome::Issued(Box::new(issuance(answer, request.profile, now))),
-                Err(source) => Outcome::Failed(IssuerError::Answer {
-                    issuer: self.issuer.clone(),
-                    source: Box::new(source),
-                }),
+                Err(source) => {
+                    Outcome::Failed(IssuerError::answer(self.issuer, source, ROOT_REMEDY))
+                }
             },
             Err(error @ VaultError::Sealed { .. }) => Outcome::Pending {
                 on: format!("{}: {error}", self.issuer),
@@ -309,6 +308,10 @@ impl<'a> Vault<'a> {
         })
     }
 }
+
+/// What to change where Vault's answer lacks the root.
+const ROOT_REMEDY: &str = "import the root into Vault's mount together with the issuing CA \
+                           (issuers/import/bundle), or name it in the issuer's manual_chain";
 
 /// What is asked of Vault, for its refusals.
 const SIGN: &str = "sign";
