@@ -224,7 +224,7 @@ impl CertificateAuthority {
         self.check_valid_at(now)?;
         let (not_after, clamped) = self.end_of_life(profile.lifetime, profile.outliving, now)?;
         let name = tbs::name(profile.common_name.as_deref(), &profile.subject);
-        let mut extensions = tbs::leaf_extensions(profile);
+        let mut extensions = tbs::leaf_extensions(profile, public_key.kind());
         extensions.extend(tbs::pointers(&self.pointers));
         let dates = (self.start_of_life(now), not_after);
         let leaf = self.issue(&name, public_key, extensions, serial, dates)?;
@@ -398,7 +398,7 @@ pub fn self_signed_leaf(
     profile.check()?;
     let name = tbs::name(profile.common_name.as_deref(), &profile.subject);
     let identifier = key.public_key().key_identifier();
-    let mut extensions = tbs::leaf_extensions(profile);
+    let mut extensions = tbs::leaf_extensions(profile, key.kind());
     extensions.extend(tbs::key_identifiers(&identifier, &identifier));
     let statement = Statement {
         serial,
