@@ -171,7 +171,7 @@ fn every_value_of_a_subject_and_every_kind_of_name_arrives() {
     let mut profile = server();
     profile.subject.organizations = vec!["Büro, Nord".to_owned(), "Treasury".to_owned()];
     profile.subject.countries = vec!["SE".to_owned()];
-    profile.subject.serial_number = Some("#7".to_owned());
+    profile.subject.serial_number = Some("+7".to_owned());
     profile.uris = vec!["spiffe://treasury/ledger".to_owned()];
     profile.email_addresses = vec!["ops@treasury.example".to_owned()];
     profile.ip_addresses.push("fd00::7".parse().unwrap());
@@ -179,7 +179,7 @@ fn every_value_of_a_subject_and_every_kind_of_name_arrives() {
     let facts = issued.chain.leaf_facts().unwrap();
     assert_eq!(
         facts.subject,
-        "serialNumber=\\#7,CN=ledger.treasury.svc,O=Treasury,O=Büro\\, Nord,C=SE"
+        "serialNumber=\\+7,CN=ledger.treasury.svc,O=Treasury,O=Büro\\, Nord,C=SE"
     );
     assert_eq!(facts.uris, profile.uris);
     assert_eq!(facts.email_addresses, profile.email_addresses);

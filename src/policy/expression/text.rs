@@ -4,6 +4,7 @@
 //! String literals are read here and written with escapes that the parser reads rightly. Comments are
 //! left out. Of several `!` in a row those are left out that cancel each other.
 
+use std::fmt::Write as _;
 use std::iter::Peekable;
 use std::str::Chars;
 
@@ -100,9 +101,10 @@ impl Writer<'_> {
         for character in content.chars() {
             match character {
                 ' ' | '!' | '#'..='[' | ']'..='~' => self.written.push(character),
-                other => self
-                    .written
-                    .push_str(&format!("\\U{:08x}", u32::from(other))),
+                other => {
+                    // Writing to a text does not fail.
+                    let _ = write!(self.written, "\\U{:08x}", u32::from(other));
+                }
             }
         }
         self.written.push('"');
