@@ -266,7 +266,7 @@ impl PrivateKey {
             }
             Signer::OtherRsa(key) => {
                 let signature = key.sign(message);
-                signature.ok_or(KeyError::Sign { kind: self.kind() })
+                signature.ok_or_else(|| KeyError::Sign { kind: self.kind() })
             }
         }
     }

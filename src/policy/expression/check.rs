@@ -17,7 +17,7 @@ pub(super) enum Type {
     Bool,
     Int,
     Text,
-    List(Box<Type>),
+    List(Box<Self>),
     /// The element of a list that has none.
     Any,
 }
@@ -124,8 +124,7 @@ impl Checker {
         match name {
             "self" => Ok((Node::Given(Given::Itself), Type::Text)),
             "cr" | "issuer" => Err(format!(
-                "{name} is not a value: name a field of it, {}",
-                FIELDS
+                "{name} is not a value: name a field of it, {FIELDS}"
             )),
             _ => Err(format!(
                 "{name:?} is not a variable: there are self, {FIELDS}"

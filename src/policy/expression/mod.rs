@@ -37,20 +37,20 @@ pub(super) struct Expression {
 #[derive(Clone, Debug)]
 enum Node {
     Constant(Value),
-    List(Vec<Node>),
+    List(Vec<Self>),
     /// A variable of the policy.
     Given(Given),
     /// A variable of a walk, by how many walks further out it was begun, and which of the two it is.
     Local(usize, Local),
-    Not(Box<Node>),
-    And(Box<Node>, Box<Node>),
-    Or(Box<Node>, Box<Node>),
-    If(Box<Node>, Box<Node>, Box<Node>),
+    Not(Box<Self>),
+    And(Box<Self>, Box<Self>),
+    Or(Box<Self>, Box<Self>),
+    If(Box<Self>, Box<Self>, Box<Self>),
     /// False only if the value is false, and not if it cannot be computed.
-    NotStrictlyFalse(Box<Node>),
-    Call(Function, Vec<Node>),
+    NotStrictlyFalse(Box<Self>),
+    Call(Function, Vec<Self>),
     /// `matches` with a pattern that is known beforehand.
-    Matches(Box<Node>, Regex),
+    Matches(Box<Self>, Regex),
     Walk(Box<Walk>),
 }
 
@@ -90,7 +90,7 @@ enum Value {
     Bool(bool),
     Int(i64),
     Text(String),
-    List(Vec<Value>),
+    List(Vec<Self>),
 }
 
 impl Expression {

@@ -151,8 +151,8 @@ impl Bounds {
     }
 
     fn value(&self, text: &str, part: &str) -> Result<u8, String> {
-        let mut names = (self.least..).zip(self.names);
-        let named = names.find(|(_, name)| name.eq_ignore_ascii_case(text));
+        let mut known = (self.least..).zip(self.names);
+        let named = known.find(|(_, name)| name.eq_ignore_ascii_case(text));
         let value = named.map(|(value, _)| value).or_else(|| text.parse().ok());
         value
             .filter(|value| (self.least..=self.most).contains(value))

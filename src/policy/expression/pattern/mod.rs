@@ -71,6 +71,16 @@ impl Last {
             Self::Something(times) | Self::Repetition(times) => *times,
         }
     }
+
+    fn repeatable(&self) -> Result<(), String> {
+        match self {
+            Self::Something(_) => Ok(()),
+            Self::Nothing => Err("a repetition in the pattern has nothing to repeat".to_owned()),
+            Self::Repetition(_) => {
+                Err("a repetition in the pattern follows another: put the first in ( )".to_owned())
+            }
+        }
+    }
 }
 
 impl Reader<'_> {
@@ -90,18 +100,19 @@ impl Reader<'_> {
                     Last::Something(1)
                 }
                 '*' | '+' | '?' => {
-                    self.repeatable(&last)?;
+                    last.repeatable()?;
                     self.written.push(character);
                     self.lazy();
                     Last::Repetition(last.times())
                 }
-                '{' => match self.bounds() {
-                    Some(bounds) => self.repeat(bounds, &last)?,
-                    None => {
+                '{' => {
+                    if let Some(bounds) = self.bounds() {
+                        self.repeat(bounds, &last)?
+                    } else {
                         self.literal('{');
                         Last::Something(1)
                     }
-                },
+                }
                 '.' | '^' | '$' => {
                     self.written.push(character);
                     Last::Something(1)
@@ -199,16 +210,6 @@ impl Reader<'_> {
 
     // === repetitions ===
 
-    fn repeatable(&self, last: &Last) -> Result<(), String> {
-        match last {
-            Last::Something(_) => Ok(()),
-            Last::Nothing => Err("a repetition in the pattern has nothing to repeat".to_owned()),
-            Last::Repetition(_) => {
-                Err("a repetition in the pattern follows another: put the first in ( )".to_owned())
-            }
-        }
-    }
-
     fn lazy(&mut self) {
         if self.rest.next_if_eq(&'?').is_some() {
             self.written.push('?');
@@ -233,8 +234,8 @@ impl Reader<'_> {
         Some((least, most))
     }
 
-    fn repeat(&mut self, (least, most): (u64, Option<u64>), last: &Last) -> Result<Last, String> {
-        self.repeatable(last)?;
+    fn repeat(&mut self, (least, most): (u64, Option<u64>), before: &Last) -> Result<Last, String> {
+        before.repeatable()?;
         let largest = most.unwrap_or(least).max(least);
         if most.is_some_and(|most| most < least) || largest > u64::from(REPEAT_MAX) {
             return Err(format!(
@@ -242,7 +243,7 @@ impl Reader<'_> {
             ));
         }
         let factor = u32::try_from(most.unwrap_or(least)).unwrap_or(REPEAT_MAX);
-        let times = last.times().saturating_mul(factor.max(1));
+        let times = before.times().saturating_mul(factor.max(1));
         if times > REPEAT_MAX {
             return Err(format!(
                 "repetitions in the pattern come to more than {REPEAT_MAX} together"
