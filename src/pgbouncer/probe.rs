@@ -17,9 +17,9 @@ use std::time::Duration;
 use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -28,10 +28,20 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::tls::provider;
 use crate::instants::Shift;
 use crate::names::Fingerprint;
+use crate::pki::unusual;
 use crate::retry::Retry;
 
 /// Length 8, then the code of an `SSLRequest`.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
+
+/// Signatures that psql accepts and that ring cannot check: of P-521, Ed448 and RSA-PSS keys.
+const UNCHECKED: [SignatureScheme; 5] = [
+    SignatureScheme::ECDSA_NISTP521_SHA512,
+    SignatureScheme::ED448,
+    SignatureScheme::Unknown(0x0809),
+    SignatureScheme::Unknown(0x080a),
+    SignatureScheme::Unknown(0x080b),
+];
 
 /// Bound for the goodbye; the chain is known by then.
 const GOODBYE: Duration = Duration::from_millis(300);
@@ -59,6 +69,9 @@ pub struct Handshake {
     pub asks_for_certificate: bool,
     /// The subjects (DER) of the CAs whose client certificates it accepts; 1.18 does not tell.
     pub client_ca_names: Vec<Vec<u8>>,
+    /// Whether the server proved that it holds the leaf's key. It has shown the leaf all the same where
+    /// its kind of signature cannot be checked here (P-521, Ed448, RSA-PSS keys).
+    pub is_proved: bool,
 }
 
 impl Handshake {
@@ -67,9 +80,9 @@ impl Handshake {
         self.chain.first().map(Vec::as_slice)
     }
 
-    /// The leaf's fingerprint.
+    /// The leaf's fingerprint; `None` where the server did not prove that it holds the key.
     pub fn fingerprint(&self) -> Option<Fingerprint> {
-        self.leaf().map(fingerprint)
+        self.leaf().filter(|_| self.is_proved).map(fingerprint)
     }
 }
 
@@ -242,8 +255,8 @@ fn connector(observer: &Arc<Observer>) -> Result<tokio_rustls::TlsConnector, rus
 
 // === impl Observer ===
 
-/// Accepts every chain and writes down what it saw. Signatures are checked all the same: a chain
-/// counts as served only by who holds its key.
+/// Accepts every chain and writes down what it saw. Signatures are checked all the same, where ring can: a
+/// chain counts as served only by who holds its key.
 #[derive(Debug)]
 struct Observer {
     provider: Arc<CryptoProvider>,
@@ -260,8 +273,39 @@ impl Observer {
                 cipher: None,
                 asks_for_certificate: false,
                 client_ca_names: Vec::new(),
+                is_proved: false,
             }),
         }
+    }
+
+    /// Checks a signature with the leaf's key, whatever version the certificate is of.
+    fn check(
+        &self,
+        message: &[u8],
+        certificate: &[u8],
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let known = self.provider.signature_verification_algorithms.mapping;
+        let algorithms = known.iter().find(|(scheme, _)| *scheme == signed.scheme);
+        let Some((_, algorithms)) = algorithms else {
+            return Ok(HandshakeSignatureValid::assertion());
+        };
+        let key = unusual::public_key(certificate).map(SubjectPublicKeyInfoDer::from);
+        let is_valid = key.as_ref().is_some_and(|key| {
+            webpki::RawPublicKeyEntity::try_from(key).is_ok_and(|key| {
+                let mut algorithms = algorithms.iter();
+                algorithms.any(|algorithm| {
+                    key.verify_signature(*algorithm, message, signed.signature())
+                        .is_ok()
+                })
+            })
+        });
+        if is_valid {
+            self.note(|seen| seen.is_proved = true);
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+        self.note(|seen| seen.chain.clear());
+        Err(CertificateError::BadSignature.into())
     }
 
     fn seen(&self) -> Handshake {
@@ -293,9 +337,7 @@ impl ServerCertVerifier for Observer {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
-            .inspect_err(|_| self.note(|seen| seen.chain.clear()))
+        self.check(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -304,15 +346,15 @@ impl ServerCertVerifier for Observer {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
-            .inspect_err(|_| self.note(|seen| seen.chain.clear()))
+        self.check(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        let algorithms = &self.provider.signature_verification_algorithms;
+        let mut schemes = algorithms.supported_schemes();
+        // Last, so that a server that has the choice proves what can be checked.
+        schemes.extend(UNCHECKED);
+        schemes
     }
 }
 
@@ -332,5 +374,159 @@ impl ResolvesClientCert for Observer {
     fn has_certs(&self) -> bool {
         // Asked first; only a resolver that may have certificates is told who is trusted.
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::process::{Child, Command, Stdio};
+
+    use tokio::io::{AsyncBufReadExt, BufReader, copy_bidirectional};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// OpenSSL's server with such a certificate.
+    struct Server {
+        program: tokio::process::Child,
+        address: SocketAddr,
+        der: Vec<u8>,
+        _folder: tempfile::TempDir,
+    }
+
+    fn openssl(arguments: &[&str]) {
+        let run: Child = Command::new("openssl")
+            .args(arguments)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        assert!(
+            run.wait_with_output().unwrap().status.success(),
+            "{arguments:?}"
+        );
+    }
+
+    async fn server(key: &[&str], is_version_1: bool, protocol: &str) -> Server {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        let (pem, request, certificate) = (path("key"), path("csr"), path("crt"));
+        openssl(&[["genpkey", "-out", pem.as_str()].as_slice(), key].concat());
+        let subject = ["-subj", "/CN=odd"];
+        if is_version_1 {
+            // As PostgreSQL's manual shows it, without a file of extensions.
+            openssl(
+                &[
+                    ["req", "-new", "-key", &pem, "-out", &request].as_slice(),
+                    &subject,
+                ]
+                .concat(),
+            );
+            openssl(&[
+                "x509",
+                "-req",
+                "-in",
+                &request,
+                "-signkey",
+                &pem,
+                "-out",
+                &certificate,
+            ]);
+        } else {
+            openssl(
+                &[
+                    ["req", "-x509", "-key", &pem, "-out", &certificate].as_slice(),
+                    &subject,
+                ]
+                .concat(),
+            );
+        }
+        let mut program = tokio::process::Command::new("openssl")
+            .args([
+                "s_server",
+                "-accept",
+                "127.0.0.1:0",
+                "-naccept",
+                "1",
+                protocol,
+            ])
+            .args(["-cert", &certificate, "-key", &pem])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(program.stdout.take().unwrap()).lines();
+        let address = loop {
+            let line = lines.next_line().await.unwrap().unwrap();
+            if let Some(address) = line.strip_prefix("ACCEPT ") {
+                break address.parse().unwrap();
+            }
+        };
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        let document = fs::read(certificate).unwrap();
+        Server {
+            program,
+            address,
+            der: pem::parse(document).unwrap().into_contents(),
+            _folder: folder,
+        }
+    }
+
+    /// Answers one `SSLRequest` as PostgreSQL does, and hands the connection on.
+    async fn postgres(behind: SocketAddr) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let mut request = [0; 8];
+            client.read_exact(&mut request).await.unwrap();
+            client.write_all(b"S").await.unwrap();
+            let mut server = TcpStream::connect(behind).await.unwrap();
+            let _ended = copy_bidirectional(&mut client, &mut server).await;
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn whatever_psql_would_connect_to_is_shown() {
+        for (key, is_version_1, protocol, is_proved) in [
+            (["-algorithm", "RSA"].as_slice(), true, "-tls1_3", true),
+            (&["-algorithm", "RSA"], true, "-tls1_2", true),
+            (
+                &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"],
+                true,
+                "-tls1_3",
+                true,
+            ),
+            (&["-algorithm", "ED25519"], false, "-tls1_3", true),
+            (
+                &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-521"],
+                false,
+                "-tls1_3",
+                false,
+            ),
+            (
+                &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-521"],
+                false,
+                "-tls1_2",
+                false,
+            ),
+            (&["-algorithm", "ED448"], false, "-tls1_3", false),
+            (&["-algorithm", "RSA-PSS"], false, "-tls1_3", false),
+        ] {
+            let mut server = server(key, is_version_1, protocol).await;
+            let address = postgres(server.address).await;
+            let served = probe(address, Some("odd"), Duration::from_secs(20)).await;
+            let served = served.unwrap_or_else(|error| panic!("{key:?} {protocol}: {error:?}"));
+            let Served::Tls(seen) = served else {
+                panic!("{key:?} {protocol}: no TLS")
+            };
+            assert_eq!(seen.leaf(), Some(server.der.as_slice()), "{key:?}");
+            assert_eq!(seen.is_proved, is_proved, "{key:?} {protocol}");
+            assert_eq!(seen.fingerprint().is_some(), is_proved, "{key:?}");
+            server.program.start_kill().unwrap();
+        }
     }
 }

@@ -29,6 +29,7 @@ pub mod csr;
 pub mod facts;
 pub mod pem;
 pub mod renewal;
+pub mod unusual;
 
 mod der;
 mod lineage;

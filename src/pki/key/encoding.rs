@@ -241,7 +241,7 @@ fn curve(identifier: &[u8]) -> Result<Curve, KeyError> {
 
 /// What an algorithm or a curve is called that is not supported. The identifier itself is not told: in a
 /// damaged key it may be any of its bytes.
-fn named(identifier: &[u8]) -> &'static str {
+pub(super) fn named(identifier: &[u8]) -> &'static str {
     oid::UNSUPPORTED
         .iter()
         .find(|(known, _)| *known == identifier)
