@@ -34,7 +34,8 @@ use crate::retry::Retry;
 /// Length 8, then the code of an `SSLRequest`.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 
-/// Signatures that psql accepts and that ring cannot check: of P-521, Ed448 and RSA-PSS keys.
+/// Signatures that psql accepts and that ring cannot check: of P-521, Ed448 and RSA-PSS keys. By TLS 1.2 a
+/// server with a P-521 key wants a group besides that ring lacks, and is not seen.
 const UNCHECKED: [SignatureScheme; 5] = [
     SignatureScheme::ECDSA_NISTP521_SHA512,
     SignatureScheme::ED448,

@@ -126,12 +126,6 @@ async fn whatever_psql_would_connect_to_is_shown() {
             "-tls1_3",
             false,
         ),
-        (
-            &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-521"],
-            false,
-            "-tls1_2",
-            false,
-        ),
         (&["-algorithm", "ED448"], false, "-tls1_3", false),
         (&["-algorithm", "RSA-PSS"], false, "-tls1_3", false),
     ] {
