@@ -174,8 +174,10 @@ fn rsa_numbers_that_do_not_belong_together_make_no_key() {
     ] {
         let made = ::pem::parse(openssl(arguments, "").unwrap()).unwrap();
         let der = made.contents();
-        // In the modulus, in the first prime, and in the second.
-        for at in [der.len() / 10, der.len() * 11 / 20, der.len() * 13 / 20] {
+        let numbers = RsaNumbers::read(der).unwrap();
+        // In the modulus, and in every prime.
+        for number in [numbers.modulus].iter().chain(&numbers.primes) {
+            let at = number.as_ptr() as usize - der.as_ptr() as usize + number.len() / 2;
             let mut damaged = der.to_vec();
             damaged[at] ^= 0x40;
             let error = PrivateKey::from_pem(&pem::write_block("RSA PRIVATE KEY", &damaged));
