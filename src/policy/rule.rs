@@ -64,7 +64,7 @@ mod tests {
         check("self.lowerAscii() == 'billing'", "BILLING").unwrap();
         check("issuer.kind + '/' + issuer.name == self", "Issuer/vault").unwrap();
         check("issuer.group == self", "cert-manager.io").unwrap();
-        check("self in usages && size(usages) == 4", "client auth").unwrap();
+        check("self in usages && size(usages) == 3", "client auth").unwrap();
     }
 
     #[test]

@@ -123,11 +123,15 @@ impl Checker {
         }
         match name {
             "self" => Ok((Node::Given(Given::Itself), Type::Text)),
+            "usages" => {
+                let kind = Type::List(Box::new(Type::Text));
+                Ok((Node::Given(Given::Usages), kind))
+            }
             "cr" | "issuer" => Err(format!(
                 "{name} is not a value: name a field of it, {FIELDS}"
             )),
             _ => Err(format!(
-                "{name:?} is not a variable: there are self, {FIELDS}"
+                "{name:?} is not a variable: there are self, usages, {FIELDS}"
             )),
         }
     }
@@ -139,7 +143,7 @@ impl Checker {
         let Expr::Ident(object) = &select.operand.expr else {
             return Err(format!("what .{} is taken of has no fields", select.field));
         };
-        if self.local(object).is_some() || object == "self" {
+        if self.local(object).is_some() || matches!(object.as_str(), "self" | "usages") {
             return Err(format!("{object} has no field {:?}", select.field));
         }
         let given = match (object.as_str(), select.field.as_str()) {
@@ -182,7 +186,7 @@ impl Checker {
         if let Some(target) = &call.target
             && let Expr::Ident(space) = &target.expr
             && self.local(space).is_none()
-            && !["self", "cr", "issuer"].contains(&space.as_str())
+            && !["self", "usages", "cr", "issuer"].contains(&space.as_str())
         {
             return Err(format!(
                 "{space}.{name}() {}",

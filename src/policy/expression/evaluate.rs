@@ -40,7 +40,7 @@ impl Evaluation<'_> {
                 let values = elements.iter().map(|element| self.run(element));
                 values.collect::<Result<_, _>>().map(Value::List)
             }
-            Node::Given(given) => Ok(Value::Text(self.given(*given).to_owned())),
+            Node::Given(given) => Ok(self.given(*given)),
             Node::Local(outer, which) => self.local(*outer, *which),
             Node::Not(inner) => self.truth(inner).map(|answer| Value::Bool(!answer)),
             Node::And(left, right) => self.decided_by(false, left, right),
@@ -67,21 +67,26 @@ impl Evaluation<'_> {
         }
     }
 
-    fn given(&self, given: Given) -> &str {
+    fn given(&self, given: Given) -> Value {
         let Request {
             name,
             namespace,
             issuer,
+            usages,
             ..
         } = self.request;
-        match given {
+        let text: &str = match given {
             Given::Itself => self.value,
             Given::CrName => name,
             Given::CrNamespace => namespace,
             Given::IssuerName => &issuer.name,
             Given::IssuerKind => &issuer.kind,
             Given::IssuerGroup => issuer.group(),
-        }
+            Given::Usages => {
+                return Value::List(usages.iter().cloned().map(Value::Text).collect());
+            }
+        };
+        Value::Text(text.to_owned())
     }
 
     fn local(&self, outer: usize, which: Local) -> Answer {

@@ -82,6 +82,7 @@ enum Given {
     IssuerName,
     IssuerKind,
     IssuerGroup,
+    Usages,
 }
 
 /// What an expression comes to.

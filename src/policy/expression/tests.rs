@@ -143,6 +143,14 @@ fn lists_are_walked_over() {
         ("[].all(x, false) && ![].exists(x, true)", true),
         ("'a' in self.split('.') && !('b' in ['a'])", true),
         ("['x'].all(self, self == 'x')", true),
+        (
+            "'server auth' in usages && !('email protection' in usages)",
+            true,
+        ),
+        (
+            "usages.all(usage, size(usage) > 3) && usages.size() == 3",
+            true,
+        ),
     ] {
         assert_eq!(holds(rule, "a.a.svc"), Ok(expected), "{rule}");
     }
