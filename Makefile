@@ -8,7 +8,7 @@ FUZZ_TARGETS = pem der csr duration policy printable ini projection patch
 FUZZ_SECONDS ?= 60
 SOAK ?= 10m
 
-.PHONY: help deps demo compare test readers chaos fmt lint bans audit doc ci bench fleet soak fuzz fuzzci crds
+.PHONY: help deps demo compare test readers chaos fmt lint bans audit doc ci bench fleet soak fuzz fuzzci crds pkilint
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ ci: ## Everything that has to pass before a change is accepted
 	@set -e; for step in fmt bans lint doc test fuzzci; do \
 	  echo "ci: $$step"; $(MAKE) --no-print-directory $$step; \
 	done; echo "ci: all passed"
+
+pkilint: ## Have pkilint judge the certificates that tests sign (from PyPI; NOT RUN where it cannot be installed)
+	@tests/pkilint/run.sh
 
 bench: ## Measure what is worth measuring
 	$(CARGO) bench

@@ -28,7 +28,7 @@ use crate::cluster::{Cluster, ClusterError, Owner};
 use crate::duration::GoDuration;
 use crate::names::ObjectRef;
 use crate::opaque;
-use crate::pki::profile::{LeafProfile, LeafUsage};
+use crate::pki::profile::LeafProfile;
 use crate::pki::{answer, csr};
 
 /// How long a request waits for its answer: people approve, and ACME orders take minutes.
@@ -133,7 +133,7 @@ fn wanted(
                 .ok()
                 .map(|duration| duration.to_string()),
             is_ca: None,
-            usages: usages(request.profile.usage),
+            usages: request.profile.usage.asked().names(request.key.kind()),
         },
     );
     wanted.metadata = ObjectMeta {
@@ -142,21 +142,6 @@ fn wanted(
         ..wanted.metadata
     };
     Ok(wanted)
-}
-
-/// cert-manager's names of what the profile's extensions allow.
-fn usages(usage: LeafUsage) -> Vec<String> {
-    let usages: &[&str] = match usage {
-        LeafUsage::ServerAndClient => &[
-            "digital signature",
-            "key encipherment",
-            "server auth",
-            "client auth",
-        ],
-        LeafUsage::Server => &["digital signature", "key encipherment", "server auth"],
-        LeafUsage::Client => &["digital signature", "key encipherment", "client auth"],
-    };
-    usages.iter().map(ToString::to_string).collect()
 }
 
 fn is_ours(found: &CertificateRequest, request: &SigningRequest<'_>) -> bool {

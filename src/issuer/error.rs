@@ -190,6 +190,7 @@ impl IssuerError {
             AnswerError::Certificate(_)
             | AnswerError::Authorities(_)
             | AnswerError::Lineage(_)
+            | AnswerError::PrivateKey
             | AnswerError::Refused(_) => Self::Answer { issuer, source },
         }
     }

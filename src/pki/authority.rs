@@ -227,7 +227,7 @@ impl CertificateAuthority {
         let path = self.path(profile.lifetime, now)?;
         let (not_after, clamped) = end_of_life(path, profile.lifetime, profile.outliving, now)?;
         let name = tbs::name(profile.common_name.as_deref(), &profile.subject);
-        let mut extensions = tbs::leaf_extensions(profile);
+        let mut extensions = tbs::leaf_extensions(profile, public_key.kind());
         extensions.extend(tbs::pointers(&self.pointers));
         let dates = (start_of_life(path, now), not_after);
         let leaf = self.issue(path, (&name, public_key), extensions, serial, dates)?;
@@ -434,7 +434,7 @@ pub fn self_signed_leaf(
     profile.check()?;
     let name = tbs::name(profile.common_name.as_deref(), &profile.subject);
     let identifier = key.public_key().key_identifier();
-    let mut extensions = tbs::leaf_extensions(profile);
+    let mut extensions = tbs::leaf_extensions(profile, key.kind());
     extensions.extend(tbs::key_identifiers(&identifier, &identifier));
     let statement = Statement {
         serial,

@@ -30,6 +30,7 @@ pub mod facts;
 pub mod path;
 pub mod pem;
 pub mod renewal;
+pub mod unusual;
 
 mod algorithms;
 mod der;

@@ -196,3 +196,17 @@ impl<'a> Forged<'a> {
         tbs::sign(&statement, self.by.1).unwrap()
     }
 }
+
+/// Writes a certificate to the folder that `make pkilint` names, for another program to judge.
+pub(super) fn keep_for_lint(certificate: &[u8]) {
+    if let Some(folder) = std::env::var_os("BOUNCERT_LINT_DIR") {
+        let digest = ring::digest::digest(&ring::digest::SHA256, certificate);
+        let name: String = digest
+            .as_ref()
+            .iter()
+            .map(|octet| format!("{octet:02x}"))
+            .collect();
+        let file = std::path::Path::new(&folder).join(format!("{name}.der"));
+        std::fs::write(file, certificate).unwrap();
+    }
+}
