@@ -189,6 +189,7 @@ impl IssuerError {
             },
             AnswerError::Certificate(_)
             | AnswerError::Authorities(_)
+            | AnswerError::PrivateKey
             | AnswerError::Lineage(_)
             | AnswerError::PrivateKey
             | AnswerError::Refused(_) => Self::Answer { issuer, source },

@@ -18,8 +18,6 @@ pub(super) mod policies;
 pub(super) mod search;
 
 #[cfg(test)]
-mod reader_tests;
-#[cfg(test)]
 mod tests;
 
 pub(super) use self::certificate::{Authority, Certificate, Usage};

@@ -1,10 +1,12 @@
 //! Paths as people have them: what is served and trusted is what webpki and OpenSSL accept.
 
+mod readers;
+
 use rustls_pki_types::CertificateDer;
 use time::{Duration, OffsetDateTime};
 
+use self::readers::openssl_says;
 use super::Defect;
-use super::reader_tests::openssl_says;
 use super::search::CAS_MAX;
 use crate::pki::answer::{self, Answer, AnswerError};
 use crate::pki::authority::{CaError, CertificateAuthority, Issued, SignError};

@@ -3,11 +3,11 @@
 use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
 
-use super::Defect;
 use crate::pki::authority::{CaError, CertificateAuthority};
 use crate::pki::bundle::TrustBundle;
 use crate::pki::chain::{CertificateChain, Verdict};
 use crate::pki::key::{KeyEncoding, PrivateKey};
+use crate::pki::path::Defect;
 use crate::pki::pem::write_certificates;
 use crate::pki::profile::LeafUsage;
 use crate::pki::tbs::{self, Criticality, extension};
