@@ -1,5 +1,6 @@
-//! Validated names and numbers: one fallible constructor each, private fields, no bare `&str`
-//! names inside the program.
+//! Names and numbers of objects: references, areas, aliases, revisions, fingerprints. Revisions and
+//! fingerprints are checked when they are made; names of objects are checked by the rules here where they
+//! become part of a path, a label or a certificate.
 
 use std::collections::BTreeSet;
 use std::fmt;

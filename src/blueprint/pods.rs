@@ -148,7 +148,8 @@ fn pooler(inputs: &Inputs, given: Option<&JsonMap<String, Value>>) -> Value {
             "timeoutSeconds": 1,
         },
     });
-    // Whoever sets resources sets all of them: a request above our limit would be refused.
+    // A user's resources or readiness probe replace ours as a whole. Laid over ours, field by field, they
+    // could contradict: a request above our limit would be refused.
     for whole in ["resources", "readinessProbe"] {
         if given.contains_key(whole) {
             container[whole] = Value::Null;

@@ -25,7 +25,7 @@ use crate::clock::Clock;
 use crate::cluster::{ApiMetrics, Cluster, ClusterError, counted};
 use crate::controllers::{self, Bystander, ReconcileMetrics, SchedulerMetrics};
 use crate::inventory::{Inventory, InventoryOptions, Reach};
-use crate::issuer::VaultNetworks;
+use crate::issuer::{CLUSTER_RESOURCE_NAMESPACE_DEFAULT, VaultNetworks};
 use crate::material::{IssuanceMetrics, Materials, SealError, seal_of};
 use crate::names::Area;
 use crate::ops::{FormerJournals, Operator, OperatorOptions, OpsMetrics};
@@ -79,7 +79,7 @@ impl Default for DaemonOptions {
         Self {
             namespace: NAMESPACE_DEFAULT.to_owned(),
             former_journals: FormerJournals::default(),
-            cluster_resource_namespace: "cert-manager".to_owned(),
+            cluster_resource_namespace: CLUSTER_RESOURCE_NAMESPACE_DEFAULT.to_owned(),
             watch_namespaces: Vec::new(),
             class: String::new(),
             references: References::default(),

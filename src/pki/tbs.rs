@@ -94,7 +94,7 @@ pub(super) fn name(common_name: Option<&str>, subject: &Subject) -> Vec<u8> {
     der::sequence(&sets)
 }
 
-/// The extensions of a leaf; `key_identifiers` come first because they do not depend on it.
+/// The extensions of a leaf that follow from its profile; [`key_identifiers`] come behind them.
 pub(super) fn leaf_extensions(profile: &LeafProfile) -> Vec<Vec<u8>> {
     // keyEncipherment is of use to RSA keys only; cert-manager states it for every kind, and so do
     // the certificates that KubeDB's users know.

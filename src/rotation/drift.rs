@@ -84,12 +84,11 @@ pub enum Drift {
     CaRenewed(Alias),
     /// Clients that use these addresses of a load balancer refuse it.
     Unaddressed(Alias, Vec<String>),
-    /// These pods serve something else than the Secret holds; since when, and from when on that is
-    /// urgent.
+    /// Pods serve something else than the Secret holds.
     Astray {
         /// Names of the pods.
         pods: Vec<String>,
-        /// When what they serve becomes urgent to replace, if it is known.
+        /// Since when that is known.
         since: OffsetDateTime,
     },
 }

@@ -281,8 +281,6 @@ fn a_request_that_was_asked_for_counts_before_it_is_seen_and_is_asked_for_once()
     // It never came: the same request is asked for again.
     let later = fleet.pass(NOW + ASSUMED_MAX);
     assert_eq!(later.starts[0].request, "billing-rotate-r8");
-    fleet.not_started(&at("billing"), NOW + ASSUMED_MAX);
-    assert_eq!(fleet.busy(), 0);
 }
 
 #[test]

@@ -9,7 +9,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use bouncert::pgbouncer::probe;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
@@ -160,7 +159,7 @@ impl Pooler {
             directory,
         };
         eventually(Duration::from_secs(10), async || {
-            let accepted = probe::accepts(address, Duration::from_secs(1)).await;
+            let accepted = tokio::net::TcpStream::connect(address).await;
             accepted.map_err(|error| format!("{error}; log: {}", pooler.log()))
         })
         .await;

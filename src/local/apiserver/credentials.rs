@@ -151,11 +151,6 @@ impl Credentials {
         &self.token
     }
 
-    /// The CA certificate that clients trust.
-    pub fn ca_pem(&self) -> &str {
-        &self.ca_pem
-    }
-
     /// A TLS configuration with a fresh leaf for `address`.
     pub fn tls(
         &self,
@@ -315,7 +310,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let first = Credentials::open(dir.path(), NOW).unwrap();
         let second = Credentials::open(dir.path(), NOW).unwrap();
-        assert_eq!(first.ca_pem(), second.ca_pem());
+        assert_eq!(first.ca_pem, second.ca_pem);
         assert!(first.token() == second.token());
         second.tls("127.0.0.1:7".parse().unwrap(), NOW).unwrap();
         for file in [CA_CERTIFICATE, CA_KEY, TOKEN] {

@@ -29,6 +29,7 @@ use crate::api::{PgBouncer, PgBouncerOpsRequest};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, EventKind, Reporter};
 use crate::instants::Shift;
+use crate::issuer::CLUSTER_RESOURCE_NAMESPACE_DEFAULT;
 use crate::material::Materials;
 use crate::names::{Area, ObjectRef};
 use crate::panics::InternalErrors;
@@ -66,7 +67,7 @@ impl Default for RotationOptions {
             window: None,
             successful_kept: SUCCESSFUL_KEPT_DEFAULT,
             failed_kept: FAILED_KEPT_DEFAULT,
-            cluster_resource_namespace: "cert-manager".to_owned(),
+            cluster_resource_namespace: CLUSTER_RESOURCE_NAMESPACE_DEFAULT.to_owned(),
             class: String::new(),
             namespaces: Vec::new(),
         }
