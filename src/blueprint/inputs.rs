@@ -3,8 +3,6 @@
 //! [`Surroundings`] is what was read; [`Inputs::new`] puts it beside a target specification,
 //! answers every open question, and is the only way to [`super::build`].
 
-use std::fmt;
-
 use kube::ResourceExt;
 
 use super::backend::{self, UserlistError};
@@ -14,6 +12,7 @@ use super::names;
 use super::pod_template::{PodTemplate, PodTemplateError};
 use super::services::{ServiceTemplateError, ServiceTemplates};
 use crate::api::PgBouncer;
+use crate::api::workload::WorkloadKind;
 use crate::names::{Alias, Fingerprint, ObjectRef};
 use crate::pgbouncer::Version;
 use crate::pgbouncer::ini::{ConnectString, Ini, Marker};
@@ -97,24 +96,6 @@ pub struct MaterialFacts {
     pub server: Fingerprint,
     /// The bundle that clients' certificates are verified by, PEM.
     pub ca_bundle: String,
-}
-
-/// What makes the pods.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WorkloadKind {
-    /// A PetSet, where that kind is known.
-    PetSet,
-    /// A StatefulSet.
-    StatefulSet,
-}
-
-impl fmt::Display for WorkloadKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::PetSet => "PetSet",
-            Self::StatefulSet => "StatefulSet",
-        })
-    }
 }
 
 /// Why no objects can be made.

@@ -48,14 +48,14 @@ pub use self::config::{
     ConfigError, PORT_DEFAULT, examine, mounts_material, port, serves_tls, throttling_defaults,
 };
 pub use self::inputs::{
-    Backend, BackendAddress, Credentials, Inputs, InputsError, MaterialFacts, Program,
-    Surroundings, WorkloadKind,
+    Backend, BackendAddress, Credentials, Inputs, InputsError, MaterialFacts, Program, Surroundings,
 };
 pub use self::pod_template::PodTemplateError;
 pub use self::pods::{GRACE_SECONDS, is_of_workload};
 pub use self::reach::beyond_reload;
 pub use self::services::ServiceTemplateError;
-pub use self::workload::{Workload, disruptions};
+pub use self::workload::disruptions;
+pub use crate::api::workload::{Workload, WorkloadKind};
 use crate::api::{AppBinding, PgBouncer};
 use crate::names::Fingerprint;
 

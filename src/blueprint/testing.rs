@@ -3,10 +3,9 @@
 use serde_json::json;
 
 use super::certificates::LoadBalancer;
-use super::inputs::{
-    Backend, BackendAddress, Credentials, MaterialFacts, Program, Surroundings, WorkloadKind,
-};
+use super::inputs::{Backend, BackendAddress, Credentials, MaterialFacts, Program, Surroundings};
 use crate::api::PgBouncer;
+use crate::api::workload::WorkloadKind;
 use crate::names::Fingerprint;
 use crate::pgbouncer::Version;
 

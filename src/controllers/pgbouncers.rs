@@ -23,8 +23,8 @@ use crate::blueprint::labels::OURS;
 use crate::cluster::{Cluster, Namespaced, reference, within};
 use crate::names::{self, Area};
 use crate::panics::InternalErrors;
-use crate::provisioner::{Copies, Kind, Next, ProvisionError, Provisioner};
-use crate::retry::Retry;
+use crate::provisioner::{Copies, Kind, ProvisionError, Provisioner};
+use crate::retry::{Next, Retry};
 
 /// A daemon that begins has everything to look at; what happens meanwhile does not wait for that. One
 /// namespace alone gets three quarters of all ([`super::slots`]), 48.

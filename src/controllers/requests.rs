@@ -20,8 +20,8 @@ use super::{Bystander, Scope};
 use crate::api::{PgBouncer, PgBouncerOpsRequest, RequestPhase};
 use crate::cluster::{Cluster, reference, within};
 use crate::names;
-use crate::ops::{Next, Operator, OpsError, held_by_another};
-use crate::retry::Retry;
+use crate::ops::{Operator, OpsError, held_by_another};
+use crate::retry::{Next, Retry};
 
 /// Most of its time a request waits, for pods or for an issuer: many that wait in vain shall not keep
 /// others from beginning.

@@ -91,13 +91,7 @@ impl<T: Clone + Eq + Hash + Debug + Send + Sync + Unpin + 'static> Queue<T> {
         }
     }
 
-    fn settle(
-        &self,
-        name: &'static str,
-        key: T,
-        handled: Handled,
-        failures: &mut HashMap<T, u32>,
-    ) {
+    fn settle(&self, name: &'static str, key: T, handled: Handled, failures: &mut HashMap<T, u32>) {
         match handled {
             Ok(later) => {
                 failures.remove(&key);
@@ -117,9 +111,7 @@ impl<T: Clone + Eq + Hash + Debug + Send + Sync + Unpin + 'static> Queue<T> {
 }
 
 /// A panic is a failure like any other; its text is not told, because it may quote what it was about.
-fn handled<E: Display>(
-    ended: Result<Result<Option<Duration>, E>, Box<dyn Any + Send>>,
-) -> Handled {
+fn handled<E: Display>(ended: Result<Result<Option<Duration>, E>, Box<dyn Any + Send>>) -> Handled {
     match ended {
         Ok(answer) => answer.map_err(|error| error.to_string()),
         Err(_) => Err("the handler panicked".to_owned()),

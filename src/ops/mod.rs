@@ -50,4 +50,4 @@ pub use executor::ABORT;
 pub use former::FormerJournals;
 pub use ledger::journal_name;
 pub use metrics::{OpsMetrics, RequestOutcome};
-pub use operator::{Next, Operator, OperatorOptions};
+pub use operator::{Operator, OperatorOptions};

@@ -30,20 +30,12 @@ use crate::cluster::{Cluster, EventKind, Reporter};
 use crate::material::{MaterialError, Materials};
 use crate::names::ObjectRef;
 use crate::panics::InternalErrors;
+use crate::retry::Next;
 use crate::surroundings::{self, References, SurroundingsError};
 
 /// How often a request that waits for others, or for its PgBouncer, looks again by itself. What it waits
 /// for wakes it; this is the net under a lost event.
 const WAKES_ITSELF: Duration = Duration::from_secs(30);
-
-/// When to look at a request again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// After that time.
-    Again(Duration),
-    /// When it changes.
-    Wait,
-}
 
 /// How an operator works.
 #[derive(Clone, Debug)]

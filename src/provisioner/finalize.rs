@@ -5,8 +5,9 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use serde_json::json;
 
+use super::blocked::Reason;
 use super::validate::compare_and_swap;
-use super::{Next, ProvisionError, Provisioner};
+use super::{ProvisionError, Provisioner};
 use crate::api::annotations::FINALIZER;
 use crate::api::common::{ConditionStatus, set_condition};
 use crate::api::pgbouncer::DeletionPolicy;
@@ -14,6 +15,7 @@ use crate::api::{Condition, PgBouncer};
 use crate::blueprint::names;
 use crate::cluster::{ClusterError, EventKind, reference};
 use crate::names::ObjectRef;
+use crate::retry::Next;
 
 /// Said while `DoNotTerminate` holds a deletion up.
 const DELETION: &str = "Deletion";
@@ -74,7 +76,7 @@ impl Provisioner {
         let held_up = Condition::new(
             DELETION,
             ConditionStatus::False,
-            "DoNotTerminate",
+            Reason::DoNotTerminate.as_str(),
             message.clone(),
             self.clock.now(),
         );
@@ -83,8 +85,13 @@ impl Provisioner {
             self.cluster
                 .patch_status::<PgBouncer>(&reference(bouncer), &patch)
                 .await?;
-            self.event(bouncer, EventKind::Warning, "DoNotTerminate", &message)
-                .await;
+            self.event(
+                bouncer,
+                EventKind::Warning,
+                Reason::DoNotTerminate.as_str(),
+                &message,
+            )
+            .await;
         }
         Ok(())
     }

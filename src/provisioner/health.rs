@@ -15,6 +15,7 @@ use kube::ResourceExt;
 use super::around::{Kind, Uid, controller_of};
 use super::copies::{Claim, Copies};
 use crate::api::PgBouncer;
+use crate::api::pod::is_ready;
 use crate::blueprint::bounds::REPLICAS_MAX;
 use crate::blueprint::{labels, loaded, names, port, serves_tls};
 use crate::causes::chain;
@@ -172,15 +173,4 @@ async fn look_closer(bouncer: &PgBouncer, pod: &PodState, is_current: bool) -> R
         }
         Served::Plaintext | Served::Tls(_) => Ok(()),
     }
-}
-
-fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_deref());
-    conditions
-        .unwrap_or_default()
-        .iter()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }

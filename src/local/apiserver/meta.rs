@@ -1,4 +1,4 @@
-//! `metadata` of an object, read and written in place.
+//! `metadata` of an object, read and written in place, and what the status of a pod says of it.
 
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::{Map, Value, json};
@@ -41,6 +41,15 @@ pub fn copy(from: &Value, to: &mut Value, field: &str) {
 /// Whether the object is being deleted.
 pub fn is_deleting(object: &Value) -> bool {
     object["metadata"]["deletionTimestamp"].is_string()
+}
+
+/// Whether the kubelet calls a pod ready.
+pub fn is_ready(pod: &Value) -> bool {
+    let conditions = pod["status"]["conditions"].as_array();
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
 }
 
 /// The finalizers.

@@ -8,8 +8,9 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::ResourceExt as _;
 
-use super::plan::{finished, ready};
+use super::plan::finished;
 use super::selector::selected;
+use crate::api::pod::is_ready;
 use crate::local::runner::dns::SERVICE_NAME;
 use crate::local::runner::probe;
 
@@ -64,7 +65,7 @@ fn endpoint(service: &Service, pod: &Pod, not_ready_too: bool) -> Option<Endpoin
     let address = pod.status.as_ref()?.pod_ip.clone()?;
     let spec = pod.spec.as_ref()?;
     let terminating = pod.metadata.deletion_timestamp.is_some();
-    let serving = ready(pod) || not_ready_too;
+    let serving = is_ready(pod) || not_ready_too;
     let governed = spec.subdomain.as_deref() == Some(&*service.name_any());
     Some(Endpoint {
         addresses: vec![address],

@@ -68,7 +68,7 @@ const OPERATOR: [&str; 10] = [
 ];
 
 /// The core: pure, synchronous, without a clock. Paths below `src`, without `.rs`.
-const CORE: [&str; 32] = [
+const CORE: [&str; 34] = [
     "printable",
     "lease",
     "rotation/brake",
@@ -85,6 +85,8 @@ const CORE: [&str; 32] = [
     "retry",
     "seal",
     "provisioner/around",
+    "provisioner/blocked",
+    "provisioner/conditions",
     "provisioner/validate",
     "ops/journal",
     "ops/plan",
