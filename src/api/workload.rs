@@ -1,5 +1,5 @@
 //! What makes the pods of a PgBouncer: a PetSet where that kind is known, else a StatefulSet
-//! (CONTRACT N9). Code that does not care calls these methods.
+//! (docs/kubedb-compatibility.md, "PetSets"). Code that does not care calls these methods.
 
 use std::fmt;
 
@@ -105,7 +105,7 @@ impl Workload {
     }
 
     /// Labels the pods with the backend Secret's `resourceVersion`, which is known only once that
-    /// Secret has been written (CONTRACT 2.2).
+    /// Secret has been written.
     pub fn set_backend_secret_version(&mut self, version: &str) {
         let template = match self {
             Self::PetSet(set) => &mut set.spec.template,

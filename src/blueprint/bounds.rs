@@ -117,7 +117,7 @@ fn check_certificate(entry: &CertificateSpec) -> Result<(), OutOfBounds> {
         ("emailAddresses", &entry.email_addresses, EMAIL_MAX),
     ];
     for (name, values, most) in lists {
-        texts(&field(name), values, (NAMES_MAX, most))?;
+        texts(&field(name), values, NAMES_MAX, most)?;
     }
     entry
         .subject
@@ -139,7 +139,8 @@ fn check_subject(at: &str, subject: &X509Subject) -> Result<(), OutOfBounds> {
         texts(
             &format!("{at}.{name}"),
             values,
-            (SUBJECT_MAX, SUBJECT_TEXT_MAX),
+            SUBJECT_MAX,
+            SUBJECT_TEXT_MAX,
         )?;
     }
     let serial = subject.serial_number.as_deref().unwrap_or_default();
@@ -156,7 +157,7 @@ fn check_issuer(at: &str, issuer: Option<&IssuerRef>) -> Result<(), OutOfBounds>
     text(&format!("{at}.apiGroup"), group, NAME_MAX)
 }
 
-fn texts(at: &str, values: &[String], (most, longest): (usize, usize)) -> Result<(), OutOfBounds> {
+fn texts(at: &str, values: &[String], most: usize, longest: usize) -> Result<(), OutOfBounds> {
     count(at, values.len(), most)?;
     values.iter().try_for_each(|value| text(at, value, longest))
 }

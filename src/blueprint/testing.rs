@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
+use super::around::{Backend, BackendAddress, Credentials, MaterialFacts, Program, Surroundings};
 use super::certificates::LoadBalancer;
-use super::inputs::{Backend, BackendAddress, Credentials, MaterialFacts, Program, Surroundings};
 use crate::api::PgBouncer;
 use crate::api::workload::WorkloadKind;
 use crate::names::Fingerprint;

@@ -1,4 +1,5 @@
-//! What makes the pods: a PetSet or a StatefulSet, and the disruption budget (CONTRACT N9, N12).
+//! What makes the pods: a PetSet or a StatefulSet, and the disruption budget
+//! (docs/kubedb-compatibility.md, "PetSets").
 
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetUpdateStrategy};
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};

@@ -50,7 +50,7 @@ impl Issuers {
     pub async fn sign(&self, request: &SigningRequest<'_>) -> Outcome {
         if request.issuer.group() != CERT_MANAGER_GROUP {
             let name = issuer_name(request.issuer, request.namespace);
-            return delegate::sign(&self.cluster, &name, request, ("", self.clock.now())).await;
+            return delegate::sign(&self.cluster, &name, request, "", self.clock.now()).await;
         }
         let observed = match self.observe(request.issuer, request.namespace).await {
             Ok(observed) => observed,
@@ -131,8 +131,9 @@ impl Issuers {
                 Way::Native(Box::new(signer))
             }
             IssuerKind::Vault(spec) => {
-                let place = (observed.secret_namespace.as_str(), &self.vault_networks);
-                Way::Vault(Box::new(Vault::new(&self.cluster, name, place, spec)?))
+                let (home, networks) = (&observed.secret_namespace, &self.vault_networks);
+                let vault = Vault::new(&self.cluster, name, home, networks, spec)?;
+                Way::Vault(Box::new(vault))
             }
             IssuerKind::Delegated { roots } => Way::Delegated { roots },
         };
@@ -148,7 +149,7 @@ impl Issuers {
             }
             Way::Vault(vault) => vault.sign(request, now).await,
             Way::Delegated { roots } => {
-                delegate::sign(&self.cluster, name, request, (&roots, now)).await
+                delegate::sign(&self.cluster, name, request, &roots, now).await
             }
         })
     }

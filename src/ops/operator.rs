@@ -393,9 +393,8 @@ impl Operator {
             } else {
                 EventKind::Normal
             };
-            let words = (news.reason, news.message.as_str());
             self.reporter
-                .report(&request, kind, words, self.now())
+                .report(&request, kind, news.reason, &news.message, self.now())
                 .await;
         }
     }

@@ -1,4 +1,4 @@
-//! What an admission webhook would do (CONTRACT 3.1): the bounds of a specification are checked, what it
+//! What an admission webhook would do (docs/kubedb-compatibility.md, "Defaults"): the bounds of a specification are checked, what it
 //! leaves open is written back, and the object gets its finalizer and its first condition.
 
 use kube::ResourceExt;

@@ -11,6 +11,7 @@ use super::copies::{Claim, Copies};
 use super::health::PodState;
 use super::report::LOOKS_BEFORE_DOUBT;
 use super::{Provisioner, is_paused};
+use crate::api::Located;
 use crate::api::PgBouncer;
 use crate::blueprint::{self, Workload, WorkloadKind, labels, names};
 use crate::cluster::{
@@ -202,8 +203,7 @@ impl<'a> Writing<'a> {
         sort_out(written.await, &mut self.needed).map(drop)
     }
 
-    /// Writes a Secret. One that an earlier PgBouncer of that name has left is taken up again
-    /// (CONTRACT 2.10).
+    /// Writes a Secret. One that an earlier PgBouncer of that name has left is taken up again.
     async fn secret(&mut self, secret: &Secret) -> Result<Option<Secret>, ClusterError> {
         let owner = labels::heir(self.bouncer);
         let written = self.write(&owner, Kind::Secret, secret).await;
@@ -222,7 +222,7 @@ impl<'a> Writing<'a> {
 
     async fn budget(&mut self, budget: Option<PodDisruptionBudget>) -> Result<(), ClusterError> {
         let (kind, name) = (Kind::DisruptionBudget, self.bouncer.name_any());
-        // KubeDB's budgets are its workload's (CONTRACT N12).
+        // KubeDB's budgets are its workload's.
         let workload = self.known(Kind::Workload, &name);
         let owner = self.owner.clone().through(workload);
         if let Some(budget) = budget {
@@ -284,7 +284,7 @@ impl<'a> Writing<'a> {
     }
 
     fn beside(&self, name: impl Into<String>) -> ObjectRef {
-        ObjectRef::new(self.bouncer.namespace().unwrap_or_default(), name)
+        self.bouncer.beside(name)
     }
 }
 

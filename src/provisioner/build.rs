@@ -1,11 +1,10 @@
 //! From a specification to its objects, as they are to be written. What they need first is made here: the
 //! auth Secret, and material where TLS is on.
 
-use kube::ResourceExt;
-
 use super::Provisioner;
 use super::blocked::Blocked;
 use super::observe::Found;
+use crate::api::Located;
 use crate::api::PgBouncer;
 use crate::blueprint::{self, Inputs, InputsError, WorkloadKind, throttling_defaults};
 use crate::cluster::{ClusterError, Foreign};
@@ -40,7 +39,7 @@ impl Provisioner {
         found: Found,
     ) -> Result<Resources<Prepared>, Blocked> {
         self.ensure_auth(bouncer, found.auth).await?;
-        let namespace = bouncer.namespace().unwrap_or_default();
+        let namespace = bouncer.home();
         let kind = self.workload_kind(&namespace).await?;
         surroundings::check_references(&self.cluster, bouncer, self.references).await?;
         let mut around = surroundings::read(&self.cluster, bouncer, kind).await?;

@@ -8,13 +8,13 @@ use serde_json::json;
 use super::blocked::Reason;
 use super::validate::compare_and_swap;
 use super::{ProvisionError, Provisioner};
+use crate::api::Located;
 use crate::api::annotations::FINALIZER;
 use crate::api::common::{ConditionStatus, set_condition};
 use crate::api::pgbouncer::DeletionPolicy;
 use crate::api::{Condition, PgBouncer};
 use crate::blueprint::names;
 use crate::cluster::{ClusterError, EventKind, reference};
-use crate::names::ObjectRef;
 use crate::retry::Next;
 
 /// Said while `DoNotTerminate` holds a deletion up.
@@ -98,7 +98,7 @@ impl Provisioner {
 
     /// Takes our owner reference off a Secret, so that it survives us.
     async fn disown(&self, bouncer: &PgBouncer, name: &str) -> Result<(), ClusterError> {
-        let at = ObjectRef::new(bouncer.namespace().unwrap_or_default(), name);
+        let at = bouncer.beside(name);
         let Some(secret) = self.cluster.get::<Secret>(&at).await? else {
             return Ok(());
         };
@@ -120,7 +120,7 @@ impl Provisioner {
 
     /// Whether another PgBouncer of the namespace uses the same auth Secret.
     async fn is_shared(&self, bouncer: &PgBouncer, auth: &str) -> Result<bool, ClusterError> {
-        let namespace = bouncer.namespace().unwrap_or_default();
+        let namespace = bouncer.home();
         let all: Vec<PgBouncer> = self.cluster.list(&namespace, "").await?;
         Ok(all
             .iter()

@@ -298,7 +298,7 @@ impl Provisioner {
 
     async fn event(&self, bouncer: &PgBouncer, kind: EventKind, reason: &str, message: &str) {
         self.reporter
-            .report(bouncer, kind, (reason, message), self.clock.now())
+            .report(bouncer, kind, reason, message, self.clock.now())
             .await;
     }
 }

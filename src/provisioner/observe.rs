@@ -10,6 +10,7 @@ use super::blocked::Blocked;
 use super::copies::Copies;
 use super::memory::Ask;
 use super::{Provisioner, is_paused};
+use crate::api::Located;
 use crate::api::PgBouncer;
 use crate::api::annotations::class_of;
 use crate::blueprint::defaults::{self, IssuerKind};
@@ -82,7 +83,7 @@ impl Provisioner {
 
     /// Reads what the specification is validated against.
     pub(super) async fn find(&self, bouncer: &PgBouncer) -> Result<Found, Blocked> {
-        let beside = |name| ObjectRef::new(bouncer.namespace().unwrap_or_default(), name);
+        let beside = |name| bouncer.beside(name);
         let former = if was_provisioned(bouncer) {
             self.former(&beside(names::config_secret(bouncer))).await?
         } else {
@@ -112,7 +113,7 @@ impl Provisioner {
         defaults::complete_tls(&mut completed, &bouncer.name_any(), IssuerKind::Private);
         match &tls.issuer_ref {
             Some(issuer) if completed != *tls => {
-                let namespace = bouncer.namespace().unwrap_or_default();
+                let namespace = bouncer.home();
                 Ok(surroundings::issuer_kind(&self.cluster, &namespace, issuer).await?)
             }
             _ => Ok(IssuerKind::Private),

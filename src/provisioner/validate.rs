@@ -6,10 +6,11 @@ use serde_json::{Value, json};
 
 use super::blocked::Blocked;
 use super::observe::Found;
+use crate::api::Located;
 use crate::api::PgBouncer;
 use crate::blueprint::{labels, names, serves_tls};
 use crate::cluster::reference;
-use crate::names::{Alias, ObjectRef};
+use crate::names::Alias;
 use crate::pgbouncer::ini::{Ini, Section};
 
 /// Checks a specification against what was found.
@@ -23,10 +24,9 @@ pub(super) fn validate(bouncer: &PgBouncer, found: &Found) -> Result<(), Blocked
     }
     match &found.auth {
         Some(secret) => auth_secret(bouncer, secret),
-        None if is_external(bouncer) => Err(Blocked::NoExternalAuthSecret(ObjectRef::new(
-            bouncer.namespace().unwrap_or_default(),
-            names::auth_secret(bouncer),
-        ))),
+        None if is_external(bouncer) => Err(Blocked::NoExternalAuthSecret(
+            bouncer.beside(names::auth_secret(bouncer)),
+        )),
         None => Ok(()),
     }
 }

@@ -160,7 +160,8 @@ impl Held {
     /// A certificate of `alias`, of the PgBouncer that `identity` (`namespace/name`) names.
     pub fn new(
         identity: &str,
-        (alias, revision): (Alias, u32),
+        alias: Alias,
+        revision: u32,
         (granted, not_after): (OffsetDateTime, OffsetDateTime),
         policy: RenewPolicy,
     ) -> Self {

@@ -24,7 +24,8 @@ fn aged(days: i64) -> Facts {
     let life = (issued, issued + Duration::days(90));
     let held = Held::new(
         "shop/billing",
-        (Alias::Server, 7),
+        Alias::Server,
+        7,
         life,
         RenewPolicy::TwoThirds,
     );
@@ -140,7 +141,7 @@ fn a_freeze_is_read_as_it_is_meant() {
 fn hourly(minutes: i64, policy: RenewPolicy) -> Facts {
     let issued = NOW - Duration::minutes(minutes);
     let life = (issued, issued + Duration::hours(1));
-    let held = Held::new("shop/billing", (Alias::Server, 7), life, policy);
+    let held = Held::new("shop/billing", Alias::Server, 7, life, policy);
     Facts {
         certificates: vec![held],
         ..Facts::default()

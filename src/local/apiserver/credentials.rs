@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use data_encoding::HEXLOWER;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
@@ -19,7 +20,6 @@ use rustls::ServerConfig;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::{Duration, OffsetDateTime};
 
-use super::meta;
 use crate::instants::Shift;
 use crate::local::trust::{self, Distrust, Privacy};
 use crate::opaque::assert_opaque;
@@ -250,7 +250,7 @@ fn token() -> Result<Redacted<String>, CredentialsError> {
     SystemRandom::new()
         .fill(&mut bytes)
         .map_err(|_| CredentialsError::Random)?;
-    Ok(Redacted::new(meta::hex(&bytes)))
+    Ok(Redacted::new(HEXLOWER.encode(&bytes)))
 }
 
 fn read(path: &Path, privacy: Privacy) -> Result<Option<String>, CredentialsError> {

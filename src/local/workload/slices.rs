@@ -46,19 +46,23 @@ pub fn slices(service: &Service, pods: &[Arc<Pod>]) -> Vec<EndpointSlice> {
                 metadata: metadata(service, n),
                 address_type: "IPv4".to_owned(),
                 endpoints: Some(endpoints),
-                ports: Some(resolved.filter_map(port_of).collect()),
+                ports: Some(
+                    resolved
+                        .filter_map(|(port, number)| Some(port_of(port, number?)))
+                        .collect(),
+                ),
             }
         })
         .collect()
 }
 
-fn port_of((port, number): (&ServicePort, Option<u16>)) -> Option<EndpointPort> {
-    Some(EndpointPort {
+fn port_of(port: &ServicePort, number: u16) -> EndpointPort {
+    EndpointPort {
         name: Some(port.name.clone().unwrap_or_default()),
-        port: Some(i32::from(number?)),
+        port: Some(i32::from(number)),
         protocol: Some(port.protocol.clone().unwrap_or_else(|| "TCP".to_owned())),
         app_protocol: port.app_protocol.clone(),
-    })
+    }
 }
 
 fn endpoint(service: &Service, pod: &Pod, not_ready_too: bool) -> Option<Endpoint> {

@@ -1,5 +1,5 @@
-//! Conditions and phase (CONTRACT 4.1, 4.2): what was seen, in the words that KubeDB's users know;
-//! pure.
+//! Conditions and phase: what was seen, in the words that KubeDB's users know
+//! (docs/kubedb-compatibility.md, "Conditions of a PgBouncer", "Phases of a PgBouncer"); pure.
 
 #[cfg(test)]
 mod tests;

@@ -400,9 +400,8 @@ impl Rotator {
     }
 
     async fn event(&self, bouncer: &PgBouncer, kind: EventKind, reason: &str, message: &str) {
-        let words = (reason, message);
         self.reporter
-            .report(bouncer, kind, words, self.clock.now())
+            .report(bouncer, kind, reason, message, self.clock.now())
             .await;
     }
 

@@ -12,6 +12,7 @@ use kube::ResourceExt;
 use time::OffsetDateTime;
 
 use super::{PART, Rotator};
+use crate::api::Located;
 use crate::api::PgBouncer;
 use crate::api::common::{Condition, find_condition};
 use crate::blueprint::{is_of_workload, labels, names, port, serves_tls};
@@ -19,9 +20,9 @@ use crate::cluster::ClusterError;
 use crate::instants::Shift;
 use crate::names::{Alias, Fingerprint, ObjectRef};
 use crate::pgbouncer::probe;
-use crate::rotation::drift::Drift;
+use crate::rotation::drift::{Drift, Served};
 use crate::rotation::facts::Standing;
-use crate::rotation::index::{Known, Served};
+use crate::rotation::index::Known;
 
 /// The provisioner's condition that names pods with an earlier configuration or material.
 const RECONCILED: &str = "Reconciled";
@@ -111,7 +112,7 @@ impl Rotator {
         bouncer: &PgBouncer,
     ) -> Result<BTreeMap<String, Option<Fingerprint>>, ClusterError> {
         let selector = labels::to_selector_text(&labels::selector(&bouncer.name_any()));
-        let namespace = bouncer.namespace().unwrap_or_default();
+        let namespace = bouncer.home();
         let pods: Vec<Pod> = self.cluster.list(&namespace, &selector).await?;
         let port = u16::try_from(port(bouncer)).unwrap_or(0);
         let looks = pods
