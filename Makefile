@@ -57,17 +57,19 @@ bans: audit ## Check that there is one crypto provider and no OpenSSL, and known
 	  fi; \
 	done; echo "bans: neither aws-lc-sys nor openssl-sys is in the tree"
 
-# RustSec's database is a Git repository, and no registry carries it. ADVISORIES names a checkout of it,
-# for machines without access to GitHub; its commit is printed, so that a report says how old it was.
-audit: ## Compare Cargo.lock with RustSec's advisories (cargo-audit; ADVISORIES=checkout of its database)
+# RustSec's database is a Git repository, and no registry carries it. What concerns the crates in Cargo.lock stands as
+# facts in deploy/advisories.toml, with the state of the database; a test compares them, without a network. Where
+# cargo-audit is installed and the database can be had (ADVISORIES is a checkout of it), that is asked as well.
+audit: ## Compare Cargo.lock with RustSec's advisories (deploy/advisories.toml; ADVISORIES=checkout of the database)
+	@$(CARGO) test --quiet --test it -- advisories::
 	@if ! $(CARGO) audit --version >/dev/null 2>&1; then \
-	  echo "audit: NOT RUN: cargo-audit is not installed (cargo install cargo-audit --locked)"; \
+	  echo "audit: cargo-audit is not installed, so only the facts in deploy/advisories.toml were compared"; \
 	elif [ -n "$(ADVISORIES)" ]; then \
 	  echo "audit: advisories of commit $$(git -C "$(ADVISORIES)" log -1 --format='%h of %cs')"; \
 	  $(CARGO) audit --db "$(ADVISORIES)" --no-fetch --deny warnings; \
 	elif git ls-remote --exit-code https://github.com/rustsec/advisory-db HEAD >/dev/null 2>&1; then \
 	  $(CARGO) audit --deny warnings; \
-	else echo "audit: NOT RUN: no access to github.com/rustsec/advisory-db, and no ADVISORIES"; fi
+	else echo "audit: the database is out of reach, so only the facts in deploy/advisories.toml were compared"; fi
 
 doc: ## Check the documentation
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps

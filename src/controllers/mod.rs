@@ -9,6 +9,7 @@ mod engine;
 mod metrics;
 pub mod orphans;
 pub mod pgbouncers;
+mod queues;
 mod related;
 pub mod requests;
 pub mod rotation;
@@ -26,7 +27,7 @@ use crate::retry::Next;
 pub use engine::Telling;
 pub use metrics::{ReconcileMetrics, SchedulerMetrics};
 pub use scope::Scope;
-pub use trouble::{Bystander, INTERNAL_ERROR};
+pub use trouble::Bystander;
 
 /// What the controllers of one scope are given.
 #[derive(Clone)]

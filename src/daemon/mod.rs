@@ -313,12 +313,13 @@ fn start(
     };
     let operator = Operator::new(cluster.clone(), materials, clock.clone(), operating);
     let operator = Arc::new(operator.of_class(&class).counting(metrics.internal.clone()));
+    let bystander = Bystander::new(cluster.clone(), clock, metrics.internal.clone());
 
     let mut running = JoinSet::new();
     let rotating = controllers::rotation::Parts {
         rotator: followed(rotator, &metrics.rotation),
         inventory: shown.inventory.clone(),
-        clock: clock.clone(),
+        bystander: bystander.clone(),
         metrics: metrics.scheduler,
     };
     let rotating = controllers::rotation::run(cluster.clone(), rotating, cancel.clone());
@@ -335,7 +336,7 @@ fn start(
         cancel.clone(),
     ));
     let telling = Telling {
-        bystander: Bystander::new(cluster.clone(), clock, metrics.internal),
+        bystander,
         metrics: metrics.reconciles,
     };
     for scope in controllers::Scope::covering(&watch_namespaces) {

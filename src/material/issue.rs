@@ -51,7 +51,7 @@ impl Materials {
         }
         let alias = wanted.alias;
         let at = secret::revision_ref(owner, alias, revision);
-        if let Some(found) = self.cluster.get::<Secret>(&at).await? {
+        if let Some(found) = self.cluster.get_secret(&at).await? {
             let found = self.adopt(owner, alias, revision, &found).await?;
             self.forget(owner, alias, revision).await?;
             return Ok(IssueOutcome::Issued(Box::new(found)));
@@ -121,10 +121,10 @@ impl Materials {
         let at = secret::revision_ref(owner, alias, revision);
         self.issuers.forget(&Owner::of(owner), &at).await?;
         let key = secret::waiting_key_ref(owner, alias, revision);
-        if let Some(kept) = self.cluster.get::<Secret>(&key).await?
+        if let Some(kept) = self.cluster.get_secret(&key).await?
             && self.is_ours(owner, Staged::waiting_key(alias, revision), &kept)
         {
-            self.cluster.delete_read(&kept).await?;
+            self.cluster.delete_read(&*kept).await?;
         }
         Ok(())
     }
@@ -205,7 +205,7 @@ impl Materials {
         let alias = wanted.alias;
         let at = secret::waiting_key_ref(owner, alias, revision);
         // A foreign key is not used: whoever planted it knows it.
-        if let Some(kept) = self.cluster.get::<Secret>(&at).await?.map(Wiped::from)
+        if let Some(kept) = self.cluster.get_secret(&at).await?
             && self.is_ours(owner, Staged::waiting_key(alias, revision), &kept)
         {
             return Ok((secret::read_waiting_key(&kept, &at)?, Origin::Waited));
@@ -235,7 +235,7 @@ impl Materials {
         let Some(former) = former else {
             return Ok(None);
         };
-        let key = secret::read_keyed(former, &reference(former))?.into_key();
+        let key = secret::read_keyed(former, &reference(&**former))?.into_key();
         Ok(Some(key).filter(|key| key.kind() == wanted.algorithm.kind()))
     }
 

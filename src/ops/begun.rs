@@ -5,16 +5,16 @@ use kube::ResourceExt;
 
 use super::error::{LedgerError, OpsError};
 use super::former::FormerJournals;
+use super::hands::Identity;
 use super::journal::Journal;
 use super::ledger::Ledger;
-use super::operator::Operator;
+use super::operator::{Operator, database_of};
 use super::status;
 use super::steps::{Held, held};
 use super::view::{self, News};
 use crate::api::common::{Condition, ConditionStatus, find_condition};
 use crate::api::{PgBouncer, PgBouncerOpsRequest};
 use crate::causes::chain;
-use crate::names::ObjectRef;
 
 impl Operator {
     /// What is kept of a request that is Progressing; a plan is made if nothing was begun. `None` if the
@@ -48,7 +48,12 @@ impl Operator {
                         self.home
                     )
                 }
-                _ => {
+                live => {
+                    if live.as_ref().is_some_and(is_held_by_a_request) {
+                        // That one is gone, or this one had not begun.
+                        self.put_back_in_hand(&database_of(request), request)
+                            .await?;
+                    }
                     let Some(plan) = self.make_plan(request).await? else {
                         return Ok(None);
                     };
@@ -78,9 +83,7 @@ impl Operator {
     async fn give_up(&self, request: &PgBouncerOpsRequest, why: &str) -> Result<(), OpsError> {
         let condition = view::given_up(why, self.now());
         self.end_early(request, condition).await?;
-        let namespace = request.namespace().unwrap_or_default();
-        let database = ObjectRef::new(namespace, &request.spec.database_ref.name);
-        self.put_back(&database).await
+        self.put_back_in_hand(&database_of(request), request).await
     }
 
     /// Says that a request is not touched, because what is kept of it cannot be read. Nothing is done
@@ -90,7 +93,7 @@ impl Operator {
         request: &PgBouncerOpsRequest,
         error: &LedgerError,
     ) -> Result<(), OpsError> {
-        let at = crate::cluster::reference(request);
+        let own = Identity::of(request);
         let (reason, message) = left_alone(error);
         let told = request.status.as_ref().is_some_and(|status| {
             let told = find_condition(&status.conditions, status::WAITS);
@@ -99,7 +102,7 @@ impl Operator {
         if told {
             return Ok(());
         }
-        tracing::error!(ops.request = %at, reason, message, "left alone");
+        tracing::error!(ops.request = %own.at, reason, message, "left alone");
         let condition = Condition::new(
             status::WAITS,
             ConditionStatus::False,
@@ -108,13 +111,13 @@ impl Operator {
             self.now(),
         );
         let told = status::Told::default();
-        told.tell_once(self, &at, vec![condition]).await?;
+        told.tell_once(self, &own, vec![condition]).await?;
         let news = News {
             trouble: true,
             reason,
             message,
         };
-        self.report(&at, &news).await;
+        self.report(&own, &news).await;
         Ok(())
     }
 }
@@ -122,6 +125,11 @@ impl Operator {
 /// Whether the PgBouncer is paused in the name of that request.
 fn is_held_by(database: &PgBouncer, request: &PgBouncerOpsRequest) -> bool {
     matches!(held(database), Held::Request { uid } if Some(&uid) == request.uid().as_ref())
+}
+
+/// Whether the PgBouncer is paused in the name of any request.
+fn is_held_by_a_request(database: &PgBouncer) -> bool {
+    matches!(held(database), Held::Request { .. })
 }
 
 /// Why a request is left alone, in a word and in a sentence that says what to do.

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::decide::{Abort, Directive, Observed, Outcome, after_undo_failure, decide};
 use super::error::OpsError;
+use super::hands::Identity;
 use super::journal::{Event, Failure, FailureKind};
 use super::ledger::Ledger;
 use super::metrics::RequestOutcome;
@@ -24,7 +25,6 @@ use super::view;
 use crate::api::PgBouncerOpsRequest;
 use crate::causes::chain;
 use crate::instants::{Shift, Since, signed};
-use crate::names::ObjectRef;
 use crate::retry::{Retry, backoff};
 
 /// Annotation on a request that asks to stop and undo it.
@@ -47,7 +47,7 @@ pub(super) enum Left {
 /// One request in progress.
 pub(super) struct Execution<'a> {
     operator: &'a Operator,
-    at: ObjectRef,
+    own: Identity,
     ledger: Ledger,
     waiting: Waiting,
     tally: Tally,
@@ -57,10 +57,10 @@ pub(super) struct Execution<'a> {
 
 impl<'a> Execution<'a> {
     /// Takes up a request that has begun.
-    pub(super) fn new(operator: &'a Operator, at: ObjectRef, ledger: Ledger) -> Self {
+    pub(super) fn new(operator: &'a Operator, own: Identity, ledger: Ledger) -> Self {
         Self {
             operator,
-            at,
+            own,
             ledger,
             waiting: Waiting::default(),
             tally: Tally::default(),
@@ -99,7 +99,8 @@ impl<'a> Execution<'a> {
     }
 
     async fn observe(&self) -> Result<Observed, OpsError> {
-        let request: Option<PgBouncerOpsRequest> = self.operator.cluster.get(&self.at).await?;
+        // Another request of its name is not this one: this one is gone.
+        let request = self.operator.read_again(&self.own).await?;
         Ok(Observed {
             abort: request.as_ref().map_or(Some(Abort::Deleted), asks_to_stop),
         })
@@ -155,7 +156,7 @@ impl<'a> Execution<'a> {
                 Ok(Err(error)) => failure(&error),
                 Err(_) => self.timed_out(longest),
             };
-            tracing::warn!(ops.request = %self.at, ops.step = %step, cause = failure.cause, attempt,
+            tracing::warn!(ops.request = %self.own.at, ops.step = %step, cause = failure.cause, attempt,
                 "undo failed");
             let now = began.plus(signed(started.elapsed()));
             if after_undo_failure(&step, failure.kind, until, now).is_some() {
@@ -173,7 +174,7 @@ impl<'a> Execution<'a> {
 
     /// The daemon stops in the middle of an act. Nothing is journalled; the next one goes on.
     async fn interrupted(&self, bench: &Bench<'_>) -> Left {
-        tracing::info!(ops.request = %self.at, "interrupted; to be carried on by the next daemon");
+        tracing::info!(ops.request = %self.own.at, "interrupted; to be carried on by the next daemon");
         self.calm(bench).await;
         Left::Interrupted
     }
@@ -203,18 +204,18 @@ impl<'a> Execution<'a> {
             .map_or_else(String::new, Step::to_string);
         match &entry.event {
             Event::Failed(failure) | Event::UndoFailed(failure) => tracing::warn!(
-                ops.request = %self.at, ops.step = name, ops.event = entry.event.name(),
+                ops.request = %self.own.at, ops.step = name, ops.event = entry.event.name(),
                 cause = failure.cause, "step"
             ),
             Event::Started | Event::Succeeded(_) | Event::UndoStarted | Event::Undone => {
-                tracing::info!(ops.request = %self.at, ops.step = name,
+                tracing::info!(ops.request = %self.own.at, ops.step = name,
                     ops.event = entry.event.name(), "step");
             }
         }
         let conditions = view::conditions(plan, journal, None);
-        self.told.tell(self.operator, &self.at, conditions).await?;
+        self.told.tell(self.operator, &self.own, conditions).await?;
         for news in view::news(plan, journal, &entry) {
-            self.operator.report(&self.at, &news).await;
+            self.operator.report(&self.own, &news).await;
         }
         Ok(())
     }
@@ -230,7 +231,7 @@ impl<'a> Execution<'a> {
                 let conditions = view::conditions(plan, journal, word.as_deref());
                 let fresh = Told::default();
                 if fresh
-                    .tell_once(self.operator, &self.at, conditions)
+                    .tell_once(self.operator, &self.own, conditions)
                     .await
                     .is_ok()
                 {
@@ -253,7 +254,7 @@ impl<'a> Execution<'a> {
         let now = self.operator.now();
         let last = view::ended(plan, journal, end, now);
         let news = view::end(plan, journal, end);
-        tracing::info!(ops.request = %self.at, ops.outcome = last.type_, said = last.message,
+        tracing::info!(ops.request = %self.own.at, ops.outcome = last.type_, said = last.message,
             "request ended");
         conditions.push(last);
         let outcome = match end {
@@ -262,9 +263,9 @@ impl<'a> Execution<'a> {
             view::End::Stuck(_) => RequestOutcome::Stuck,
         };
         self.operator.metrics.request(&plan.request_type, outcome);
-        status::end(self.operator, &self.at, conditions).await?;
-        self.operator.report(&self.at, &news).await;
-        self.operator.unhold(&self.at).await?;
+        status::end(self.operator, &self.own, conditions).await?;
+        self.operator.report(&self.own, &news).await;
+        self.operator.put_away(&self.own).await?;
         Ok(Left::Ended)
     }
 

@@ -308,6 +308,20 @@ impl Journal {
         Ok(())
     }
 
+    /// Drops the causes of all failures but the last: what happened, and when, stays.
+    pub fn forget_causes(&mut self) {
+        let failures = self
+            .entries
+            .iter_mut()
+            .filter_map(|entry| match &mut entry.event {
+                Event::Failed(failure) | Event::UndoFailed(failure) => Some(failure),
+                Event::Started | Event::Succeeded(_) | Event::UndoStarted | Event::Undone => None,
+            });
+        for failure in failures.rev().skip(1) {
+            failure.cause = String::new();
+        }
+    }
+
     /// What is known about the step with that index.
     pub fn of(&self, step: usize) -> Record {
         let mut record = Record::default();

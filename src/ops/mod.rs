@@ -37,14 +37,15 @@ mod begun;
 mod error;
 mod executor;
 mod former;
+mod hands;
 mod ledger;
 mod locks;
 mod metrics;
 mod operator;
 mod orphans;
 mod status;
+mod turns;
 
-pub use admit::held_by_another;
 pub use error::{LedgerError, OpsError, PlanError};
 pub use executor::ABORT;
 pub use former::FormerJournals;

@@ -11,10 +11,12 @@ use serde_json::json;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
-use super::admit::{Admission, Hold, admit, held_by_another, phase, skipped};
+use super::admit::{Admission, Hold, Place, Queue, admit, phase, skipped, waits_for};
 use super::error::{OpsError, PlanError};
 use super::executor::{Execution, Left};
 use super::former::FormerJournals;
+use super::hands::{Hands, Identity};
+use super::ledger;
 use super::locks::Locks;
 use super::metrics::{OpsMetrics, RequestOutcome};
 use super::planner;
@@ -36,6 +38,9 @@ use crate::surroundings::{self, References, SurroundingsError};
 /// How often a request that waits for others, or for its PgBouncer, looks again by itself. What it waits
 /// for wakes it; this is the net under a lost event.
 const WAKES_ITSELF: Duration = Duration::from_secs(30);
+/// How often a request looks whose PgBouncer is in another hand: that of a request which ends just now,
+/// or which is gone and is being undone.
+const IN_HAND: Duration = Duration::from_millis(200);
 
 /// How an operator works.
 #[derive(Clone, Debug)]
@@ -69,6 +74,7 @@ pub struct Operator {
     references: References,
     /// Held from listing the requests of a namespace until one has begun.
     pub(super) admission: Locks,
+    pub(super) hands: Hands,
     pub(super) errors: InternalErrors,
     /// The class of PgBouncers whose requests are carried out.
     class: String,
@@ -103,6 +109,7 @@ impl Operator {
             reporter,
             references,
             admission: Locks::default(),
+            hands: Hands::default(),
             errors: InternalErrors::default(),
             class: String::new(),
         }
@@ -123,7 +130,7 @@ impl Operator {
         Self { errors, ..self }
     }
 
-    /// Carries a request on as far as it goes. `known` are the requests of its namespace, as a copy has
+    /// Carries a request on as far as it goes. `known` are the requests of its PgBouncer, as a copy has
     /// them: while they say that another goes first, the API server is not asked.
     pub async fn reconcile(
         &self,
@@ -135,7 +142,9 @@ impl Operator {
             let is_gone = own.metadata.deletion_timestamp.is_some();
             phase(own) == Some(RequestPhase::Pending) && !is_gone
         });
-        if waits.is_some_and(|own| held_by_another(own, known).is_some()) {
+        // The copy is asked once.
+        let place = waits.map(|own| Queue::of_same(own, known).place(own));
+        if matches!(place, Some(Place::Behind(_))) {
             return Ok(Next::Again(WAKES_ITSELF));
         }
         let Some(request) = self.cluster.get::<PgBouncerOpsRequest>(at).await? else {
@@ -147,18 +156,23 @@ impl Operator {
         }
         match phase(&request) {
             Some(phase) if phase.is_terminal() => {
-                self.unhold(at).await?;
+                self.put_away(&Identity::of(&request)).await?;
                 Ok(Next::Wait)
             }
             Some(RequestPhase::Progressing) => self.carry_on(&request).await,
             _ if request.metadata.deletion_timestamp.is_some() => {
                 // It has not begun, so there is nothing to undo.
-                self.unhold(at).await?;
+                self.unhold(&Identity::of(&request)).await?;
                 Ok(Next::Wait)
             }
-            // It has said that it waits, and by the copy it still has to: nothing is listed.
-            Some(RequestPhase::Pending) if is_held(&request, known, database.as_ref()) => {
+            // It has said that it waits, and by the copy only for its PgBouncer: nothing is listed.
+            Some(RequestPhase::Pending)
+                if place == Some(Place::First) && waits_for(&request, database.as_ref()) =>
+            {
                 Ok(Next::Again(WAKES_ITSELF))
+            }
+            Some(RequestPhase::Pending) if self.hands.is_taken(&database_of(&request)) => {
+                Ok(Next::Again(IN_HAND))
             }
             _ => Box::pin(self.admit(at)).await,
         }
@@ -197,6 +211,9 @@ impl Operator {
             };
             let database = self.database(request).await?;
             match admit(request, &all, database.as_ref()) {
+                Admission::Begin if self.hands.is_taken(&database_of(request)) => {
+                    return self.hold(request, &Hold::InHand).await;
+                }
                 Admission::Begin => self.begin(request, database.as_ref()).await?,
                 Admission::Hold(hold) => return self.hold(request, &hold).await,
                 Admission::Skip { by, created } => {
@@ -242,19 +259,27 @@ impl Operator {
         let begun = status::move_to(self, &held, progressing, Some(condition)).await?;
         self.count(request, RequestOutcome::Begun);
         tracing::info!(ops.request = %at, "request begun");
-        self.report(&at, &view::starting(&at)).await;
+        self.report(&Identity::of(&begun), &view::starting(&at))
+            .await;
         Ok(Some(begun))
     }
 
     /// Carries on a request that is Progressing.
     async fn carry_on(&self, request: &PgBouncerOpsRequest) -> Result<Next, OpsError> {
-        let at = crate::cluster::reference(request);
-        let Some(ledger) = self.ledger(request).await? else {
-            return Ok(Next::Wait);
+        let own = Identity::of(request);
+        let Some(hand) = self.hands.take(&database_of(request), &own.uid) else {
+            return Ok(Next::Again(IN_HAND));
         };
-        match Box::pin(Execution::new(self, at, ledger).run()).await? {
-            Left::Ended | Left::Interrupted => Ok(Next::Wait),
+        let left = match self.ledger(request).await? {
+            Some(ledger) => Box::pin(Execution::new(self, own.clone(), ledger).run()).await?,
+            None => Left::Ended,
+        };
+        drop(hand);
+        // While it ran its journal was kept, even if it was gone.
+        if left == Left::Ended && self.read_again(&own).await?.is_none() {
+            ledger::forget(&self.cluster, &self.home, &own.uid).await?;
         }
+        Ok(Next::Wait)
     }
 
     /// The plan of a request that has just begun; `None` if it ended here.
@@ -289,6 +314,7 @@ impl Operator {
         }
         Ok(match hold {
             Hold::Approval => Next::Wait,
+            Hold::InHand => Next::Again(IN_HAND),
             Hold::Busy { .. } | Hold::Behind { .. } | Hold::NotReady => Next::Again(WAKES_ITSELF),
         })
     }
@@ -306,17 +332,17 @@ impl Operator {
         request: &PgBouncerOpsRequest,
         condition: Condition,
     ) -> Result<(), OpsError> {
-        let at = crate::cluster::reference(request);
+        let own = Identity::of(request);
         self.count(request, RequestOutcome::Refused);
-        tracing::info!(ops.request = %at, why = condition.message, "request refused");
+        tracing::info!(ops.request = %own.at, why = condition.message, "request refused");
         let news = News {
             trouble: true,
             reason: "Failed",
             message: condition.message.clone(),
         };
-        status::end(self, &at, vec![condition]).await?;
-        self.report(&at, &news).await;
-        self.unhold(&at).await
+        status::end(self, &own, vec![condition]).await?;
+        self.report(&own, &news).await;
+        self.put_away(&own).await
     }
 
     fn count(&self, request: &PgBouncerOpsRequest, outcome: RequestOutcome) {
@@ -332,9 +358,7 @@ impl Operator {
         &self,
         request: &PgBouncerOpsRequest,
     ) -> Result<Option<PgBouncer>, OpsError> {
-        let namespace = request.namespace().unwrap_or_default();
-        let at = ObjectRef::new(namespace, &request.spec.database_ref.name);
-        Ok(self.cluster.get(&at).await?)
+        Ok(self.cluster.get(&database_of(request)).await?)
     }
 
     /// Puts our finalizer on a request, so that deleting it undoes it.
@@ -359,10 +383,25 @@ impl Operator {
             .await?)
     }
 
+    /// Leaves a request that has ended: its journal keeps what people may ask for.
+    pub(super) async fn put_away(&self, own: &Identity) -> Result<(), OpsError> {
+        let Some(request) = self.read_again(own).await? else {
+            return Ok(());
+        };
+        // The finalizer says that this is still to be done.
+        let is_held = |finalizer: &String| finalizer == REQUEST_FINALIZER;
+        if request.finalizers().iter().any(is_held) {
+            ledger::finish(&self.cluster, &self.home, &request).await?;
+            self.unhold(own).await?;
+        }
+        Ok(())
+    }
+
     /// Takes our finalizer off again.
-    pub(super) async fn unhold(&self, at: &ObjectRef) -> Result<(), OpsError> {
+    pub(super) async fn unhold(&self, own: &Identity) -> Result<(), OpsError> {
+        let at = &own.at;
         loop {
-            let Some(request) = self.cluster.get::<PgBouncerOpsRequest>(at).await? else {
+            let Some(request) = self.read_again(own).await? else {
                 return Ok(());
             };
             let all = request.finalizers();
@@ -385,9 +424,8 @@ impl Operator {
     }
 
     /// Tells people, in an event of the request.
-    pub(super) async fn report(&self, at: &ObjectRef, news: &News) {
-        let request = self.cluster.get::<PgBouncerOpsRequest>(at).await;
-        if let Ok(Some(request)) = request {
+    pub(super) async fn report(&self, own: &Identity, news: &News) {
+        if let Ok(Some(request)) = self.read_again(own).await {
             let kind = if news.trouble {
                 EventKind::Warning
             } else {
@@ -423,11 +461,8 @@ impl Operator {
     }
 }
 
-/// Whether a request waits, by a copy of the requests of its namespace. An empty copy says nothing.
-fn is_held(
-    request: &PgBouncerOpsRequest,
-    known: &[Arc<PgBouncerOpsRequest>],
-    database: Option<&PgBouncer>,
-) -> bool {
-    !known.is_empty() && matches!(admit(request, known, database), Admission::Hold(_))
+/// The PgBouncer that a request is for.
+pub(super) fn database_of(request: &PgBouncerOpsRequest) -> ObjectRef {
+    let namespace = request.namespace().unwrap_or_default();
+    ObjectRef::new(namespace, &request.spec.database_ref.name)
 }

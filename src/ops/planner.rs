@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
 use super::error::PlanError;
+use super::ledger;
 use super::plan::{Choice, Facts, Holding, Plan, PodFact, Reach, Subject, choose, server_tls};
 use super::request::{Change, Pools, Settings, TlsState, parse, target_state, with_state};
 use super::steps::{Set, is_ready, workload};
@@ -66,6 +67,7 @@ pub async fn plan(
     let mut plan = Plan::new(change, settings, facts);
     plan.backend = Some(database.spec.database.clone());
     check_writable(materials, database, &plan).await?;
+    ledger::check_room(&plan)?;
     Ok(plan)
 }
 

@@ -4,11 +4,11 @@ use kube::ResourceExt;
 use serde_json::json;
 
 use super::error::OpsError;
+use super::hands::Identity;
 use super::operator::Operator;
 use crate::api::common::{Condition, set_condition};
 use crate::api::{PgBouncerOpsRequest, RequestPhase};
 use crate::cluster::reference;
-use crate::names::ObjectRef;
 
 /// Condition that says what a step waits for; it goes when the request ends.
 pub(super) const WAITS: &str = "Running";
@@ -22,13 +22,13 @@ impl Told {
     pub(super) async fn tell(
         &mut self,
         operator: &Operator,
-        at: &ObjectRef,
+        own: &Identity,
         conditions: Vec<Condition>,
     ) -> Result<(), OpsError> {
         if self.0 == conditions {
             return Ok(());
         }
-        write(operator, at, &conditions, None).await?;
+        write(operator, own, &conditions, None).await?;
         self.0 = conditions;
         Ok(())
     }
@@ -37,17 +37,17 @@ impl Told {
     pub(super) async fn tell_once(
         mut self,
         operator: &Operator,
-        at: &ObjectRef,
+        own: &Identity,
         conditions: Vec<Condition>,
     ) -> Result<(), OpsError> {
-        self.tell(operator, at, conditions).await
+        self.tell(operator, own, conditions).await
     }
 }
 
 /// Writes the last conditions and the phase that the very last of them stands for.
 pub(super) async fn end(
     operator: &Operator,
-    at: &ObjectRef,
+    own: &Identity,
     conditions: Vec<Condition>,
 ) -> Result<(), OpsError> {
     let successful = conditions
@@ -58,7 +58,7 @@ pub(super) async fn end(
     } else {
         RequestPhase::Failed
     };
-    write(operator, at, &conditions, Some(phase)).await
+    write(operator, own, &conditions, Some(phase)).await
 }
 
 /// Moves `request` to `phase` with one more condition, if nobody has written it since it was read.
@@ -75,22 +75,22 @@ pub(super) async fn move_to(
         .await?)
 }
 
-/// Writes conditions into a request that only we write. That somebody else (a label, a finalizer)
+/// Writes conditions into the very request that is meant, which only we write. That somebody else (a label, a finalizer)
 /// wrote in between is a reason to look again, not to fail.
 async fn write(
     operator: &Operator,
-    at: &ObjectRef,
+    own: &Identity,
     conditions: &[Condition],
     phase: Option<RequestPhase>,
 ) -> Result<(), OpsError> {
     loop {
-        let Some(request) = operator.cluster.get::<PgBouncerOpsRequest>(at).await? else {
+        let Some(request) = operator.read_again(own).await? else {
             return Ok(());
         };
         let patch = patch(&request, conditions, phase);
         let written = operator
             .cluster
-            .patch_status::<PgBouncerOpsRequest>(at, &patch)
+            .patch_status::<PgBouncerOpsRequest>(&own.at, &patch)
             .await;
         match written {
             Err(error) if error.is_conflict() => {}

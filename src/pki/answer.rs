@@ -23,6 +23,13 @@ pub struct Answer {
 /// Why an answer is of no use.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AnswerError {
+    /// A private key is in it, which an issuer has no reason to send.
+    #[error(
+        "the answer holds a private key, and it is not used: an issuer sends certificates for the key that \
+         asks; exchange the key, because it has been sent, and have the issuer send certificates only (in \
+         Vault, spec.vault.path ends in sign/<role>, not in issue/<role>)"
+    )]
+    PrivateKey,
     /// There is no certificate in it.
     #[error("cannot read the certificate in the answer")]
     Certificate(#[source] PemError),
@@ -47,6 +54,11 @@ pub enum AnswerError {
 /// Puts an answer in order: `certificate` is a PEM document with the leaf first, `authorities` are
 /// PEM documents with CAs; empty ones are skipped.
 pub fn assemble(certificate: &str, authorities: &[&str]) -> Result<Answer, AnswerError> {
+    if pem::begins_private_key(certificate)
+        || authorities.iter().any(|text| pem::begins_private_key(text))
+    {
+        return Err(AnswerError::PrivateKey);
+    }
     let mut found = pem::read_certificates(certificate).map_err(AnswerError::Certificate)?;
     let leaf = found.remove(0);
     for document in authorities.iter().filter(|text| !text.trim().is_empty()) {
@@ -92,6 +104,7 @@ mod tests {
     use time::Duration;
 
     use super::*;
+    use crate::pki::key::KeyEncoding;
     use crate::pki::profile::CaProfile;
     use crate::pki::testing::{NOW, key, root, serial, server};
 
@@ -130,5 +143,35 @@ mod tests {
             assemble(&leaf, &[]),
             Err(AnswerError::RootMissing { .. })
         ));
+    }
+
+    #[test]
+    fn an_answer_with_a_private_key_in_it_is_refused_wherever_the_key_is() {
+        let root = root("Mint");
+        let issued = root
+            .sign(&server(), key().public_key(), serial(3), NOW)
+            .unwrap();
+        let leaf = pem::write_certificates([issued.chain.leaf()]);
+        let upper = root.certificate_pem();
+        for encoding in [KeyEncoding::Pkcs8, KeyEncoding::Pkcs1] {
+            let pem = key().to_pem(encoding);
+            let secret = pem.expose();
+            let cut = &secret[..secret.len() / 2];
+            let odd = secret
+                .replace("BEGIN ", "BEGIN ANY ")
+                .replace("END ", "END ANY ");
+            for held in [secret.as_str(), cut, &odd] {
+                for (certificate, authority) in [
+                    (format!("{leaf}{held}"), upper.clone()),
+                    (format!("{held}{leaf}"), upper.clone()),
+                    (leaf.clone(), format!("{upper}{held}")),
+                    (leaf.clone(), held.to_owned()),
+                ] {
+                    let error = assemble(&certificate, &[&authority]).unwrap_err();
+                    assert_eq!(error, AnswerError::PrivateKey);
+                }
+            }
+        }
+        assert!(assemble(&leaf, &[&upper]).is_ok());
     }
 }

@@ -7,7 +7,7 @@
 //! violation at once; one policy without any is enough to allow it. A set of policies of which none
 //! selects a request does not allow it. The same request gets the same answer as from
 //! approver-policy, with four differences: plugins do not exist here, so a policy that needs one is
-//! refused; validations see the `issuer` beside `cr`; `status` is not read, because readiness is found out here; and who may use a policy
+//! refused; validations see the `issuer` and the `usages` beside `cr`; `status` is not read, because readiness is found out here; and who may use a policy
 //! (RBAC) is the caller's question.
 //!
 //! [`Policies::builtin`] allows whatever a PgBouncer's manifest can ask of an Issuer of its namespace,
@@ -217,5 +217,7 @@ impl fmt::Display for Violation {
     }
 }
 
+#[cfg(test)]
+mod builtin_tests;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
-//! Validations in CEL: `self` is the value, `cr` has the `namespace` and the `name` of the request, and
-//! `issuer` the `kind`, `group` and `name` of the issuer that is to sign.
+//! Validations in CEL: `self` is the value, `cr` has the `namespace` and the `name` of the request,
+//! `issuer` the `kind`, `group` and `name` of the issuer that is to sign, and `usages` is the list of
+//! what the key may be used for.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -67,6 +68,7 @@ impl Rule {
         ]);
         context.add_variable_from_value("cr", cr);
         context.add_variable_from_value("issuer", issuer);
+        context.add_variable_from_value("usages", request.usages.clone());
         match self.program.execute(&context) {
             Ok(Value::Bool(answer)) => Ok(answer),
             Ok(other) => Err(format!("it gives a {}, not true or false", other.type_of())),
@@ -106,6 +108,7 @@ mod tests {
         check("ip(self).isLoopback()", "127.0.0.9").unwrap();
         check("issuer.kind + '/' + issuer.name == self", "Issuer/vault").unwrap();
         check("issuer.group == self", "cert-manager.io").unwrap();
+        check("self in usages && size(usages) == 4", "client auth").unwrap();
     }
 
     #[test]

@@ -39,6 +39,7 @@ mod blocked;
 mod build_id;
 mod copies;
 mod finalize;
+mod keep;
 mod memory;
 mod settled;
 
@@ -53,6 +54,7 @@ use self::build::{Applied, Resources};
 use self::conditions::Seen;
 pub use self::copies::Copies;
 use self::health::PodState;
+pub use self::keep::keep;
 use self::memory::{Ask, Memory};
 use self::observe::{Due, Observed};
 use self::validate::validate;

@@ -8,6 +8,7 @@
 )]
 
 mod acceptance;
+mod advisories;
 mod apiserver;
 mod architecture;
 mod bad_input;
@@ -35,6 +36,7 @@ mod policy;
 mod pooler;
 mod provisioning;
 mod reloading;
+mod replaced;
 mod rolling;
 mod rotation;
 mod sealing;
@@ -43,4 +45,5 @@ mod stage;
 mod support;
 mod text;
 mod undo;
+mod vault;
 mod versions;

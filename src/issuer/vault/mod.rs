@@ -345,6 +345,13 @@ fn body(profile: &LeafProfile, csr: &str) -> Value {
 }
 
 fn answer_of(data: &Value) -> Result<Answer, answer::AnswerError> {
+    // `issue` makes a key of its own, and sends it.
+    if data["private_key"]
+        .as_str()
+        .is_some_and(|key| !key.is_empty())
+    {
+        return Err(answer::AnswerError::PrivateKey);
+    }
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let mut authorities = vec![text(&data["issuing_ca"])];
     let chain = data["ca_chain"].as_array();

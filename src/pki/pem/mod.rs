@@ -133,6 +133,14 @@ pub fn read_certificates(text: &str) -> Result<Vec<CertificateDer<'static>>, Pem
     Ok(certificates)
 }
 
+/// Whether a private key begins in a document, of whatever kind, and whole or not.
+pub fn begins_private_key(text: &str) -> bool {
+    let labels = text.split(BEGIN).skip(1);
+    labels
+        .filter_map(|after| after.split_once(DASHES))
+        .any(|(name, _)| Label::read(name.trim()).is_private_key())
+}
+
 /// The text of a field of bytes.
 pub fn text(bytes: &[u8]) -> Result<&str, PemError> {
     std::str::from_utf8(bytes).map_err(|_| PemError::NotText)

@@ -334,13 +334,18 @@ impl Index {
             let granted = granted_from(issued, not_before, not_after);
             let revision = secret.revision.unwrap_or(0);
             let policy = wanted.renew_policy();
-            Some(Held::new(
+            let held = Held::new(
                 &identity,
                 wanted.alias,
                 revision,
                 (granted, not_after),
                 policy,
-            ))
+            );
+            if !secret.ends_with_ca {
+                return Some(held);
+            }
+            let is_watched = self.authority(at, &wanted.issuer).is_some();
+            Some(held.ending_with_ca(wanted.profile.duration, is_watched))
         });
         held.collect()
     }
