@@ -7,8 +7,11 @@ BOUNCERT = $(CARGO) run --quiet --bin bouncert --
 FUZZ_TARGETS = pem der csr duration policy printable ini projection patch
 FUZZ_SECONDS ?= 60
 SOAK ?= 10m
+# Of the unit tests, those that wait for time to pass or make many RSA keys; of the others, those that do not.
+SLOW = cli::demo daemon::election local::postgres
+QUICK = architecture:: library:: policy:: text:: keys::errors issuing_choices cli::golden
 
-.PHONY: help deps demo compare test readers chaos fmt lint bans audit doc ci bench fleet soak fuzz fuzzci crds pkilint
+.PHONY: help deps demo compare test quick readers chaos fmt lint bans audit doc ci bench fleet soak fuzz fuzzci crds pkilint
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +33,11 @@ test: deps ## Run all tests
 	$(CARGO) test --no-fail-fast
 	@echo "test: alerts of a broken issuer under Prometheus (two minutes, alone, because their bounds are seconds)"
 	BOUNCERT_LIVE_ALERTS=1 $(CARGO) test --test it -- monitoring::seen
+
+quick: ## Run what takes less than a minute after a build: everything but what waits, or drives programs
+	$(CARGO) test --lib --test it --no-run
+	$(CARGO) test --lib -- $(addprefix --skip ,$(SLOW))
+	$(CARGO) test --test it -- $(QUICK)
 
 readers: deps ## Ask Go, Java, Node.js, Python, cryptography and GnuTLS about what is issued (those that are there)
 	@BOUNCERT_READERS=1 $(CARGO) test --test it -- readers:: --nocapture

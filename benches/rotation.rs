@@ -33,7 +33,8 @@ fn main() {
         let life = (now - Duration::days(59), now + Duration::days(31));
         let held = Held::new(
             &at.to_string(),
-            (Alias::Server, 1),
+            Alias::Server,
+            1,
             life,
             RenewPolicy::TwoThirds,
         );

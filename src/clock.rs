@@ -50,3 +50,12 @@ pub fn uptime() -> Duration {
     let nanos = u32::try_from(now.tv_nsec).unwrap_or_default();
     Duration::new(seconds, nanos)
 }
+/// How long the running thread has computed. A bound on it holds on a busy machine, too.
+#[cfg(test)]
+pub(crate) fn computed() -> Duration {
+    let spent = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(
+        spent.tv_sec.try_into().unwrap(),
+        spent.tv_nsec.try_into().unwrap(),
+    )
+}

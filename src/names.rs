@@ -1,9 +1,11 @@
-//! Validated names and numbers: one fallible constructor each, private fields, no bare `&str`
-//! names inside the program.
+//! Names and numbers of objects: references, areas, aliases, revisions, fingerprints. Revisions and
+//! fingerprints are checked when they are made; names of objects are checked by the rules here where they
+//! become part of a path, a label or a certificate.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use serde::{Deserialize, Serialize};
 
 /// Longest name that also has to be a DNS label or a label value (RFC 1123).
@@ -207,20 +209,14 @@ impl Fingerprint {
 
     /// Reads what [`fmt::Display`] writes: 64 hexadecimal digits.
     pub fn parse(hex: &str) -> Option<Self> {
-        let mut digest = [0_u8; 32];
-        if hex.len() != 64 || !hex.is_ascii() {
-            return None;
-        }
-        for (byte, pair) in digest.iter_mut().zip(hex.as_bytes().chunks(2)) {
-            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-        }
-        Some(Self(digest))
+        let digest = HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).ok()?;
+        digest.try_into().ok().map(Self)
     }
 }
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        HEXLOWER.encode_display(&self.0).fmt(f)
     }
 }
 
@@ -325,5 +321,8 @@ mod tests {
         let print = Fingerprint::from_sha256([0xa7; 32]);
         assert_eq!(Fingerprint::parse(&print.to_string()), Some(print));
         assert_eq!(Fingerprint::parse("a7"), None);
+        assert_eq!(Fingerprint::parse(&"A7".repeat(32)), Some(print));
+        assert_eq!(Fingerprint::parse(&"+7".repeat(32)), None);
+        assert_eq!(Fingerprint::parse(&"a7".repeat(33)), None);
     }
 }

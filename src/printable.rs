@@ -64,7 +64,7 @@ pub fn printable(text: &str, max: usize) -> String {
 }
 
 /// As many whole characters as fit into `max` bytes.
-fn beginning(text: &str, max: usize) -> &str {
+pub fn beginning(text: &str, max: usize) -> &str {
     let mut end = max.min(text.len());
     while !text.is_char_boundary(end) {
         end -= 1;

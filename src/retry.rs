@@ -13,6 +13,15 @@ pub enum Retry {
     Never,
 }
 
+/// When to look at an object again, if nothing wakes its controller sooner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// After that time.
+    Again(Duration),
+    /// Not before it changes.
+    Wait,
+}
+
 /// First pause after a passing fault.
 pub const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 /// Longest pause: an operator that looks less often than this is asleep.

@@ -52,9 +52,6 @@ pub const ISSUED: &str = "bouncert.dev/issued";
 pub const REVISION: &str = "bouncert.dev/revision";
 /// On material Secrets: SHA-256 of the leaf.
 pub const FINGERPRINT: &str = "bouncert.dev/fingerprint";
-/// On published material: how long each anchor of `ca.crt` is needed, as
-/// `<sha256>=<RFC 3339>` separated by commas (invariant I6).
-pub const TRUST_UNTIL: &str = "bouncert.dev/trust-until";
 /// Label on all Secrets that hold a revision of material: the alias.
 pub const ALIAS_LABEL: &str = "bouncert.dev/alias";
 /// On a PgBouncer or a Namespace: when rotations may begin by themselves, such as

@@ -41,11 +41,6 @@ impl SslMode {
     pub const fn is_tls(self) -> bool {
         !matches!(self, Self::Disable)
     }
-
-    /// Whether a pooler in this mode refuses clients that show no certificate.
-    pub const fn wants_client_certificate(self) -> bool {
-        matches!(self, Self::VerifyCa | Self::VerifyFull)
-    }
 }
 
 /// How clients prove who they are (`auth_type`).

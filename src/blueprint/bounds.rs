@@ -150,7 +150,7 @@ fn check_certificate(entry: &CertificateSpec) -> Result<(), OutOfBounds> {
         ("emailAddresses", &entry.email_addresses, EMAIL_MAX),
     ];
     for (name, values, most) in lists {
-        texts(&field(name), values, (NAMES_MAX, most))?;
+        texts(&field(name), values, NAMES_MAX, most)?;
     }
     entry
         .subject
@@ -172,7 +172,8 @@ fn check_subject(at: &str, subject: &X509Subject) -> Result<(), OutOfBounds> {
         texts(
             &format!("{at}.{name}"),
             values,
-            (SUBJECT_MAX, SUBJECT_TEXT_MAX),
+            SUBJECT_MAX,
+            SUBJECT_TEXT_MAX,
         )?;
     }
     let serial = subject.serial_number.as_deref().unwrap_or_default();
@@ -202,7 +203,7 @@ fn object_name(at: &str, name: &str) -> Result<(), OutOfBounds> {
     Err(number(at, &quoted(name), &allowed))
 }
 
-fn texts(at: &str, values: &[String], (most, longest): (usize, usize)) -> Result<(), OutOfBounds> {
+fn texts(at: &str, values: &[String], most: usize, longest: usize) -> Result<(), OutOfBounds> {
     count(at, values.len(), most)?;
     values.iter().try_for_each(|value| text(at, value, longest))
 }

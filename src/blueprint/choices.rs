@@ -2,7 +2,7 @@
 
 use kube::ResourceExt;
 
-use super::certificates::WantedError;
+use super::certificates::error::WantedError;
 use crate::api::PgBouncer;
 use crate::api::annotations::{KEY_ALGORITHM, OUTLIVING, ROTATION_POLICY};
 use crate::pki::key::KeyAlgorithm;

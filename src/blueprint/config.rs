@@ -9,9 +9,7 @@
 //! and the reason, and a [`Configuration`] exists only if PgBouncer's own grammar reads what was
 //! meant.
 
-use kube::ResourceExt;
-
-use super::inputs::{Backend, BackendAddress, Surroundings};
+use super::around::{Backend, BackendAddress, Surroundings};
 use super::{brought, hba, names};
 use crate::api::PgBouncer;
 use crate::api::pgbouncer::ConnectionPool;
@@ -277,7 +275,7 @@ pub(super) fn ini(
 /// The template and `spec.connectionPool`.
 fn ours(bouncer: &PgBouncer, around: &Surroundings, admin: &str) -> Result<Ini, ConfigError> {
     let pool = bouncer.spec.connection_pool.clone().unwrap_or_default();
-    let at = || ObjectRef::new(bouncer.namespace().unwrap_or_default(), bouncer.name_any());
+    let at = || crate::cluster::reference(bouncer);
     let port = port(bouncer);
     if u16::try_from(port).map_or(true, |port| port == 0) {
         return Err(ConfigError::Port { at: at(), port });
@@ -339,7 +337,7 @@ fn ours(bouncer: &PgBouncer, around: &Surroundings, admin: &str) -> Result<Ini, 
 /// The database that the object names, if the version can be told of it.
 fn database(bouncer: &PgBouncer, version: Version) -> Result<DatabaseName, ConfigError> {
     let name = &bouncer.spec.database.database_name;
-    let at = ObjectRef::new(bouncer.namespace().unwrap_or_default(), bouncer.name_any());
+    let at = crate::cluster::reference(bouncer);
     let database = match DatabaseName::new(name) {
         Ok(database) => database,
         Err(why) => {

@@ -108,7 +108,7 @@ pub(super) fn container(inputs: &Inputs) -> Option<Value> {
     if is_wanted(&inputs.bouncer, Alias::MetricsExporter) {
         let secret = names::certificate_secret(&inputs.bouncer, Alias::MetricsExporter);
         container["volumeMounts"] = json!([{
-            "name": super::pods::volume_name(&secret),
+            "name": names::volume(&secret),
             "mountPath": names::tls_dir(Alias::MetricsExporter),
             "readOnly": true,
         }]);

@@ -3,119 +3,18 @@
 //! [`Surroundings`] is what was read; [`Inputs::new`] puts it beside a target specification,
 //! answers every open question, and is the only way to [`super::build`].
 
-use std::fmt;
-
-use kube::ResourceExt;
-
-use super::backend::{self, UserlistError};
-use super::certificates::LoadBalancer;
+use super::around::{Credentials, MaterialFacts, Program, Surroundings};
 use super::config::{self, ConfigError, Configuration, mounts_material, serves_tls};
 use super::names;
 use super::pod_template::{PodTemplate, PodTemplateError};
-use super::services::{ServiceTemplateError, ServiceTemplates};
+use super::service_templates::{ServiceTemplateError, ServiceTemplates};
+use super::users::{self, UserlistError};
+use crate::api::Located;
 use crate::api::PgBouncer;
-use crate::names::{Alias, Fingerprint, ObjectRef};
-use crate::pgbouncer::Version;
-use crate::pgbouncer::ini::{ConnectString, Ini, Marker};
+use crate::api::workload::WorkloadKind;
+use crate::names::{Alias, ObjectRef};
+use crate::pgbouncer::ini::{Ini, Marker};
 use crate::pgbouncer::userlist::Userlist;
-use crate::redacted::Redacted;
-
-/// What was read around a PgBouncer.
-#[derive(Clone, Debug)]
-pub struct Surroundings {
-    /// The program to run.
-    pub program: Program,
-    /// The PostgreSQL behind the pooler.
-    pub backend: Backend,
-    /// The admin user; `None` until the auth Secret is there.
-    pub admin: Option<Credentials>,
-    /// The user's own configuration (`spec.configuration.secretName`).
-    pub custom_ini: Option<String>,
-    /// Users that `syncUsers` adds.
-    pub users: Vec<Credentials>,
-    /// Material as it is published now; `None` without it.
-    pub material: Option<MaterialFacts>,
-    /// What the pods are made by.
-    pub workload: WorkloadKind,
-    /// `resourceVersion` of the backend Secret, for a label of the pods.
-    pub backend_secret_version: Option<String>,
-    /// What a load balancer gave to the primary Service.
-    pub load_balancer: LoadBalancer,
-}
-
-/// The program to run, from the PgBouncerVersion.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Program {
-    /// Version of the program.
-    pub version: Version,
-    /// The version as the catalogue spells it.
-    pub name: String,
-    /// The pooler's image.
-    pub image: String,
-    /// The exporter's image.
-    pub exporter_image: String,
-    /// Who the containers run as.
-    pub run_as_user: i64,
-}
-
-/// A user and a password.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Credentials {
-    /// Name.
-    pub username: String,
-    /// Password.
-    pub password: Redacted<String>,
-}
-
-/// The PostgreSQL behind the pooler, from its AppBinding.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Backend {
-    /// Where it listens.
-    pub address: BackendAddress,
-    /// Its superuser.
-    pub superuser: Credentials,
-}
-
-/// Where a PostgreSQL listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BackendAddress {
-    /// Host and port.
-    Host {
-        /// Name or address.
-        host: String,
-        /// Port.
-        port: u16,
-    },
-    /// A connect string that the AppBinding gives instead of a URL.
-    ConnectString(ConnectString),
-}
-
-/// Published material, as far as configuration and pods depend on it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MaterialFacts {
-    /// The server's leaf.
-    pub server: Fingerprint,
-    /// The bundle that clients' certificates are verified by, PEM.
-    pub ca_bundle: String,
-}
-
-/// What makes the pods.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WorkloadKind {
-    /// A PetSet, where that kind is known.
-    PetSet,
-    /// A StatefulSet.
-    StatefulSet,
-}
-
-impl fmt::Display for WorkloadKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::PetSet => "PetSet",
-            Self::StatefulSet => "StatefulSet",
-        })
-    }
-}
 
 /// Why no objects can be made.
 #[derive(Debug, thiserror::Error)]
@@ -174,7 +73,7 @@ pub struct Inputs {
 impl Inputs {
     /// Validates a completed `target` in its surroundings.
     pub fn new(target: &PgBouncer, around: &Surroundings) -> Result<Self, InputsError> {
-        let namespace = target.namespace().unwrap_or_default();
+        let namespace = target.home();
         let in_namespace = |name: String| ObjectRef::new(namespace.clone(), name);
         let admin = around
             .admin
@@ -197,7 +96,7 @@ impl Inputs {
         let digest = super::digest(&ini.render(), material.as_ref());
         let configuration = Configuration::new(&ini, &Marker::of(&digest), around.program.version)?;
         Ok(Self {
-            userlist: backend::userlist(around, &admin, &config::auth_type(&ini))
+            userlist: users::userlist(around, &admin, &config::auth_type(&ini))
                 .map_err(|(whose, source)| InputsError::Userlist { whose, source })?,
             ini,
             configuration,

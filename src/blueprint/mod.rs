@@ -18,6 +18,7 @@ pub mod labels;
 pub mod loaded;
 pub mod names;
 
+mod around;
 mod inputs;
 
 mod backend;
@@ -29,7 +30,9 @@ mod merge;
 mod pod_template;
 mod pods;
 mod reach;
+mod service_templates;
 mod services;
+mod users;
 mod workload;
 
 #[cfg(test)]
@@ -45,19 +48,20 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt};
 
-pub use self::backend::UserlistError;
+pub use self::around::{
+    Backend, BackendAddress, Credentials, MaterialFacts, Program, Surroundings,
+};
 pub use self::config::{
     ConfigError, PORT_DEFAULT, examine, mounts_material, port, serves_tls, throttling_defaults,
 };
-pub use self::inputs::{
-    Backend, BackendAddress, Credentials, Inputs, InputsError, MaterialFacts, Program,
-    Surroundings, WorkloadKind,
-};
+pub use self::inputs::{Inputs, InputsError};
 pub use self::pod_template::PodTemplateError;
 pub use self::pods::{GRACE_SECONDS, is_of_workload};
 pub use self::reach::beyond_reload;
-pub use self::services::ServiceTemplateError;
-pub use self::workload::{Workload, disruptions};
+pub use self::service_templates::ServiceTemplateError;
+pub use self::users::UserlistError;
+pub use self::workload::disruptions;
+pub use crate::api::workload::{Workload, WorkloadKind};
 use crate::api::{AppBinding, PgBouncer};
 use crate::names::Fingerprint;
 

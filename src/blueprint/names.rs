@@ -1,12 +1,11 @@
 //! How the objects of a PgBouncer are called
 //! (docs/kubedb-compatibility.md, "Names of objects").
 
-use std::fmt::Write as _;
-
+use data_encoding::HEXLOWER;
 use kube::ResourceExt;
 
 use crate::api::PgBouncer;
-use crate::names::{Alias, name_with_suffix};
+use crate::names::{Alias, NAME_LABEL_MAX, name_with_suffix};
 
 /// Key of the configuration in its Secret, and its file name in the pod.
 pub const INI_KEY: &str = "pgbouncer.ini";
@@ -16,6 +15,8 @@ pub const USERLIST_KEY: &str = "userlist";
 pub const CONTAINER: &str = "pgbouncer";
 /// The metrics exporter's container.
 pub const EXPORTER_CONTAINER: &str = "exporter";
+/// The volume of the backend Secret.
+pub(super) const SECRET_VOLUME: &str = "user-secret";
 /// Name of the pooler's port in its container.
 pub const PORT: &str = "db";
 /// Port of the Services, whatever the container listens on.
@@ -109,12 +110,18 @@ pub fn identity(name: &str, namespace: &str) -> String {
         &ring::digest::SHA256,
         format!("{namespace}/{name}").as_bytes(),
     );
-    let mut name = format!("{ADMIN_USER}-");
-    for byte in sum.as_ref().iter().take(IDENTITY_BYTES) {
-        // Writing to a String cannot fail.
-        let _ = write!(name, "{byte:02x}");
-    }
-    name
+    let (identity, _) = sum.as_ref().split_at(IDENTITY_BYTES);
+    format!("{ADMIN_USER}-{}", HEXLOWER.encode(identity))
+}
+
+/// The volume that holds a Secret: named after it, as far as a volume may be.
+pub(super) fn volume(secret: &str) -> String {
+    let name: String = secret
+        .replace('.', "-")
+        .chars()
+        .take(NAME_LABEL_MAX)
+        .collect();
+    name.trim_matches('-').to_owned()
 }
 
 /// Directory of an alias's material in the pod.

@@ -5,7 +5,7 @@ use serde_json::{Map as JsonMap, Value};
 use super::certificates::is_wanted;
 use super::labels::Map;
 use super::merge::{list, string_map};
-use super::{names, pods};
+use super::names;
 use crate::api::PgBouncer;
 use crate::api::common::LocalRef;
 use crate::names::Alias;
@@ -124,15 +124,14 @@ impl PodTemplate {
 
 fn reserved_volumes(bouncer: &PgBouncer) -> Vec<String> {
     let mut reserved = vec![
-        pods::SECRET_VOLUME.to_owned(),
+        names::SECRET_VOLUME.to_owned(),
         "git-secret".to_owned(),
-        pods::volume_name(&names::config_secret(bouncer)),
+        names::volume(&names::config_secret(bouncer)),
     ];
     let wanted = Alias::ALL
         .into_iter()
         .filter(|alias| is_wanted(bouncer, *alias));
-    reserved
-        .extend(wanted.map(|alias| pods::volume_name(&names::certificate_secret(bouncer, alias))));
+    reserved.extend(wanted.map(|alias| names::volume(&names::certificate_secret(bouncer, alias))));
     reserved
 }
 

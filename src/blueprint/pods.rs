@@ -14,10 +14,8 @@ use super::pod_template::PodTemplateError;
 use super::{config, exporter, names};
 use crate::api::annotations::{BACKEND_SECRET_VERSION_LABEL, DIGEST, SERVING_LABEL};
 use crate::api::holder::controller;
-use crate::names::{Alias, NAME_LABEL_MAX};
+use crate::names::Alias;
 
-/// The volume of the backend Secret.
-pub(super) const SECRET_VOLUME: &str = "user-secret";
 /// Grace period where nobody gives another. A pod that was drained needs none of it: its process has
 /// ended, or ends at the kubelet's SIGTERM at once. It is for those that could not be drained, and for
 /// deletions that are not ours: from 1.23 on SIGTERM lets their clients go on until then.
@@ -45,16 +43,6 @@ pub(super) fn template(inputs: &Inputs) -> Result<PodTemplateSpec, PodTemplateEr
         }),
         spec: Some(spec(inputs)?),
     })
-}
-
-/// The volume that holds a Secret: named after it, as far as a volume may be.
-pub(super) fn volume_name(secret: &str) -> String {
-    let name: String = secret
-        .replace('.', "-")
-        .chars()
-        .take(NAME_LABEL_MAX)
-        .collect();
-    name.trim_matches('-').to_owned()
 }
 
 fn pod_labels(inputs: &Inputs) -> Map {
@@ -149,7 +137,8 @@ fn pooler(inputs: &Inputs, given: Option<&JsonMap<String, Value>>) -> Value {
             "timeoutSeconds": 1,
         },
     });
-    // Whoever sets resources sets all of them: a request above our limit would be refused.
+    // A user's resources or readiness probe replace ours as a whole. Laid over ours, field by field, they
+    // could contradict: a request above our limit would be refused.
     for whole in ["resources", "readinessProbe"] {
         if given.contains_key(whole) {
             container[whole] = Value::Null;
@@ -178,15 +167,15 @@ fn pooler(inputs: &Inputs, given: Option<&JsonMap<String, Value>>) -> Value {
 
 fn our_mounts(inputs: &Inputs) -> Vec<Value> {
     let mount = |name: String, path: &str| json!({ "name": name, "mountPath": path });
-    let config = volume_name(&names::config_secret(&inputs.bouncer));
+    let config = names::volume(&names::config_secret(&inputs.bouncer));
     let mut mounts = vec![
         mount(config, names::CONFIG_DIR),
-        mount(SECRET_VOLUME.to_owned(), names::SECRET_DIR),
+        mount(names::SECRET_VOLUME.to_owned(), names::SECRET_DIR),
     ];
     for alias in [Alias::Server, Alias::Client] {
         if is_wanted(&inputs.bouncer, alias) {
             let secret = names::certificate_secret(&inputs.bouncer, alias);
-            mounts.push(mount(volume_name(&secret), &names::tls_dir(alias)));
+            mounts.push(mount(names::volume(&secret), &names::tls_dir(alias)));
         }
     }
     mounts
@@ -196,8 +185,8 @@ fn volumes(inputs: &Inputs) -> Vec<Value> {
     let name = inputs.bouncer.name_any();
     let config = names::config_secret(&inputs.bouncer);
     let mut volumes = vec![
-        json!({ "name": volume_name(&config), "secret": { "secretName": config } }),
-        json!({ "name": SECRET_VOLUME, "secret": { "secretName": names::backend_secret(&name) } }),
+        json!({ "name": names::volume(&config), "secret": { "secretName": config } }),
+        json!({ "name": names::SECRET_VOLUME, "secret": { "secretName": names::backend_secret(&name) } }),
     ];
     let has_exporter = exporter::monitor(&inputs.bouncer).is_some();
     for alias in Alias::ALL {
@@ -205,7 +194,7 @@ fn volumes(inputs: &Inputs) -> Vec<Value> {
         if is_mounted && is_wanted(&inputs.bouncer, alias) {
             let secret = names::certificate_secret(&inputs.bouncer, alias);
             volumes.push(json!({
-                "name": volume_name(&secret),
+                "name": names::volume(&secret),
                 "secret": { "secretName": secret, "defaultMode": KEY_FILE_MODE },
             }));
         }

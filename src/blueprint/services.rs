@@ -3,84 +3,13 @@
 
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use kube::ResourceExt;
-use serde_json::{Map as JsonMap, Value, json};
 
 use super::inputs::Inputs;
 use super::labels::{self, Map};
-use super::merge::{overlay, string_map};
-use super::{exporter, metadata, names};
-use crate::api::PgBouncer;
-use crate::api::pgbouncer::ServiceAlias;
-
-/// Both families where the cluster has both, else the one it has: pods listen on all addresses.
-const IP_FAMILY_POLICY: &str = "PreferDualStack";
-
-/// `spec.serviceTemplates`, by what they change.
-#[derive(Clone, Debug, Default)]
-pub(super) struct ServiceTemplates {
-    primary: Template,
-    stats: Template,
-}
-
-/// What a user changes in a Service.
-#[derive(Clone, Debug, Default)]
-struct Template {
-    labels: Map,
-    annotations: Map,
-    spec: JsonMap<String, Value>,
-}
-
-/// A template that no Service can have.
-#[derive(Debug, thiserror::Error)]
-#[error("the template of Service alias {alias} does not make a Service")]
-pub struct ServiceTemplateError {
-    alias: &'static str,
-    #[source]
-    source: serde_json::Error,
-}
-
-/// A port of ours.
-struct Port {
-    name: &'static str,
-    number: i32,
-    target: &'static str,
-}
-
-const PRIMARY: Port = Port {
-    name: "primary",
-    number: names::SERVICE_PORT,
-    target: names::PORT,
+use super::service_templates::{
+    IP_FAMILY_POLICY, PRIMARY, Port, Template, base_ports, service_spec,
 };
-
-// === impl ServiceTemplates ===
-
-impl ServiceTemplates {
-    /// Takes the templates apart; proves that each makes a Service.
-    pub(super) fn parse(bouncer: &PgBouncer) -> Result<Self, ServiceTemplateError> {
-        let mut templates = Self::default();
-        for given in &bouncer.spec.service_templates {
-            let (place, alias) = match given.alias {
-                ServiceAlias::Primary => (&mut templates.primary, "primary"),
-                ServiceAlias::Stats => (&mut templates.stats, "stats"),
-                ServiceAlias::Standby => continue,
-            };
-            let metadata = given.metadata.as_ref();
-            *place = Template {
-                labels: string_map(metadata.and_then(|metadata| metadata.get("labels"))),
-                annotations: string_map(metadata.and_then(|metadata| metadata.get("annotations"))),
-                spec: given
-                    .spec
-                    .as_ref()
-                    .and_then(Value::as_object)
-                    .cloned()
-                    .unwrap_or_default(),
-            };
-            service_spec(&Map::new(), &PRIMARY, &place.spec)
-                .map_err(|source| ServiceTemplateError { alias, source })?;
-        }
-        Ok(templates)
-    }
-}
+use super::{exporter, metadata, names};
 
 /// The headless Service that names the pods, ready or not.
 pub(super) fn governing(inputs: &Inputs) -> Service {
@@ -109,7 +38,8 @@ pub(super) fn primary(inputs: &Inputs) -> Service {
     from_template(
         inputs,
         name,
-        (&selector, &PRIMARY),
+        &selector,
+        &PRIMARY,
         &inputs.service_templates.primary,
     )
 }
@@ -127,7 +57,8 @@ pub(super) fn stats(inputs: &Inputs) -> Option<Service> {
     let mut service = from_template(
         inputs,
         names::stats_service(&name),
-        (&selector, &port),
+        &selector,
+        &port,
         &inputs.service_templates.stats,
     );
     service
@@ -140,7 +71,8 @@ pub(super) fn stats(inputs: &Inputs) -> Option<Service> {
 fn from_template(
     inputs: &Inputs,
     name: String,
-    (selector, port): (&Map, &Port),
+    selector: &Map,
+    port: &Port,
     template: &Template,
 ) -> Service {
     let mut metadata = metadata(&inputs.bouncer, name);
@@ -155,62 +87,5 @@ fn from_template(
         // `parse` has proved that this template makes a Service.
         spec: service_spec(selector, port, &template.spec).ok(),
         ..Service::default()
-    }
-}
-
-/// Our spec with the user's fields on top, except for what makes it ours: the selector, and that
-/// our port leads to our container.
-fn service_spec(
-    selector: &Map,
-    port: &Port,
-    template: &JsonMap<String, Value>,
-) -> Result<ServiceSpec, serde_json::Error> {
-    let mut given = template.clone();
-    let ports = merge_ports(port, given.remove("ports"));
-    given.remove("selector");
-    let mut spec = json!({ "type": "ClusterIP", "ipFamilyPolicy": IP_FAMILY_POLICY });
-    overlay(&mut spec, &Value::Object(given));
-    spec["selector"] = json!(selector);
-    spec["ports"] = Value::Array(ports);
-    serde_json::from_value(spec)
-}
-
-fn base_ports(port: &Port) -> Option<Vec<k8s_openapi::api::core::v1::ServicePort>> {
-    serde_json::from_value(json!([port.to_json()])).ok()
-}
-
-/// The user's ports: one of our name, or the only one without a name, changes ours; others come
-/// beside it.
-fn merge_ports(ours: &Port, given: Option<Value>) -> Vec<Value> {
-    let given = match given {
-        Some(Value::Array(given)) => given,
-        _ => Vec::new(),
-    };
-    let is_ours = |port: &Value| {
-        let name = port.get("name").and_then(Value::as_str).unwrap_or_default();
-        name == ours.name || (name.is_empty() && given.len() == 1)
-    };
-    let mut first = ours.to_json();
-    let mut others = Vec::new();
-    for port in &given {
-        if is_ours(port) {
-            overlay(&mut first, port);
-            first["name"] = json!(ours.name);
-        } else {
-            let mut other = json!({ "protocol": "TCP", "targetPort": ours.target });
-            overlay(&mut other, port);
-            others.push(other);
-        }
-    }
-    let mut ports = vec![first];
-    ports.append(&mut others);
-    ports
-}
-
-impl Port {
-    fn to_json(&self) -> Value {
-        json!({
-            "name": self.name, "port": self.number, "protocol": "TCP", "targetPort": self.target
-        })
     }
 }

@@ -2,11 +2,10 @@
 
 use serde_json::json;
 
+use super::around::{Backend, BackendAddress, Credentials, MaterialFacts, Program, Surroundings};
 use super::certificates::LoadBalancer;
-use super::inputs::{
-    Backend, BackendAddress, Credentials, MaterialFacts, Program, Surroundings, WorkloadKind,
-};
 use crate::api::PgBouncer;
+use crate::api::workload::WorkloadKind;
 use crate::names::Fingerprint;
 use crate::pgbouncer::Version;
 

@@ -2,83 +2,18 @@
 //! (docs/kubedb-compatibility.md, "PetSets").
 
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetUpdateStrategy};
-use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 
-use super::inputs::{Inputs, WorkloadKind};
+use super::inputs::Inputs;
 use super::pod_template::PodTemplateError;
 use super::{labels, metadata, names, pods};
 use crate::api::PetSet;
-use crate::api::annotations::{BACKEND_SECRET_VERSION_LABEL, DIGEST};
 use crate::api::common::LocalRef;
 use crate::api::petset::PetSetSpec;
-
-/// What makes the pods.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Workload {
-    /// As KubeDB has it.
-    PetSet(Box<PetSet>),
-    /// Where that kind is not known.
-    StatefulSet(Box<StatefulSet>),
-}
-
-// === impl Workload ===
-
-impl Workload {
-    /// Which of the two it is.
-    pub const fn kind(&self) -> WorkloadKind {
-        match self {
-            Self::PetSet(_) => WorkloadKind::PetSet,
-            Self::StatefulSet(_) => WorkloadKind::StatefulSet,
-        }
-    }
-
-    /// How many pods it asks for.
-    pub fn replicas(&self) -> i32 {
-        let replicas = match self {
-            Self::PetSet(set) => set.spec.replicas,
-            Self::StatefulSet(set) => set.spec.replicas,
-        };
-        replicas.unwrap_or(1)
-    }
-
-    /// The digest that its pods carry.
-    pub fn digest(&self) -> Option<&str> {
-        self.template()
-            .metadata
-            .as_ref()?
-            .annotations
-            .as_ref()?
-            .get(DIGEST)
-            .map(String::as_str)
-    }
-
-    /// The pods' template.
-    pub fn template(&self) -> &PodTemplateSpec {
-        match self {
-            Self::PetSet(set) => &set.spec.template,
-            Self::StatefulSet(set) => &set.spec.template,
-        }
-    }
-
-    /// Labels the pods with the backend Secret's `resourceVersion`, which is known only once that
-    /// Secret has been written.
-    pub fn set_backend_secret_version(&mut self, version: &str) {
-        let template = match self {
-            Self::PetSet(set) => &mut set.spec.template,
-            Self::StatefulSet(set) => &mut set.spec.template,
-        };
-        template
-            .metadata
-            .get_or_insert_default()
-            .labels
-            .get_or_insert_default()
-            .insert(BACKEND_SECRET_VERSION_LABEL.to_owned(), version.to_owned());
-    }
-}
+use crate::api::workload::{Workload, WorkloadKind};
 
 /// How many pods a completed object asks for now.
 pub(super) fn replicas(inputs: &Inputs) -> i32 {

@@ -12,6 +12,7 @@ use super::connect::{Connection, connect};
 use super::exit::Failure;
 use super::follow;
 use super::output::Output;
+use crate::api::Located;
 use crate::api::annotations::STRATEGY;
 use crate::api::common::LocalRef;
 use crate::api::opsrequest::{PgBouncerOpsRequestSpec, RequestType, TlsRequest};
@@ -157,7 +158,7 @@ async fn follow(
     connection: &Connection,
     created: &PgBouncerOpsRequest,
 ) -> anyhow::Result<Report> {
-    let namespace = created.namespace().unwrap_or_default();
+    let namespace = created.home();
     let at = ObjectRef::new(&namespace, created.name_any());
     let begun = Instant::now();
     let progress = output.progress();

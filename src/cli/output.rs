@@ -125,13 +125,6 @@ impl Progress {
         }
     }
 
-    /// What on a terminal replaces the line, and is not worth a line elsewhere.
-    pub fn detail(&self, text: &str) {
-        if let Some(bar) = &self.bar {
-            bar.set_message(document(text).into_owned());
-        }
-    }
-
     /// A line that stays.
     pub fn line(&self, text: &str) {
         match &self.bar {

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::args::PolicyCheckArgs;
 use super::exit::{Exit, Failure};
 use super::output::Output;
+use crate::api::Located;
 use crate::api::certmanager::CertificateRequest;
 use crate::api::{PgBouncer, PgBouncerOpsRequest};
 use crate::blueprint::certificates::{LoadBalancer, wanted};
@@ -275,7 +276,7 @@ impl Manifests {
 fn certificates(pooler: &PgBouncer, aliases: &[Alias]) -> anyhow::Result<Vec<Request>> {
     let mut pooler = pooler.clone();
     pooler.spec = complete(&pooler.spec, &pooler.name_any(), IssuerKind::Private);
-    let namespace = pooler.namespace().unwrap_or_default();
+    let namespace = pooler.home();
     let wanted = wanted(&pooler, &LoadBalancer::default())?;
     let asked = wanted
         .iter()
@@ -290,6 +291,6 @@ fn object<K: DeserializeOwned>(document: Value) -> anyhow::Result<K> {
 }
 
 fn named<K: ResourceExt>(kind: &str, object: &K) -> String {
-    let namespace = object.namespace().unwrap_or_default();
+    let namespace = object.home();
     format!("{kind} {namespace}/{}", object.name_any())
 }

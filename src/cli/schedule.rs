@@ -90,7 +90,7 @@ pub(super) async fn print(output: Output, args: &ScheduleArgs) -> Result<(), Fai
         .map(|(at, known)| (at, known.facts))
         .collect();
     let until = now.plus(Duration::days(i64::from(args.days)));
-    let told = forecast(&facts, options.limits, (now, until));
+    let told = forecast(&facts, options.limits, now, until);
     let report = Report::new(told, remarks);
     output.result(&report, text)?;
     Ok(())

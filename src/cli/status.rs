@@ -8,6 +8,7 @@ use super::connect::connect;
 use super::exit::Failure;
 use super::follow;
 use super::output::{Output, table};
+use crate::api::Located;
 use crate::api::common::{Condition, find_condition};
 use crate::api::{PgBouncer, PgBouncerOpsRequest, RequestPhase};
 use crate::cluster::{Cluster, ClusterError, Namespaced};
@@ -76,7 +77,7 @@ fn pooler(pooler: &PgBouncer) -> Pooler {
     let issuer = tls.and_then(|tls| tls.issuer_ref.as_ref());
     let paused = find_condition(&status.conditions, "Paused");
     Pooler {
-        namespace: pooler.namespace().unwrap_or_default(),
+        namespace: pooler.home(),
         name: pooler.name_any(),
         phase: status
             .phase
@@ -96,7 +97,7 @@ fn request(request: &PgBouncerOpsRequest) -> Option<Request> {
         .and_then(|status| status.phase)
         .unwrap_or(RequestPhase::Pending);
     (!phase.is_terminal()).then(|| Request {
-        namespace: request.namespace().unwrap_or_default(),
+        namespace: request.home(),
         name: request.name_any(),
         pooler: request.spec.database_ref.name.clone(),
         r#type: request.spec.type_.as_str(),

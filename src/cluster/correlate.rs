@@ -38,17 +38,24 @@ pub(super) enum Verdict {
 /// What an event is about, without its words.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Subject {
-    /// Who tells, and the object's identity.
-    pub(super) about: (&'static str, String),
+    pub(super) about: About,
     /// Normal or Warning, and why.
     pub(super) reason: (&'static str, String),
+}
+
+/// An object, of which a component tells.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct About {
+    pub(super) component: &'static str,
+    /// What tells the object from all others.
+    pub(super) identity: String,
 }
 
 /// What was told of late.
 #[derive(Debug, Default)]
 pub(super) struct Correlator {
     reasons: HashMap<Subject, Series>,
-    objects: HashMap<(&'static str, String), Bucket>,
+    objects: HashMap<About, Bucket>,
 }
 
 #[derive(Debug)]
@@ -105,7 +112,7 @@ impl Correlator {
         false
     }
 
-    fn may_talk(&mut self, about: &(&'static str, String), now: OffsetDateTime) -> bool {
+    fn may_talk(&mut self, about: &About, now: OffsetDateTime) -> bool {
         if !self.objects.contains_key(about) {
             make_room(&mut self.objects, |bucket| bucket.last);
         }
@@ -151,7 +158,10 @@ mod tests {
 
     fn subject(object: &str, reason: &str) -> Subject {
         Subject {
-            about: ("ops", object.to_owned()),
+            about: About {
+                component: "ops",
+                identity: object.to_owned(),
+            },
             reason: ("Warning", reason.to_owned()),
         }
     }

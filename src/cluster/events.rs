@@ -12,8 +12,9 @@ use kube::{Resource, ResourceExt};
 use serde_json::json;
 use time::OffsetDateTime;
 
-use super::correlate::{Subject, Verdict};
+use super::correlate::{About, Subject, Verdict};
 use super::{Cluster, ClusterError};
+use crate::api::Located;
 use crate::api::common::rfc3339_seconds;
 use crate::names::ObjectRef;
 use crate::printable::printable;
@@ -48,6 +49,15 @@ pub struct Reporter {
     component: &'static str,
 }
 
+/// One event, in words.
+struct Line<'a> {
+    kind: EventKind,
+    reason: &'a str,
+    /// What tells it from others of its reason.
+    series: &'a str,
+    message: &'a str,
+}
+
 impl Reporter {
     /// Reports as `component`.
     pub const fn new(cluster: Cluster, component: &'static str) -> Self {
@@ -60,14 +70,18 @@ impl Reporter {
         &self,
         object: &K,
         kind: EventKind,
-        (reason, message): (&str, &str),
+        reason: &str,
+        message: &str,
         now: OffsetDateTime,
     ) where
         K: Resource<DynamicType = ()>,
     {
         let message = &printable(message, MESSAGE_MAX - COMBINED.len() - 2);
         let subject = Subject {
-            about: (self.component, identity(object)),
+            about: About {
+                component: self.component,
+                identity: identity(object),
+            },
             reason: (kind.as_str(), reason.to_owned()),
         };
         let verdict = {
@@ -75,11 +89,17 @@ impl Reporter {
             let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
             told.judge(&subject, hash(&[message]), now)
         };
+        let line = |series, message| Line {
+            kind,
+            reason,
+            series,
+            message,
+        };
         let event = match verdict {
-            Verdict::Tell => self.event(object, kind, (reason, message, message), now),
+            Verdict::Tell => self.event(object, &line(message, message), now),
             Verdict::Combine => {
                 let combined = format!("{COMBINED}: {message}");
-                self.event(object, kind, (reason, COMBINED, &combined), now)
+                self.event(object, &line(COMBINED, &combined), now)
             }
             Verdict::Drop => {
                 let object = object.name_any();
@@ -110,14 +130,7 @@ impl Reporter {
         self.cluster.patch::<Event>(&at, &patch).await.map(drop)
     }
 
-    /// The event; `series` is what tells it from others of its reason.
-    fn event<K>(
-        &self,
-        object: &K,
-        kind: EventKind,
-        (reason, series, message): (&str, &str, &str),
-        now: OffsetDateTime,
-    ) -> Event
+    fn event<K>(&self, object: &K, line: &Line<'_>, now: OffsetDateTime) -> Event
     where
         K: Resource<DynamicType = ()>,
     {
@@ -129,12 +142,12 @@ impl Reporter {
             uid: object.meta().uid.clone(),
             ..ObjectReference::default()
         };
-        let type_ = kind.as_str();
+        let type_ = line.kind.as_str();
         let identity = [
             object.meta().uid.as_deref().unwrap_or(""),
             type_,
-            reason,
-            series,
+            line.reason,
+            line.series,
         ];
         let at = ObjectRef::new(
             object.namespace().unwrap_or_else(|| "default".to_owned()),
@@ -149,8 +162,8 @@ impl Reporter {
             },
             involved_object: about,
             type_: Some(type_.to_owned()),
-            reason: Some(reason.to_owned()),
-            message: Some(message.to_owned()),
+            reason: Some(line.reason.to_owned()),
+            message: Some(line.message.to_owned()),
             source: Some(EventSource {
                 component: Some(self.component.to_owned()),
                 ..EventSource::default()
@@ -168,7 +181,7 @@ impl Reporter {
 fn identity<K: Resource<DynamicType = ()>>(object: &K) -> String {
     let meta = object.meta();
     meta.uid.clone().unwrap_or_else(|| {
-        let namespace = object.namespace().unwrap_or_default();
+        let namespace = object.home();
         format!("{} {namespace}/{}", K::kind(&()), object.name_any())
     })
 }

@@ -21,6 +21,7 @@ mod patience;
 mod tokens;
 mod traffic;
 mod watches;
+mod workloads;
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, OnceLock};

@@ -19,6 +19,33 @@ mod trouble;
 mod wakes;
 mod watched;
 
+use kube::runtime::controller::Action;
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::Cluster;
+use crate::retry::Next;
+pub use engine::Telling;
 pub use metrics::{ReconcileMetrics, SchedulerMetrics};
 pub use scope::Scope;
 pub use trouble::Bystander;
+
+/// What the controllers of one scope are given.
+#[derive(Clone)]
+pub struct Post {
+    /// Where they read and write.
+    pub cluster: Cluster,
+    /// Which namespaces they look at.
+    pub scope: Scope,
+    /// How their looks are told of.
+    pub telling: Telling,
+    /// Tells them to stop.
+    pub cancel: CancellationToken,
+}
+
+/// What kube-runtime is told to do next.
+fn action(next: Next) -> Action {
+    match next {
+        Next::Again(after) => Action::requeue(after),
+        Next::Wait => Action::await_change(),
+    }
+}

@@ -5,25 +5,23 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::runtime::controller::{Action, Controller};
+use kube::runtime::controller::Controller;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use kube::{Api, Client};
-use tokio_util::sync::CancellationToken;
 
 use super::backlog::{Backlog, Looks};
-use super::engine::{self, Trouble};
-use super::metrics::ReconcileMetrics;
+use super::engine::{self, Trouble, Work};
 use super::related;
 use super::watched::{Meta, Watched, copied, heard, namespaces_of, slim};
-use super::{Bystander, Scope};
+use super::{Post, action};
 use crate::api::{AppBinding, ClusterIssuer, Issuer, PetSet, PgBouncer, PgBouncerVersion};
 use crate::blueprint::WorkloadKind;
 use crate::blueprint::labels::OURS;
-use crate::cluster::{Cluster, Namespaced, reference, within};
+use crate::cluster::{Namespaced, reference, within};
 use crate::names::{self, Area};
 use crate::panics::InternalErrors;
-use crate::provisioner::{self, Copies, Kind, Next, ProvisionError, Provisioner};
+use crate::provisioner::{self, Copies, Kind, ProvisionError, Provisioner};
 use crate::retry::Retry;
 
 /// A daemon that begins has everything to look at; what happens meanwhile does not wait for that. One
@@ -40,22 +38,17 @@ impl Trouble for ProvisionError {
 }
 
 /// Runs the controller of PgBouncers until it is told to stop.
-pub async fn run(
-    cluster: Cluster,
-    provisioner: Arc<Provisioner>,
-    (kind, scope): (WorkloadKind, Scope),
-    metrics: (ReconcileMetrics, Bystander),
-    cancel: CancellationToken,
-) {
+pub async fn run(post: Post, provisioner: Arc<Provisioner>, workload: WorkloadKind) {
     let backlog = Backlog::new(AT_ONCE);
-    let (controller, copies) = controller(
-        &cluster,
-        (&provisioner, &backlog),
-        (kind, metrics.1.errors.clone()),
-        &scope,
-    );
-    let work = (controller, backlog);
-    engine::run("pgbouncers", work, metrics, cancel, move |at| {
+    let (controller, copies) = controller(&post, &provisioner, &backlog, workload);
+    let work = Work {
+        controller,
+        backlog,
+    };
+    let Post {
+        telling, cancel, ..
+    } = post;
+    engine::run("pgbouncers", work, telling, cancel, move |at| {
         let (provisioner, copies) = (Arc::clone(&provisioner), copies.clone());
         async move {
             Box::pin(provisioner.reconcile(&at, &copies))
@@ -67,11 +60,12 @@ pub async fn run(
 }
 
 fn controller(
-    cluster: &Cluster,
-    (provisioner, backlog): (&Arc<Provisioner>, &Arc<Backlog>),
-    (workload, errors): (WorkloadKind, InternalErrors),
-    scope: &Scope,
+    post: &Post,
+    provisioner: &Arc<Provisioner>,
+    backlog: &Arc<Backlog>,
+    workload: WorkloadKind,
 ) -> (Controller<PgBouncer>, Copies) {
+    let (cluster, scope) = (&post.cluster, &post.scope);
     let (client, own) = (cluster.client(), scope.own());
     // What was made for PgBouncers.
     let ours = cluster.every().labels(OURS);
@@ -98,9 +92,13 @@ fn controller(
         copies,
         provisioner,
         backlog,
-        errors,
+        errors: post.telling.bystander.errors.clone(),
     };
-    let made = |kind| (kind, own, ours.clone());
+    let made = |kind| Which {
+        kind,
+        area: own,
+        config: ours.clone(),
+    };
     let watching = match workload {
         WorkloadKind::PetSet => watching.made::<PetSet>(client, made(Kind::Workload)),
         WorkloadKind::StatefulSet => watching.made::<StatefulSet>(client, made(Kind::Workload)),
@@ -110,26 +108,23 @@ fn controller(
         .made::<PodDisruptionBudget>(client, made(Kind::DisruptionBudget))
         .made::<Service>(client, made(Kind::Service));
     let versions = Api::<Meta<PgBouncerVersion>>::all(client.clone());
-    let everywhere = (Kind::Version, &Area::Everywhere, cluster.every());
+    let everywhere = Which {
+        kind: Kind::Version,
+        area: &Area::Everywhere,
+        config: cluster.every(),
+    };
     let watching = watching.used(versions, everywhere, related::by_version);
     let watching = scope.watched().iter().fold(watching, |watching, area| {
         let (all, applications) = (within(client, area), within(client, area));
+        let namespaces = Api::<Meta<Namespace>>::all(client.clone());
+        let here = |kind, config| Which { kind, area, config };
+        let secrets = here(Kind::Secret, cluster.secrets());
+        let bindings = here(Kind::AppBinding, cluster.every());
+        let homes = here(Kind::Namespace, namespaces_of(cluster, area));
         watching
-            .used::<Secret>(
-                all,
-                (Kind::Secret, area, cluster.secrets()),
-                related::by_secret,
-            )
-            .used::<AppBinding>(
-                applications,
-                (Kind::AppBinding, area, cluster.every()),
-                related::by_application,
-            )
-            .used(
-                Api::<Meta<Namespace>>::all(client.clone()),
-                (Kind::Namespace, area, namespaces_of(cluster, area)),
-                related::by_namespace,
-            )
+            .used::<Secret>(all, secrets, related::by_secret)
+            .used::<AppBinding>(applications, bindings, related::by_application)
+            .used(namespaces, homes, related::by_namespace)
     });
     watching
         .signing::<Issuer>(within(client, own), cluster.every())
@@ -152,15 +147,20 @@ struct Watching<'a> {
     errors: InternalErrors,
 }
 
-/// Where objects are, and what of them.
-type Which<'a> = (Kind, &'a Area, watcher::Config);
+/// Objects that are watched.
+struct Which<'a> {
+    kind: Kind,
+    area: &'a Area,
+    config: watcher::Config,
+}
+
 /// Whom an object concerns.
 type Concerned<K> = fn(&Meta<K>, &Store<PgBouncer>) -> Vec<ObjectRef<PgBouncer>>;
 
 impl Watching<'_> {
     /// What is made for PgBouncers.
     fn made<K: Namespaced>(self, client: &Client, which: Which<'_>) -> Self {
-        let api = within::<Meta<K>>(client, which.1);
+        let api = within::<Meta<K>>(client, which.area);
         self.used(api, which, |object, _| related::by_label(object))
     }
 
@@ -168,11 +168,11 @@ impl Watching<'_> {
     fn used<K: Watched>(
         self,
         api: Api<Meta<K>>,
-        (kind, area, config): Which<'_>,
+        which: Which<'_>,
         concerned: Concerned<K>,
     ) -> Self {
-        let hear = self.copies.around(kind, area);
-        let events = heard(api, config, hear, self.everybody());
+        let hear = self.copies.around(which.kind, which.area);
+        let events = heard(api, which.config, hear, self.everybody());
         let tell = self.teller(concerned);
         let controller = self.controller.watches_stream(events, tell);
         Self { controller, ..self }
@@ -221,12 +221,5 @@ impl Watching<'_> {
 
     fn end(self) -> (Controller<PgBouncer>, Copies) {
         (self.controller, self.copies)
-    }
-}
-
-fn action(next: Next) -> Action {
-    match next {
-        Next::Again(after) => Action::requeue(after),
-        Next::Wait => Action::await_change(),
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Resource, ResourceExt};
 
+use crate::api::Located;
 use crate::api::PgBouncer;
 use crate::blueprint::{labels, names};
 
@@ -23,7 +24,7 @@ pub(super) fn by_application<K: Resource>(
     object: &K,
     known: &Store<PgBouncer>,
 ) -> Vec<ObjectRef<PgBouncer>> {
-    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    let (namespace, name) = (object.home(), object.name_any());
     let mut all = those(known, |bouncer| {
         let reference = &bouncer.spec.database.database_ref;
         reference.namespace == namespace && reference.name == name
@@ -85,7 +86,7 @@ pub(super) fn by_secret<K: Resource>(
     secret: &K,
     known: &Store<PgBouncer>,
 ) -> Vec<ObjectRef<PgBouncer>> {
-    let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
+    let (namespace, name) = (secret.home(), secret.name_any());
     if labels::instance(secret.labels()).is_some() {
         return by_label(secret);
     }

@@ -6,23 +6,21 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
 use kube::ResourceExt;
-use kube::runtime::controller::{Action, Controller};
+use kube::runtime::controller::Controller;
 use kube::runtime::reflector::ObjectRef;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 use super::backlog::{Backlog, Looks};
-use super::engine::{self, Trouble};
-use super::metrics::ReconcileMetrics;
+use super::engine::{self, Trouble, Work};
 use super::queues::{self, Queues};
 use super::wakes::Wakes;
 use super::watched::{Meta, copied, heard, slim};
-use super::{Bystander, Scope};
+use super::{Post, action};
 use crate::api::{PgBouncer, PgBouncerOpsRequest, RequestPhase};
-use crate::cluster::{Cluster, reference, within};
+use crate::cluster::{reference, within};
 use crate::names;
 use crate::ops::admit::{Place, Queue, phase};
-use crate::ops::{Next, Operator, OpsError};
+use crate::ops::{Operator, OpsError};
 use crate::retry::Retry;
 
 /// Most of its time a request waits, for pods or for an issuer: many that wait in vain shall not keep
@@ -44,13 +42,14 @@ impl Trouble for OpsError {
 }
 
 /// Runs the controller of requests until it is told to stop.
-pub async fn run(
-    cluster: Cluster,
-    operator: Arc<Operator>,
-    scope: Scope,
-    metrics: (ReconcileMetrics, Bystander),
-    cancel: CancellationToken,
-) {
+pub async fn run(post: Post, operator: Arc<Operator>) {
+    let Post {
+        cluster,
+        scope,
+        telling,
+        cancel,
+    } = post;
+    let errors_of = || telling.bystander.errors.clone();
     let client = cluster.client();
     let backlog = Backlog::new(AT_ONCE);
     let listed = Arc::clone(&backlog);
@@ -74,13 +73,13 @@ pub async fn run(
     let (listed, all) = (Arc::clone(&backlog), store.clone());
     let bouncers = heard(bouncers, cluster.every(), |_| (), move || listed.fill(&all));
     let wakes = Wakes::new();
-    let (told, known, errors) = (Arc::clone(&wakes), queues.clone(), metrics.1.errors.clone());
+    let (told, known, errors) = (Arc::clone(&wakes), queues.clone(), errors_of());
     // Whom a change of a request concerns is known before it is looked at itself.
     let requests = requests.inspect_ok(move |request: &PgBouncerOpsRequest| {
         let concerned = errors.guard("requests", || behind(request, &known));
         told.extend(concerned.unwrap_or_default());
     });
-    let (known, errors) = (queues.clone(), metrics.1.errors.clone());
+    let (known, errors) = (queues.clone(), errors_of());
     let woken = wakes.stream();
     let woken = woken.map(|at| ObjectRef::new(&at.name).within(&at.namespace));
     let controller = Controller::for_stream(requests, store)
@@ -89,19 +88,15 @@ pub async fn run(
             concerned.unwrap_or_default()
         })
         .reconcile_on(woken);
-    let work = (controller, backlog);
+    let work = Work {
+        controller,
+        backlog,
+    };
     let forgetting = forget(Arc::clone(&operator), deleted);
-    let running = engine::run("requests", work, metrics, cancel, move |at| {
+    let running = engine::run("requests", work, telling, cancel, move |at| {
         let operator = Arc::clone(&operator);
         let known = queues.beside(&at);
-        async move {
-            Box::pin(operator.reconcile(&at, &known))
-                .await
-                .map(|next| match next {
-                    Next::Again(after) => Action::requeue(after),
-                    Next::Wait => Action::await_change(),
-                })
-        }
+        async move { Box::pin(operator.reconcile(&at, &known)).await.map(action) }
     });
     tokio::select! {
         () = running => {}

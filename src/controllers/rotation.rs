@@ -12,7 +12,7 @@ use futures::stream::{BoxStream, StreamExt, select_all};
 use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
-use kube::{Api, Resource, ResourceExt};
+use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -36,14 +36,26 @@ const SLEEP_MAX: Duration = Duration::from_secs(15);
 /// How often the inventory is asked who went astray.
 const HINTS: Duration = Duration::from_secs(5);
 
+/// What scheduled rotation is made of.
+pub struct Parts {
+    /// Decides and acts.
+    pub rotator: Arc<Rotator>,
+    /// Knows which pods went astray.
+    pub inventory: Inventory,
+    /// Tells of panics on the objects that they cost, and has the clock.
+    pub bystander: Bystander,
+    /// Counts passes.
+    pub metrics: SchedulerMetrics,
+}
+
 /// Runs scheduled rotation until it is told to stop.
-pub async fn run(
-    cluster: Cluster,
-    (rotator, inventory): (Arc<Rotator>, Inventory),
-    bystander: Bystander,
-    metrics: SchedulerMetrics,
-    cancel: CancellationToken,
-) {
+pub async fn run(cluster: Cluster, parts: Parts, cancel: CancellationToken) {
+    let Parts {
+        rotator,
+        inventory,
+        bystander,
+        metrics,
+    } = parts;
     let clock = bystander.clock.clone();
     let mut notes = notes(&cluster, rotator.options());
     let mut pause = SLEEP_MAX;
@@ -230,7 +242,7 @@ fn barred(error: &watcher::Error, list: Option<&(Kind, Area)>) -> Option<Note> {
 }
 
 fn named<K: Resource>(object: &K) -> ObjectRef {
-    ObjectRef::new(object.namespace().unwrap_or_default(), object.name_any())
+    crate::cluster::reference(object)
 }
 
 #[cfg(test)]

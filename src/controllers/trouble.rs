@@ -75,12 +75,7 @@ impl Bystander {
         let changed = self.write::<K>(at, |all| set_condition(all, condition.clone()));
         if let Ok(Some(object)) = self.errors.guarded(controller, changed).await {
             Reporter::new(self.cluster.clone(), COMPONENT)
-                .report(
-                    &object,
-                    EventKind::Warning,
-                    (INTERNAL_ERROR, message.as_str()),
-                    now,
-                )
+                .report(&object, EventKind::Warning, INTERNAL_ERROR, &message, now)
                 .await;
         }
     }

@@ -23,9 +23,9 @@ use self::election::Candidate;
 use crate::blueprint::WorkloadKind;
 use crate::clock::Clock;
 use crate::cluster::{ApiMetrics, Cluster, ClusterError, counted};
-use crate::controllers::{self, Bystander, ReconcileMetrics, SchedulerMetrics};
+use crate::controllers::{self, Bystander, Post, ReconcileMetrics, SchedulerMetrics, Telling};
 use crate::inventory::{Inventory, InventoryOptions, Reach};
-use crate::issuer::VaultNetworks;
+use crate::issuer::{CLUSTER_RESOURCE_NAMESPACE_DEFAULT, VaultNetworks};
 use crate::material::{IssuanceMetrics, Materials, SealError, seal_of};
 use crate::names::Area;
 use crate::ops::{FormerJournals, Operator, OperatorOptions, OpsMetrics};
@@ -79,7 +79,7 @@ impl Default for DaemonOptions {
         Self {
             namespace: NAMESPACE_DEFAULT.to_owned(),
             former_journals: FormerJournals::default(),
-            cluster_resource_namespace: "cert-manager".to_owned(),
+            cluster_resource_namespace: CLUSTER_RESOURCE_NAMESPACE_DEFAULT.to_owned(),
             watch_namespaces: Vec::new(),
             class: String::new(),
             references: References::default(),
@@ -176,7 +176,7 @@ pub async fn run(
     monitor.ready();
     let ended = match options.election.clone() {
         None => Box::pin(lead(cluster, options, shown, cancel)).await,
-        Some(election) => compete(cluster, options, shown, (election, cancel)).await,
+        Some(election) => compete(cluster, options, shown, election, cancel).await,
     };
     monitor.not_ready();
     ended
@@ -209,7 +209,8 @@ async fn compete(
     cluster: Cluster,
     options: DaemonOptions,
     shown: Shown,
-    (election, cancel): (ElectionOptions, CancellationToken),
+    election: ElectionOptions,
+    cancel: CancellationToken,
 ) -> Result<(), DaemonError> {
     let mut candidate = Candidate::new(cluster.clone(), options.clock.clone(), election);
     while let Some(fence) = candidate.stand(&cancel).await.map_err(DaemonError::Elect)? {
@@ -238,12 +239,40 @@ async fn compete(
 async fn lead(
     cluster: Cluster,
     options: DaemonOptions,
-    Shown { metrics, inventory }: Shown,
+    shown: Shown,
     cancel: CancellationToken,
 ) -> Result<(), DaemonError> {
-    let Some((kind, seal)) = prepare(&cluster, &options, &cancel).await? else {
+    let Some(found) = prepare(&cluster, &options, &cancel).await? else {
         return Ok(());
     };
+    tracing::info!(workload = %found.kind, "started");
+    let cancel = cancel.child_token();
+    let leading = shown.metrics.leading.clone();
+    let running = start(&cluster, options, shown, found, &cancel);
+    leading.set(1);
+    let outcome = all_ended(running, &cancel).await;
+    leading.set(0);
+    tracing::info!("stopped");
+    outcome
+}
+
+/// What a daemon has to know before it begins.
+struct Found {
+    /// What makes pods here.
+    kind: WorkloadKind,
+    /// What proves that the daemon wrote something.
+    seal: Seal,
+}
+
+/// Starts all controllers.
+fn start(
+    cluster: &Cluster,
+    options: DaemonOptions,
+    shown: Shown,
+    found: Found,
+    cancel: &CancellationToken,
+) -> JoinSet<()> {
+    let (kind, metrics) = (found.kind, shown.metrics);
     let DaemonOptions {
         namespace,
         former_journals,
@@ -259,13 +288,11 @@ async fn lead(
         inventory: _,
         election: _,
     } = options;
-    tracing::info!(workload = %kind, "started");
     let materials = Materials::new(cluster.clone(), clock.clone(), &cluster_resource_namespace)
-        .with_seal(seal)
+        .with_seal(found.seal)
         .with_policies(policies)
         .with_vault_networks(vault_networks)
         .with_metrics(metrics.issuance);
-    let cancel = cancel.child_token();
     let provisioner = Provisioner::new(cluster.clone(), materials.clone(), clock.clone());
     let provisioner = Arc::new(provisioner.of_class(&class).with_references(references));
     let rotation = RotationOptions {
@@ -276,7 +303,6 @@ async fn lead(
     };
     let rotator = Rotator::new(cluster.clone(), materials.clone(), clock.clone(), rotation)
         .counting(metrics.internal.clone());
-    let rotator = followed(rotator, &metrics.rotation);
     let operating = OperatorOptions {
         kind,
         namespace,
@@ -290,58 +316,52 @@ async fn lead(
     let bystander = Bystander::new(cluster.clone(), clock, metrics.internal.clone());
 
     let mut running = JoinSet::new();
-    running.spawn(controllers::rotation::run(
-        cluster.clone(),
-        (rotator, inventory.clone()),
-        bystander.clone(),
-        metrics.scheduler,
-        cancel.clone(),
-    ));
+    let rotating = controllers::rotation::Parts {
+        rotator: followed(rotator, &metrics.rotation),
+        inventory: shown.inventory.clone(),
+        bystander: bystander.clone(),
+        metrics: metrics.scheduler,
+    };
+    let rotating = controllers::rotation::run(cluster.clone(), rotating, cancel.clone());
+    running.spawn(rotating);
     let reach = Reach {
         namespaces: watch_namespaces.clone(),
         class,
     };
-    running.spawn(inventory.run(cluster.clone(), reach, cancel.clone()));
+    running.spawn(shown.inventory.run(cluster.clone(), reach, cancel.clone()));
+    let orphans = Arc::clone(&operator);
     running.spawn(controllers::orphans::run(
-        Arc::clone(&operator),
+        orphans,
         watch_namespaces.clone(),
         cancel.clone(),
     ));
+    let telling = Telling {
+        bystander,
+        metrics: metrics.reconciles,
+    };
     for scope in controllers::Scope::covering(&watch_namespaces) {
-        let reconciles = (metrics.reconciles.clone(), bystander.clone());
-        let work = (Arc::clone(&operator), Arc::clone(&provisioner));
-        let of = (kind, scope);
-        watch(&mut running, &cluster, work, of, (reconciles, &cancel));
+        let post = Post {
+            cluster: cluster.clone(),
+            scope,
+            telling: telling.clone(),
+            cancel: cancel.clone(),
+        };
+        watch(&mut running, post, &operator, &provisioner, kind);
     }
-    metrics.leading.set(1);
-    let outcome = all_ended(running, &cancel).await;
-    metrics.leading.set(0);
-    tracing::info!("stopped");
-    outcome
+    running
 }
 
 /// Starts the controllers of one scope.
 fn watch(
     running: &mut JoinSet<()>,
-    cluster: &Cluster,
-    (operator, provisioner): (Arc<Operator>, Arc<Provisioner>),
-    (kind, scope): (WorkloadKind, controllers::Scope),
-    (reconciles, cancel): ((ReconcileMetrics, Bystander), &CancellationToken),
+    post: Post,
+    operator: &Arc<Operator>,
+    provisioner: &Arc<Provisioner>,
+    kind: WorkloadKind,
 ) {
-    running.spawn(controllers::requests::run(
-        cluster.clone(),
-        operator,
-        scope.clone(),
-        reconciles.clone(),
-        cancel.clone(),
-    ));
-    running.spawn(controllers::pgbouncers::run(
-        cluster.clone(),
-        provisioner,
-        (kind, scope),
-        reconciles,
-        cancel.clone(),
-    ));
+    let (operator, provisioner) = (Arc::clone(operator), Arc::clone(provisioner));
+    running.spawn(controllers::requests::run(post.clone(), operator));
+    running.spawn(controllers::pgbouncers::run(post, provisioner, kind));
 }
 
 /// Shows how things stand with a rotator, for as long as it is there.
@@ -369,12 +389,12 @@ async fn all_ended(
     outcome
 }
 
-/// Finds out what a daemon has to know before it begins; `None` if it is told to stop first.
+/// Finds out what the daemon has to know; `None` if it is told to stop first.
 async fn prepare(
     cluster: &Cluster,
     options: &DaemonOptions,
     cancel: &CancellationToken,
-) -> Result<Option<(WorkloadKind, Seal)>, DaemonError> {
+) -> Result<Option<Found>, DaemonError> {
     let watched = &options.watch_namespaces;
     let Some(kind) = discover(cluster, watched, cancel).await? else {
         return Ok(None);
@@ -383,7 +403,7 @@ async fn prepare(
         cluster.find_out_whether_lists_stream(area).await;
     }
     let seal = keep_seal(cluster, &options.namespace, cancel).await?;
-    Ok(seal.map(|seal| (kind, seal)))
+    Ok(seal.map(|seal| Found { kind, seal }))
 }
 
 /// Reads the key of the seal, or makes it, until it is there; `None` if we are told to stop first.

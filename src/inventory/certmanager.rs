@@ -6,8 +6,8 @@ use std::fmt::Error;
 use prometheus_client::encoding::DescriptorEncoder;
 use time::OffsetDateTime;
 
-use super::metrics::{gauges, is_ready, seconds};
 use super::state::Certificate;
+use crate::telemetry::families::{gauges, seconds};
 
 /// Which instant of a certificate a metric tells.
 type Instant = fn(&Certificate<'_>) -> Option<OffsetDateTime>;
@@ -56,16 +56,14 @@ pub(super) fn encode(
         ),
     ];
     for (name, help, value) in families {
-        gauges(encoder, (name, help), each(value))?;
+        gauges(encoder, name, help, each(value))?;
     }
     gauges(
         encoder,
-        (
-            "certmanager_certificate_ready_status",
-            "As cert-manager's: 1 for the condition that holds, 0 for the others",
-        ),
+        "certmanager_certificate_ready_status",
+        "As cert-manager's: 1 for the condition that holds, 0 for the others",
         certificates.iter().flat_map(|one| {
-            let holds = if is_ready(one, now) { "True" } else { "False" };
+            let holds = if one.is_valid(now) { "True" } else { "False" };
             ["True", "False", "Unknown"].map(|condition| {
                 let [name, namespace, issuer_name, issuer_kind, issuer_group] = labels(one);
                 let condition_label = ("condition", condition);

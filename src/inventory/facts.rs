@@ -9,6 +9,7 @@ use kube::ResourceExt;
 use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
 
+use crate::api::Located;
 use crate::api::annotations::{FINGERPRINT, ISSUED, REVISION, REVISION_LABEL, class_of};
 use crate::api::common::{find_condition, parse_rfc3339};
 use crate::api::{IssuerRef, PgBouncer, PgBouncerOpsRequest, Phase, RequestPhase, RequestType};
@@ -17,6 +18,7 @@ use crate::blueprint::{is_of_workload, labels, port, serves_tls};
 use crate::names::{Alias, Fingerprint, ObjectRef};
 use crate::pki::facts::{CertificateFacts, read_chain};
 use crate::pki::renewal::{RenewPolicy, granted_from};
+use crate::printable::beginning;
 
 /// Longest message of a failure that is kept, in bytes.
 const MESSAGE_MAX: usize = 400;
@@ -208,7 +210,7 @@ impl Replica {
         }
         let ip = pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?;
         Some(Self {
-            pooler: ObjectRef::new(pod.namespace().unwrap_or_default(), instance),
+            pooler: pod.beside(instance),
             ip,
         })
     }
@@ -221,7 +223,7 @@ impl Replica {
 
 impl Request {
     pub(super) fn of(request: &PgBouncerOpsRequest) -> Self {
-        let namespace = request.namespace().unwrap_or_default();
+        let namespace = request.home();
         let status = request.status.as_ref();
         let phase = status.and_then(|status| status.phase);
         let conditions = status.map_or(&[][..], |status| &status.conditions);
@@ -237,7 +239,7 @@ impl Request {
             phase,
             begun: at(type_.as_str()),
             ended: at("Successful").or_else(|| at("Failed")),
-            failure: failed.map(|failed| shortened(&failed.message).into()),
+            failure: failed.map(|failed| beginning(&failed.message, MESSAGE_MAX).into()),
             undo_failed: find_condition(conditions, "UndoFailed").is_some(),
         }
     }
@@ -245,12 +247,4 @@ impl Request {
 
 fn as_text<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(text)
-}
-
-fn shortened(text: &str) -> &str {
-    let mut end = text.len().min(MESSAGE_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
 }

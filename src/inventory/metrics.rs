@@ -5,19 +5,16 @@ use std::borrow::Cow;
 use std::fmt::Error;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, EncodeMetric,
-};
-use prometheus_client::metrics::MetricType;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use time::OffsetDateTime;
 
 use super::state::{Certificate, PodView, Seen, State};
 use super::{CertManagerMetrics, Inventory, certmanager};
 use crate::printable::label;
+use crate::telemetry::families::{gauges, seconds};
 
 /// How looks at pods went.
 #[derive(Clone, Debug, Default)]
@@ -67,31 +64,7 @@ impl Collector for FleetCollector {
     }
 }
 
-/// Writes a family of gauges; nothing if there is no sample.
-pub(super) fn gauges<L: EncodeLabelSet, V: EncodeGaugeValue>(
-    encoder: &mut DescriptorEncoder<'_>,
-    (name, help): (&str, &str),
-    samples: impl IntoIterator<Item = (L, V)>,
-) -> Result<(), Error> {
-    let mut samples = samples.into_iter().peekable();
-    if samples.peek().is_none() {
-        return Ok(());
-    }
-    let help = format!("{help}.");
-    let mut family = encoder.encode_descriptor(name, &help, None, MetricType::Gauge)?;
-    for (labels, value) in samples {
-        let sample = family.encode_family(&labels)?;
-        ConstGauge::new(value).encode(sample)?;
-    }
-    Ok(())
-}
-
 type Labels<'a, const N: usize> = [(&'static str, &'a str); N];
-
-/// An instant as Prometheus counts time.
-pub(super) const fn seconds(at: OffsetDateTime) -> i64 {
-    at.unix_timestamp()
-}
 
 fn labels<'a>(certificate: &Certificate<'a>) -> Labels<'a, 3> {
     [
@@ -99,12 +72,6 @@ fn labels<'a>(certificate: &Certificate<'a>) -> Labels<'a, 3> {
         ("pgbouncer", certificate.pooler),
         ("alias", certificate.alias),
     ]
-}
-
-/// Whether a certificate is stored, and within its life.
-pub(super) fn is_ready(certificate: &Certificate<'_>, now: OffsetDateTime) -> bool {
-    let (begins, ends) = (certificate.not_before, certificate.not_after);
-    begins.is_some_and(|begins| begins <= now) && ends.is_some_and(|ends| now <= ends)
 }
 
 /// What is stored.
@@ -119,50 +86,38 @@ fn stored(
     };
     gauges(
         encoder,
-        (
-            "bouncert_certificate_info",
-            "A certificate that is wanted, where it is stored and who shall sign it: always 1",
-        ),
+        "bouncert_certificate_info",
+        "A certificate that is wanted, where it is stored and who shall sign it: always 1",
         all().map(|one| (described(one), 1_i64)),
     )?;
     gauges(
         encoder,
-        (
-            "bouncert_certificate_ready",
-            "Whether the certificate is stored and within its life: 1 if so",
-        ),
-        all().map(|one| (labels(one), i64::from(is_ready(one, now)))),
+        "bouncert_certificate_ready",
+        "Whether the certificate is stored and within its life: 1 if so",
+        all().map(|one| (labels(one), i64::from(one.is_valid(now)))),
     )?;
     gauges(
         encoder,
-        (
-            "bouncert_certificate_not_before_timestamp_seconds",
-            "The first instant of the stored certificate's life",
-        ),
+        "bouncert_certificate_not_before_timestamp_seconds",
+        "The first instant of the stored certificate's life",
         each(|one| one.not_before.map(seconds)),
     )?;
     gauges(
         encoder,
-        (
-            "bouncert_certificate_not_after_timestamp_seconds",
-            "The last instant of the stored certificate's life",
-        ),
+        "bouncert_certificate_not_after_timestamp_seconds",
+        "The last instant of the stored certificate's life",
         each(|one| one.not_after.map(seconds)),
     )?;
     gauges(
         encoder,
-        (
-            "bouncert_certificate_renewal_timestamp_seconds",
-            "When the stored certificate is due for renewal",
-        ),
+        "bouncert_certificate_renewal_timestamp_seconds",
+        "When the stored certificate is due for renewal",
         each(|one| one.renews_at.map(seconds)),
     )?;
     gauges(
         encoder,
-        (
-            "bouncert_certificate_revision",
-            "Number of the stored revision; absent for what somebody else has stored",
-        ),
+        "bouncert_certificate_revision",
+        "Number of the stored revision; absent for what somebody else has stored",
         each(|one| one.revision.map(i64::from)),
     )
 }
@@ -191,42 +146,32 @@ fn served(
     };
     gauges(
         encoder,
-        (
-            "bouncert_served_certificate_matches",
-            "Whether a pod serves what is stored: 1 if so, 0 for another certificate or none",
-        ),
+        "bouncert_served_certificate_matches",
+        "Whether a pod serves what is stored: 1 if so, 0 for another certificate or none",
         each(|pod| pod.matches.map(i64::from)),
     )?;
     gauges(
         encoder,
-        (
-            "bouncert_served_certificate_not_before_timestamp_seconds",
-            "The first instant of the life of the certificate that a pod serves",
-        ),
+        "bouncert_served_certificate_not_before_timestamp_seconds",
+        "The first instant of the life of the certificate that a pod serves",
         each(|pod| pod.not_before.map(seconds)),
     )?;
     gauges(
         encoder,
-        (
-            "bouncert_served_certificate_not_after_timestamp_seconds",
-            "The last instant of the life of the certificate that a pod serves",
-        ),
+        "bouncert_served_certificate_not_after_timestamp_seconds",
+        "The last instant of the life of the certificate that a pod serves",
         each(|pod| pod.not_after.map(seconds)),
     )?;
     gauges(
         encoder,
-        (
-            "bouncert_probe_success",
-            "Whether the last handshake with a pod showed what it serves: 1 if so",
-        ),
+        "bouncert_probe_success",
+        "Whether the last handshake with a pod showed what it serves: 1 if so",
         each(|pod| pod.seen_at.map(|_| i64::from(pod.is_seen()))),
     )?;
     gauges(
         encoder,
-        (
-            "bouncert_probe_timestamp_seconds",
-            "When a pod was last looked at",
-        ),
+        "bouncert_probe_timestamp_seconds",
+        "When a pod was last looked at",
         each(|pod| pod.seen_at.map(seconds)),
     )
 }
@@ -252,64 +197,50 @@ fn poolers(encoder: &mut DescriptorEncoder<'_>, state: &State) -> Result<(), Err
         .collect();
     gauges(
         encoder,
-        (
-            "bouncert_pgbouncer_ready",
-            "Whether a PgBouncer is Ready: 1 if so",
-        ),
+        "bouncert_pgbouncer_ready",
+        "Whether a PgBouncer is Ready: 1 if so",
         rows.iter()
             .map(|(labels, pooler, _)| (*labels, i64::from(pooler.is_ready))),
     )?;
     gauges(
         encoder,
-        (
-            "bouncert_pgbouncer_paused_timestamp_seconds",
-            "Since when a PgBouncer is paused; absent while it is not",
-        ),
+        "bouncert_pgbouncer_paused_timestamp_seconds",
+        "Since when a PgBouncer is paused; absent while it is not",
         rows.iter()
             .filter_map(|(labels, pooler, _)| Some((*labels, seconds(pooler.paused_since?)))),
     )?;
     gauges(
         encoder,
-        (
-            "bouncert_pgbouncer_last_success_timestamp_seconds",
-            "When a request for a PgBouncer last succeeded, of those that are still there",
-        ),
+        "bouncert_pgbouncer_last_success_timestamp_seconds",
+        "When a request for a PgBouncer last succeeded, of those that are still there",
         rows.iter()
             .filter_map(|(labels, _, past)| Some((*labels, seconds(past.last_success?)))),
     )?;
     gauges(
         encoder,
-        (
-            "bouncert_pgbouncer_last_failure_timestamp_seconds",
-            "When a request for a PgBouncer last failed, of those that are still there",
-        ),
+        "bouncert_pgbouncer_last_failure_timestamp_seconds",
+        "When a request for a PgBouncer last failed, of those that are still there",
         rows.iter()
             .filter_map(|(labels, _, past)| Some((*labels, seconds(past.last_failure?.at)))),
     )?;
     gauges(
         encoder,
-        (
-            "bouncert_pgbouncer_request_timestamp_seconds",
-            "When the request began that is being carried out; absent while there is none",
-        ),
+        "bouncert_pgbouncer_request_timestamp_seconds",
+        "When the request began that is being carried out; absent while there is none",
         rows.iter()
             .filter_map(|(labels, _, past)| Some((*labels, seconds(past.progressing_since?)))),
     )?;
     gauges(
         encoder,
-        (
-            "bouncert_pgbouncer_undo_failed_requests",
-            "Requests, of those that are still there, that could not be undone",
-        ),
+        "bouncert_pgbouncer_undo_failed_requests",
+        "Requests, of those that are still there, that could not be undone",
         rows.iter()
             .map(|(labels, _, past)| (*labels, i64::from(past.undo_failed))),
     )?;
     gauges(
         encoder,
-        (
-            "bouncert_requests",
-            "Requests that there are, by type and phase; no phase before anybody has looked",
-        ),
+        "bouncert_requests",
+        "Requests that there are, by type and phase; no phase before anybody has looked",
         state
             .request_counts()
             .into_iter()

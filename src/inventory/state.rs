@@ -109,6 +109,14 @@ pub struct Certificate<'a> {
     pub(super) asked: &'a Asked,
 }
 
+impl Certificate<'_> {
+    /// Whether it is stored, and within its life.
+    pub(super) fn is_valid(&self, now: OffsetDateTime) -> bool {
+        let (begins, ends) = (self.not_before, self.not_after);
+        begins.is_some_and(|begins| begins <= now) && ends.is_some_and(|ends| now <= ends)
+    }
+}
+
 /// How many pods serve a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Served {

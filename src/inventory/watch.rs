@@ -33,7 +33,12 @@ pub(super) fn all(
     errors: &InternalErrors,
 ) -> impl Stream<Item = Told> + Send + use<> {
     let mut names = Names::default();
-    let here = |config| (cluster, areas, (config, errors.clone()));
+    let here = |config| Sight {
+        cluster,
+        areas,
+        config,
+        errors: errors.clone(),
+    };
     let every = || cluster.every();
     let poolers = changes(here(every()), |bouncer: &PgBouncer| {
         Some(Pooler::of(bouncer))
@@ -54,18 +59,28 @@ pub(super) fn all(
     select_all(told)
 }
 
+/// Where objects of one kind are watched.
+struct Sight<'a> {
+    cluster: &'a Cluster,
+    areas: &'a BTreeSet<Area>,
+    config: watcher::Config,
+    errors: InternalErrors,
+}
+
 /// The changes of one kind; objects are dropped as soon as what matters of them is known.
 fn changes<K: Namespaced, T: Send + 'static, F>(
-    (cluster, areas, (config, errors)): (
-        &Cluster,
-        &BTreeSet<Area>,
-        (watcher::Config, InternalErrors),
-    ),
+    sight: Sight<'_>,
     mut read: F,
 ) -> impl Stream<Item = Change<T>> + Send + use<K, T, F>
 where
     F: FnMut(&K) -> Option<T> + Send + 'static,
 {
+    let Sight {
+        cluster,
+        areas,
+        config,
+        errors,
+    } = sight;
     let watches = areas.iter().cloned().map(|area| {
         let events =
             watcher(within::<K>(cluster.client(), &area), config.clone()).default_backoff();

@@ -4,6 +4,7 @@ use time::OffsetDateTime;
 
 use super::{Issuance, IssuerError, Outcome, Signer, SigningRequest};
 use crate::api::IssuerRef;
+use crate::causes::chain;
 use crate::pki::chain::{Expectation, KeyedChain};
 use crate::pki::key::{KeyAlgorithm, KeyEncoding, PrivateKey};
 use crate::pki::profile::LeafProfile;
@@ -48,7 +49,7 @@ pub(crate) fn outcome(signer: &Signer, profile: &LeafProfile, key: &PrivateKey) 
 fn issued(outcome: Outcome) -> Issuance {
     match outcome {
         Outcome::Issued(issuance) => *issuance,
-        Outcome::Failed(error) => panic!("{}", error.describe()),
+        Outcome::Failed(error) => panic!("{}", chain(&error)),
         other @ (Outcome::Pending { .. } | Outcome::Denied { .. }) => panic!("{other:?}"),
     }
 }
@@ -119,8 +120,8 @@ async fn a_profile_that_breaks_a_rule_is_refused(
     );
     assert_eq!(error.reason(), "InvalidCertificateSpec");
     assert!(
-        error.describe().contains("\"not a name\""),
+        chain(&error).contains("\"not a name\""),
         "{}",
-        error.describe()
+        chain(&error)
     );
 }

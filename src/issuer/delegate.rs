@@ -49,9 +49,10 @@ pub(super) async fn sign(
     cluster: &Cluster,
     issuer: &IssuerName,
     request: &SigningRequest<'_>,
-    (roots, now): (Roots<'_>, OffsetDateTime),
+    roots: Roots<'_>,
+    now: OffsetDateTime,
 ) -> Outcome {
-    match ask(cluster, issuer, request, (roots, now)).await {
+    match ask(cluster, issuer, request, roots, now).await {
         Ok(outcome) => outcome,
         Err(error) => Outcome::Failed(error),
     }
@@ -71,7 +72,8 @@ async fn ask(
     cluster: &Cluster,
     issuer: &IssuerName,
     request: &SigningRequest<'_>,
-    (roots, now): (Roots<'_>, OffsetDateTime),
+    roots: Roots<'_>,
+    now: OffsetDateTime,
 ) -> Result<Outcome, IssuerError> {
     let at = ObjectRef::new(request.namespace, request.name);
     let lookup = |source| IssuerError::Lookup {
@@ -99,7 +101,13 @@ async fn ask(
                 });
             }
             let status = found.status.as_ref();
-            return judge((issuer, roots), &at, status, (request.profile, now));
+            let asked = Asked {
+                issuer,
+                roots,
+                at: &at,
+                profile: request.profile,
+            };
+            return asked.judge(status, now);
         }
         take_away().await.map_err(lookup)?;
     }
@@ -180,49 +188,65 @@ fn is_open(status: Option<&CertificateRequestStatus>) -> bool {
         || has_failed)
 }
 
-/// What the conditions of a request mean. Pure.
-fn judge(
-    (issuer, roots): (&IssuerName, Roots<'_>),
-    at: &ObjectRef,
-    status: Option<&CertificateRequestStatus>,
-    (profile, now): (&LeafProfile, OffsetDateTime),
-) -> Result<Outcome, IssuerError> {
-    let rejected = |condition: &CertManagerCondition| IssuerError::Rejected {
-        issuer: issuer.clone(),
-        request: Box::new(at.clone()),
-        message: message(condition),
-    };
-    if let Some(condition) = condition(status, "Denied", "True") {
-        return Ok(denied(issuer, at, condition));
-    }
-    if let Some(condition) = condition(status, "InvalidRequest", "True") {
-        return Err(rejected(condition));
-    }
-    if let Some(condition) = condition(status, "Ready", "False") {
-        match condition.reason.as_deref() {
-            Some("Denied") => return Ok(denied(issuer, at, condition)),
-            Some("Failed") => return Err(rejected(condition)),
-            _ => {}
+/// A request that is in the cluster.
+struct Asked<'a> {
+    issuer: &'a IssuerName,
+    /// Certificates that the issuer's own spec trusts, and what helps where the root is missing.
+    roots: Roots<'a>,
+    at: &'a ObjectRef,
+    profile: &'a LeafProfile,
+}
+
+impl Asked<'_> {
+    /// What the conditions of the request mean. Pure.
+    fn judge(
+        &self,
+        status: Option<&CertificateRequestStatus>,
+        now: OffsetDateTime,
+    ) -> Result<Outcome, IssuerError> {
+        let Self {
+            issuer,
+            roots,
+            at,
+            profile,
+        } = *self;
+        let rejected = |condition: &CertManagerCondition| IssuerError::Rejected {
+            issuer: issuer.clone(),
+            request: Box::new(at.clone()),
+            message: message(condition),
+        };
+        if let Some(condition) = condition(status, "Denied", "True") {
+            return Ok(denied(issuer, at, condition));
         }
+        if let Some(condition) = condition(status, "InvalidRequest", "True") {
+            return Err(rejected(condition));
+        }
+        if let Some(condition) = condition(status, "Ready", "False") {
+            match condition.reason.as_deref() {
+                Some("Denied") => return Ok(denied(issuer, at, condition)),
+                Some("Failed") => return Err(rejected(condition)),
+                _ => {}
+            }
+        }
+        if condition(status, "Ready", "True").is_none() {
+            let is_approved = condition(status, "Approved", "True").is_some();
+            let on = if is_approved { "signed" } else { "approved" };
+            return Ok(pending(at, on));
+        }
+        let field = |field: fn(&CertificateRequestStatus) -> Option<&String>| {
+            status.and_then(field).and_then(|value| text(value))
+        };
+        let certificate = field(|status| status.certificate.as_ref()).unwrap_or_default();
+        let authority = field(|status| status.ca.as_ref()).unwrap_or_default();
+        let answer = answer::assemble(&certificate, &[&authority, roots.known])
+            .map_err(|source| IssuerError::answer(issuer, source, roots.remedy))?;
+        Ok(Outcome::Issued(Box::new(Issuance {
+            clamped: clamped(&answer.chain, profile, now),
+            chain: answer.chain,
+            anchors: answer.anchors,
+            signer: answer.signer,
+        })))
     }
-    if condition(status, "Ready", "True").is_none() {
-        let is_approved = condition(status, "Approved", "True").is_some();
-        let on = if is_approved { "signed" } else { "approved" };
-        return Ok(pending(at, on));
-    }
-    let field = |field: fn(&CertificateRequestStatus) -> Option<&String>| {
-        status.and_then(field).and_then(|value| text(value))
-    };
-    let certificate = field(|status| status.certificate.as_ref()).unwrap_or_default();
-    let authority = field(|status| status.ca.as_ref()).unwrap_or_default();
-    let answer = answer::assemble(&certificate, &[&authority, roots.known])
-        .map_err(|source| IssuerError::answer(issuer, source, roots.remedy))?;
-    Ok(Outcome::Issued(Box::new(Issuance {
-        clamped: clamped(&answer.chain, profile, now),
-        chain: answer.chain,
-        anchors: answer.anchors,
-        signer: answer.signer,
-    })))
 }
 
 fn denied(issuer: &IssuerName, at: &ObjectRef, condition: &CertManagerCondition) -> Outcome {

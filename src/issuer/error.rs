@@ -3,7 +3,6 @@
 
 use super::IssuerName;
 use super::vault::VaultError;
-use crate::causes::chain;
 use crate::cluster::ClusterError;
 use crate::names::ObjectRef;
 use crate::pki::answer::AnswerError;
@@ -191,7 +190,6 @@ impl IssuerError {
             | AnswerError::Authorities(_)
             | AnswerError::PrivateKey
             | AnswerError::Lineage(_)
-            | AnswerError::PrivateKey
             | AnswerError::Refused(_) => Self::Answer { issuer, source },
         }
     }
@@ -250,10 +248,5 @@ impl IssuerError {
             Self::Lookup { .. } => "IssuerUnreachable",
             Self::NoRandomness => "SigningFailed",
         }
-    }
-
-    /// The error and its causes, in one line for a condition or an event.
-    pub fn describe(&self) -> String {
-        chain(self)
     }
 }

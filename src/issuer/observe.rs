@@ -55,7 +55,7 @@ impl Issuers {
                 known: "",
                 remedy: "have the issuer write its root into status.ca of the CertificateRequest",
             };
-            return delegate::sign(&self.cluster, &name, request, (roots, self.clock.now())).await;
+            return delegate::sign(&self.cluster, &name, request, roots, self.clock.now()).await;
         }
         let observed = match self.observe(request.issuer, request.namespace).await {
             Ok(observed) => observed,
@@ -136,8 +136,9 @@ impl Issuers {
                 Way::Native(Box::new(signer))
             }
             IssuerKind::Vault(spec) => {
-                let place = (observed.secret_namespace.as_str(), &self.vault_networks);
-                Way::Vault(Box::new(Vault::new(&self.cluster, name, place, spec)?))
+                let (home, networks) = (&observed.secret_namespace, &self.vault_networks);
+                let vault = Vault::new(&self.cluster, name, home, networks, spec)?;
+                Way::Vault(Box::new(vault))
             }
             IssuerKind::Delegated { roots } => Way::Delegated { roots },
         };
@@ -157,7 +158,7 @@ impl Issuers {
                     known: &roots,
                     remedy: observed.root_remedy(),
                 };
-                delegate::sign(&self.cluster, name, request, (roots, now)).await
+                delegate::sign(&self.cluster, name, request, roots, now).await
             }
         })
     }

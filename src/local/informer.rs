@@ -2,7 +2,10 @@
 //! changes into keys of work.
 //!
 //! One watch per kind serves all controllers of the platform. Copies lag behind the API by a watch
-//! event, so whoever acts on a fact that must be current (a template, a Secret) reads it again.
+//! event, so a handler that acts on a fact that must be current (a template, a Secret) reads it again.
+//!
+//! kube's `reflector` keeps such a copy too, but tells of a change without the former object, by which the
+//! address of a Service is released and a pod's former Services are found, and has no list by namespace.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;

@@ -226,11 +226,6 @@ impl Platform {
         &self.kubeconfig
     }
 
-    /// Where the API listens.
-    pub fn api_address(&self) -> Option<SocketAddr> {
-        self.listening.as_ref().map(Listening::address)
-    }
-
     /// The program that pods run where nothing speaks for another.
     pub fn pooler(&self) -> &Pooler {
         self.poolers.first()
@@ -239,11 +234,6 @@ impl Platform {
     /// The versions of all programs that pods may run.
     pub fn versions(&self) -> impl Iterator<Item = &str> {
         self.poolers.versions()
-    }
-
-    /// The data directory.
-    pub fn data_dir(&self) -> &Path {
-        self.data.path()
     }
 
     /// Where the files of running pods are.

@@ -5,12 +5,13 @@
 //! or taken back.
 
 use k8s_openapi::api::core::v1::Secret;
-use kube::{Resource, ResourceExt};
+use kube::Resource;
 
 use super::profile::leaf_profile;
 use super::sealed::Staged;
 use super::season::{Season, season};
 use super::{IssueOutcome, MaterialError, Materials, Revisioned, policy_request, secret};
+use crate::api::Located;
 use crate::api::PgBouncer;
 use crate::blueprint::certificates::Wanted;
 use crate::blueprint::choices::RotationPolicy;
@@ -31,6 +32,13 @@ enum Origin {
     Waited,
 }
 
+/// What an issuer has answered, and to what.
+struct Answer<'a> {
+    key: PrivateKey,
+    profile: &'a LeafProfile,
+    issued: Issuance,
+}
+
 impl Materials {
     pub(super) async fn issue_or_fail(
         &self,
@@ -44,11 +52,11 @@ impl Materials {
         let alias = wanted.alias;
         let at = secret::revision_ref(owner, alias, revision);
         if let Some(found) = self.cluster.get_secret(&at).await? {
-            let found = self.adopt(owner, (alias, revision), &found).await?;
+            let found = self.adopt(owner, alias, revision, &found).await?;
             self.forget(owner, alias, revision).await?;
             return Ok(IssueOutcome::Issued(Box::new(found)));
         }
-        let namespace = owner.namespace().unwrap_or_default();
+        let namespace = owner.home();
         let (key, origin) = self.key(owner, wanted, revision).await?;
         // The key that waited may be of another kind than is wanted by now.
         let asked = Request {
@@ -90,9 +98,12 @@ impl Materials {
                 });
             }
         };
-        let kept = self
-            .keep(owner, wanted, revision, (key, &profile, issued))
-            .await?;
+        let answer = Answer {
+            key,
+            profile: &profile,
+            issued,
+        };
+        let kept = self.keep(owner, wanted, revision, answer).await?;
         if matches!(origin, Origin::Waited) {
             self.forget(owner, alias, revision).await?;
         }
@@ -124,8 +135,13 @@ impl Materials {
         owner: &PgBouncer,
         wanted: &Wanted,
         revision: Revision,
-        (key, profile, issued): (PrivateKey, &LeafProfile, Issuance),
+        answer: Answer<'_>,
     ) -> Result<Revisioned, MaterialError> {
+        let Answer {
+            key,
+            profile,
+            issued,
+        } = answer;
         let alias = wanted.alias;
         let clamped = issued.clamped;
         let keyed = KeyedChain::from_parts(issued.chain, key, wanted.encoding)
@@ -143,7 +159,7 @@ impl Materials {
         }
         self.seal_made(owner, Staged::revision(alias, revision), &mut made)?;
         let kept = Wiped::from(self.cluster.create_or_get(&*made).await?);
-        self.adopt(owner, (alias, revision), &kept).await
+        self.adopt(owner, alias, revision, &kept).await
     }
 
     /// Reads a revision that is kept. It must be valid by the API server's clock too: what is not is
@@ -151,7 +167,8 @@ impl Materials {
     async fn adopt(
         &self,
         owner: &PgBouncer,
-        (alias, revision): (Alias, Revision),
+        alias: Alias,
+        revision: Revision,
         kept: &Secret,
     ) -> Result<Revisioned, MaterialError> {
         self.check_ours(owner, Staged::revision(alias, revision), kept)?;
@@ -234,10 +251,8 @@ impl Materials {
         );
         let reporter = Reporter::new(self.cluster.clone(), "bouncert");
         let warn = async |reason, message: String| {
-            let what = (reason, message.as_str());
-            reporter
-                .report(owner, EventKind::Warning, what, self.clock.now())
-                .await;
+            let (kind, now) = (EventKind::Warning, self.clock.now());
+            reporter.report(owner, kind, reason, &message, now).await;
         };
         if kept.clamped {
             let message = format!(

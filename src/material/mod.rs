@@ -21,7 +21,6 @@ mod season;
 mod secret;
 
 use k8s_openapi::api::core::v1::Secret;
-use kube::ResourceExt;
 use time::OffsetDateTime;
 
 pub use self::error::MaterialError;
@@ -31,6 +30,7 @@ pub use self::metrics::IssuanceMetrics;
 use self::profile::leaf_profile;
 use self::sealed::Staged;
 pub use self::sealed::{SealError, seal_of};
+use crate::api::Located;
 use crate::api::PgBouncer;
 use crate::blueprint::certificates::Wanted;
 use crate::clock::Clock;
@@ -171,7 +171,7 @@ impl Materials {
     ) -> IssueOutcome {
         let issued = self.issue_or_fail(owner, wanted, revision).await;
         let outcome = issued.unwrap_or_else(IssueOutcome::Failed);
-        let namespace = owner.namespace().unwrap_or_default();
+        let namespace = owner.home();
         self.metrics.count(namespace, &wanted.issuer, &outcome);
         outcome
     }
@@ -442,7 +442,7 @@ impl Materials {
 
     /// All Secrets that carry the labels of an alias' revisions.
     async fn labelled(&self, owner: &PgBouncer, alias: Alias) -> Result<Vec<Wiped>, MaterialError> {
-        let namespace = owner.namespace().unwrap_or_default();
+        let namespace = owner.home();
         let selector = secret::revision_selector(owner, alias);
         Ok(self.cluster.list_secrets(&namespace, &selector).await?)
     }
@@ -459,7 +459,7 @@ enum Life {
 
 /// Names a Secret beside `owner`.
 fn at(owner: &PgBouncer, secret_name: &str) -> ObjectRef {
-    ObjectRef::new(owner.namespace().unwrap_or_default(), secret_name)
+    owner.beside(secret_name)
 }
 
 /// Whether a client may still use the leaf of a revision. One that cannot be read is kept: it may

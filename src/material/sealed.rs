@@ -23,6 +23,7 @@ use zeroize::Zeroizing;
 
 use super::profile::leaf_profile;
 use super::{MaterialError, Materials, secret};
+use crate::api::Located;
 use crate::api::PgBouncer;
 use crate::api::annotations::{CLAMPED, SEAL};
 use crate::blueprint::certificates::Wanted;
@@ -301,7 +302,7 @@ impl Materials {
             return Ok(false);
         };
         let contract = certificate_secret(owner, staged.alias);
-        let contract = ObjectRef::new(owner.namespace().unwrap_or_default(), contract);
+        let contract = owner.beside(contract);
         let Some(published) = self.cluster.get_secret(&contract).await? else {
             return Ok(false);
         };
@@ -375,9 +376,9 @@ impl Materials {
         );
         tracing::warn!(pgbouncer = %reference(owner), message, "foreign revisions");
         let reporter = Reporter::new(self.cluster.clone(), "bouncert");
-        let what = ("ForeignRevision", message.as_str());
+        let (kind, now) = (EventKind::Warning, self.clock.now());
         reporter
-            .report(owner, EventKind::Warning, what, self.clock.now())
+            .report(owner, kind, "ForeignRevision", &message, now)
             .await;
     }
 }

@@ -9,6 +9,7 @@ use kube::{Resource, ResourceExt};
 use time::OffsetDateTime;
 
 use super::{MaterialError, Published, Revisioned};
+use crate::api::Located;
 use crate::api::annotations::{
     ALIAS_LABEL, CLAMPED, FINGERPRINT, ISSUED, REVISION, REVISION_LABEL,
 };
@@ -36,7 +37,7 @@ const FAO_LABEL: &str = "controller.cert-manager.io/fao";
 /// Where a revision is kept.
 pub(super) fn revision_ref(owner: &PgBouncer, alias: Alias, revision: Revision) -> ObjectRef {
     let name = name_with_suffix(&owner.name_any(), &format!("{alias}-cert-{revision}"));
-    ObjectRef::new(owner.namespace().unwrap_or_default(), name)
+    owner.beside(name)
 }
 
 /// Selects the revisions of an alias.
@@ -126,7 +127,7 @@ pub(super) fn read_keyed(secret: &Secret, at: &ObjectRef) -> Result<KeyedChain, 
 /// Where the key of a revision is kept while its issuer takes its time.
 pub(super) fn waiting_key_ref(owner: &PgBouncer, alias: Alias, revision: Revision) -> ObjectRef {
     let name = name_with_suffix(&owner.name_any(), &format!("{alias}-cert-{revision}-key"));
-    ObjectRef::new(owner.namespace().unwrap_or_default(), name)
+    owner.beside(name)
 }
 
 /// The Secret of such a key.

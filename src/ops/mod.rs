@@ -51,4 +51,4 @@ pub use executor::ABORT;
 pub use former::FormerJournals;
 pub use ledger::journal_name;
 pub use metrics::{OpsMetrics, RequestOutcome};
-pub use operator::{Next, Operator, OperatorOptions};
+pub use operator::{Operator, OperatorOptions};

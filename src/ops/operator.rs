@@ -32,6 +32,7 @@ use crate::cluster::{Cluster, EventKind, Reporter};
 use crate::material::{MaterialError, Materials};
 use crate::names::ObjectRef;
 use crate::panics::InternalErrors;
+use crate::retry::Next;
 use crate::surroundings::{self, References, SurroundingsError};
 
 /// How often a request that waits for others, or for its PgBouncer, looks again by itself. What it waits
@@ -40,15 +41,6 @@ const WAKES_ITSELF: Duration = Duration::from_secs(30);
 /// How often a request looks whose PgBouncer is in another hand: that of a request which ends just now,
 /// or which is gone and is being undone.
 const IN_HAND: Duration = Duration::from_millis(200);
-
-/// When to look at a request again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// After that time.
-    Again(Duration),
-    /// When it changes.
-    Wait,
-}
 
 /// How an operator works.
 #[derive(Clone, Debug)]
@@ -439,9 +431,8 @@ impl Operator {
             } else {
                 EventKind::Normal
             };
-            let words = (news.reason, news.message.as_str());
             self.reporter
-                .report(&request, kind, words, self.now())
+                .report(&request, kind, news.reason, &news.message, self.now())
                 .await;
         }
     }

@@ -189,9 +189,9 @@ impl Operator {
                 tracing::warn!(pgbouncer = %at, "was left paused or out of service; put back");
                 let message = "a request that is gone had left it paused or pods of it out of \
                                service; it is resumed and they are back";
-                let words = ("PutBack", message);
+                let kind = EventKind::Warning;
                 self.reporter
-                    .report(&bouncer, EventKind::Warning, words, self.now())
+                    .report(&bouncer, kind, "PutBack", message, self.now())
                     .await;
                 return Ok(());
             }

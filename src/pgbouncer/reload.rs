@@ -16,8 +16,6 @@ use thiserror::Error;
 use super::Version;
 use super::console::{Console, ConsoleError, PoolMode};
 use super::drain::patience;
-use super::session::Target;
-use crate::retry::Retry;
 
 /// Reloads that follow each other faster can fail logins to PostgreSQL.
 pub const BETWEEN_RELOADS: Duration = Duration::from_secs(2);
@@ -53,16 +51,6 @@ pub enum ReloadError {
     LeftPaused(#[source] ConsoleError),
 }
 
-impl ReloadError {
-    /// Whether trying again can help.
-    pub const fn retry(&self) -> Retry {
-        match self {
-            Self::Console(error) | Self::LeftPaused(error) => error.retry(),
-            Self::Unsafe { .. } => Retry::WhenChanged,
-        }
-    }
-}
-
 /// Chooses the means.
 pub fn means(version: Version, server_tls: bool, holds_sessions: bool) -> Means {
     const CRASHES_FROM: Version = Version::new(1, 24, 0);
@@ -78,19 +66,12 @@ pub fn means(version: Version, server_tls: bool, holds_sessions: bool) -> Means 
     }
 }
 
-/// Reloads; `pause` bounds how long open transactions are waited for where a pause is needed.
-pub async fn reload(target: &Target, pause: Duration) -> Result<Means, ReloadError> {
-    let mut console = Console::connect(target).await?;
-    let means = again(&mut console, pause).await?;
-    console.close().await;
-    Ok(means)
-}
-
-/// Reloads through a console that is there already, which goes on to work when the reload lets
-/// nobody new in. Version and settings are asked each time: the last reload may have changed them.
+/// Reloads through a console that is there already, which goes on to work when the reload lets no
+/// new client in. Version and settings are asked each time: the last reload may have changed them.
+/// `pause` bounds how long open transactions are waited for where a pause is needed.
 ///
 /// A caller that drops this future before it is done has to resume the pooler through a new console.
-pub async fn again(console: &mut Console, pause: Duration) -> Result<Means, ReloadError> {
+pub async fn reload(console: &mut Console, pause: Duration) -> Result<Means, ReloadError> {
     let version = console.version().await?;
     let config = console.config().await?;
     let value = |key: &str| config.get(key).map_or("", String::as_str);

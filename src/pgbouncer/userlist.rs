@@ -19,16 +19,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use thiserror::Error;
 
 use super::ini::{Marker, reader};
 use crate::opaque::assert_opaque;
 use crate::redacted::Redacted;
 
-/// Iterations of a SCRAM verifier, as PostgreSQL makes them.
-const SCRAM_ITERATIONS: u32 = 4096;
 /// Longest password that PgBouncer reads from the file.
 pub const PASSWORD_MAX: usize = 995;
 /// Longest user name as it stands in the file, where a double quote takes two bytes. A longer one
@@ -51,8 +47,6 @@ pub enum Stored {
     Plain(Redacted<String>),
     /// `md5` and the hash of password and user name.
     Md5(Redacted<String>),
-    /// `SCRAM-SHA-256$4096:salt$StoredKey:ServerKey`.
-    Scram(Redacted<String>),
 }
 
 const _: () = assert_opaque::<UserlistError>();
@@ -80,12 +74,6 @@ pub enum UserlistError {
     /// A file that would be read otherwise; a mistake of the writer.
     #[error("the userlist would be read otherwise than it was meant")]
     ReadBack,
-    /// A line that is not `"user" "secret"`.
-    #[error("line {line} is not `\"user\" \"secret\"`")]
-    Syntax {
-        /// Line number, from 1.
-        line: usize,
-    },
 }
 
 /// The users, each once, in order of their names.
@@ -110,58 +98,15 @@ impl Stored {
     }
 
     /// The md5 form.
-    pub fn md5(user: &str, password: &Redacted<String>) -> Self {
+    fn md5(user: &str, password: &Redacted<String>) -> Self {
         let hash = postgres_protocol::password::md5(password.expose().as_bytes(), user);
         Self::Md5(Redacted::new(hash))
-    }
-
-    /// The SCRAM form; `None` for passwords outside ASCII, which would first have to be normalised.
-    pub fn scram(password: &Redacted<String>, salt: [u8; 16]) -> Option<Self> {
-        if !password.expose().is_ascii() {
-            return None;
-        }
-        let hmac = |key: &[u8], data: &[u8]| {
-            let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key);
-            ring::hmac::sign(&key, data)
-        };
-        let mut salted = [0_u8; 32];
-        ring::pbkdf2::derive(
-            ring::pbkdf2::PBKDF2_HMAC_SHA256,
-            std::num::NonZeroU32::new(SCRAM_ITERATIONS)?,
-            &salt,
-            password.expose().as_bytes(),
-            &mut salted,
-        );
-        let client_key = hmac(&salted, b"Client Key");
-        let stored_key = ring::digest::digest(&ring::digest::SHA256, client_key.as_ref());
-        let server_key = hmac(&salted, b"Server Key");
-        Some(Self::Scram(Redacted::new(format!(
-            "SCRAM-SHA-256${SCRAM_ITERATIONS}:{}${}:{}",
-            STANDARD.encode(salt),
-            STANDARD.encode(stored_key),
-            STANDARD.encode(server_key),
-        ))))
     }
 
     /// The text in the file.
     pub const fn secret(&self) -> &Redacted<String> {
         match self {
-            Self::Plain(secret) | Self::Md5(secret) | Self::Scram(secret) => secret,
-        }
-    }
-
-    /// Recognises the form as PgBouncer does: by its beginning.
-    fn recognise(secret: String) -> Self {
-        let hash = secret.strip_prefix("md5").unwrap_or_default();
-        let is_md5 = hash.len() == 32 && hash.chars().all(|c| c.is_ascii_hexdigit());
-        let is_scram = secret.starts_with("SCRAM-SHA-256$");
-        let secret = Redacted::new(secret);
-        if is_md5 {
-            Self::Md5(secret)
-        } else if is_scram {
-            Self::Scram(secret)
-        } else {
-            Self::Plain(secret)
+            Self::Plain(secret) | Self::Md5(secret) => secret,
         }
     }
 }
@@ -190,21 +135,6 @@ impl Userlist {
         }
         self.users.insert(user.to_owned(), stored);
         Ok(())
-    }
-
-    /// The secret of a user.
-    pub fn get(&self, user: &str) -> Option<&Stored> {
-        self.users.get(user)
-    }
-
-    /// The users' names.
-    pub fn users(&self) -> impl Iterator<Item = &str> {
-        self.users.keys().map(String::as_str)
-    }
-
-    /// Whether nobody could log in.
-    pub fn is_empty(&self) -> bool {
-        self.users.is_empty()
     }
 
     /// Proves that the file holds what was meant, by a reader of PgBouncer's own grammar.
@@ -236,27 +166,6 @@ impl Userlist {
         }
         Redacted::new(text)
     }
-
-    /// Reads a file; text after the second field is ignored, as PgBouncer does.
-    pub fn parse(text: &str) -> Result<Self, UserlistError> {
-        let mut list = Self::new();
-        for (index, line) in text.lines().enumerate() {
-            let line_number = index + 1;
-            let line = line.trim();
-            if line.is_empty() || line.starts_with(';') {
-                continue;
-            }
-            let fields = take_quoted(line).and_then(|(user, rest)| {
-                let (secret, _) = take_quoted(rest.trim_start())?;
-                Some((user, secret))
-            });
-            let Some((user, secret)) = fields else {
-                return Err(UserlistError::Syntax { line: line_number });
-            };
-            list.insert(&user, Stored::recognise(secret))?;
-        }
-        Ok(list)
-    }
 }
 
 impl fmt::Display for Purpose {
@@ -265,23 +174,6 @@ impl fmt::Display for Purpose {
             Self::Console => "console",
             Self::Backend => "backend",
         })
-    }
-}
-
-/// Takes one quoted field off the front.
-fn take_quoted(text: &str) -> Option<(String, &str)> {
-    let mut rest = text.strip_prefix('"')?;
-    let mut field = String::new();
-    loop {
-        let (part, after) = rest.split_once('"')?;
-        field.push_str(part);
-        match after.strip_prefix('"') {
-            Some(after) => {
-                field.push('"');
-                rest = after;
-            }
-            None => return Some((field, after)),
-        }
     }
 }
 
@@ -314,20 +206,10 @@ mod tests {
         // From PgBouncer's documentation: user admin, password 1234.
         let md5 = Stored::md5("admin", &password("1234"));
         assert_eq!(md5.secret().expose(), "md545f2603610af569b6155c45067268c6b");
-        // RFC 7677, section 3: user, pencil; the keys follow from its exchange.
-        let salt = STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
-        let scram = Stored::scram(&password("pencil"), salt.try_into().unwrap()).unwrap();
-        assert_eq!(
-            scram.secret().expose(),
-            "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$\
-             WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:\
-             wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU="
-        );
-        assert_eq!(Stored::scram(&password("gâteau"), [0; 16]), None);
     }
 
     #[test]
-    fn quotes_are_doubled_and_forms_are_recognised() {
+    fn quotes_are_doubled_and_read_back() {
         let mut list = Userlist::new();
         let odd = Stored::Plain(password("p\"w d"));
         list.insert("o\"hara", odd).unwrap();
@@ -335,7 +217,7 @@ mod tests {
             .unwrap();
         let text = list.render();
         assert!(text.expose().ends_with("\"o\"\"hara\" \"p\"\"w d\"\n"));
-        assert_eq!(Userlist::parse(text.expose()), Ok(list));
+        assert_eq!(list.read_back(), Ok(()));
     }
 
     #[test]
@@ -352,20 +234,14 @@ mod tests {
             insert(&format!("{}\"", "u".repeat(126))).is_err(),
             "a quote takes two"
         );
-        assert_eq!(
-            Userlist::parse("; note\n\"ann\" secret\n"),
-            Err(UserlistError::Syntax { line: 2 })
-        );
     }
 
     proptest! {
         #[test]
         fn what_is_written_is_read_back(user in "[ -~]{1,20}", secret in "[ -~]{1,40}") {
             let mut list = Userlist::new();
-            list.insert(&user, Stored::recognise(secret)).unwrap();
-            let text = list.render();
+            list.insert(&user, Stored::Plain(password(&secret))).unwrap();
             prop_assert_eq!(list.read_back(), Ok(()));
-            prop_assert_eq!(Userlist::parse(text.expose()), Ok(list));
         }
 
         #[test]

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use data_encoding::HEXLOWER;
 use rustls_pki_types::CertificateDer;
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -89,7 +90,7 @@ impl CertificateFacts {
             subject: rfc4514(parsed.subject()),
             common_name: parsed.subject().iter_common_name().last().map(value_text),
             issuer: rfc4514(parsed.issuer()),
-            serial: hex(without_leading_zero(parsed.raw_serial())),
+            serial: HEXLOWER.encode(without_leading_zero(parsed.raw_serial())),
             not_before: parsed.validity().not_before.to_datetime(),
             not_after: parsed.validity().not_after.to_datetime(),
             dns_names: Vec::new(),
@@ -230,9 +231,10 @@ fn attribute_text(attribute: &AttributeTypeAndValue<'_>) -> String {
 }
 
 fn value_text(attribute: &AttributeTypeAndValue<'_>) -> String {
-    attribute
-        .as_str()
-        .map_or_else(|_| format!("#{}", hex(attribute.as_slice())), str::to_owned)
+    attribute.as_str().map_or_else(
+        |_| format!("#{}", HEXLOWER.encode(attribute.as_slice())),
+        str::to_owned,
+    )
 }
 
 /// RFC 4514 2.4.
@@ -260,13 +262,4 @@ const fn without_leading_zero(serial: &[u8]) -> &[u8] {
         [0, rest @ ..] if !rest.is_empty() => rest,
         _ => serial,
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

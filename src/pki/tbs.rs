@@ -97,7 +97,7 @@ pub(super) fn name(common_name: Option<&str>, subject: &Subject) -> Vec<u8> {
     der::sequence(&sets)
 }
 
-/// The extensions of a leaf; `key_identifiers` come first because they do not depend on it.
+/// The extensions of a leaf that follow from its profile; [`key_identifiers`] come behind them.
 ///
 /// `keyEncipherment` is of use to RSA keys only, and forbidden with others (RFC 8813, RFC 9295).
 pub(super) fn leaf_extensions(profile: &LeafProfile, key: KeyKind) -> Vec<Vec<u8>> {

@@ -15,6 +15,7 @@ use x509_parser::prelude::FromDer;
 use x509_parser::x509::X509Name;
 
 use super::Request;
+use crate::api::Located;
 use crate::api::certmanager::CertificateRequest;
 use crate::api::tls::IssuerRef;
 use crate::duration::{GoDuration, ParseDurationError};
@@ -60,7 +61,7 @@ impl TryFrom<&CertificateRequest> for Request {
         let issuer = &spec.issuer_ref;
         let named = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
         let mut request = Self {
-            namespace: asked.namespace().unwrap_or_default(),
+            namespace: asked.home(),
             namespace_labels: BTreeMap::new(),
             name: asked.name_any(),
             issuer: IssuerRef {

@@ -124,11 +124,6 @@ impl Policies {
         Self::parse(BUILTIN).expect("the built-in policies can be read")
     }
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.policies.len()
-    }
-
     /// Whether there are none, so that nothing is allowed.
     pub fn is_empty(&self) -> bool {
         self.policies.is_empty()

@@ -1,20 +1,19 @@
 //! Writing the objects, in the order in which they need each other.
 
-use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt;
 
 use super::around::Kind;
+use super::blocked::Blocked;
+use super::build::{Applied, Prepared, Resources};
 use super::copies::{Claim, Copies};
 use super::health::PodState;
 use super::report::LOOKS_BEFORE_DOUBT;
-use super::validate::Blocked;
 use super::{Provisioner, is_paused};
-use crate::api::{PetSet, PgBouncer};
-use crate::blueprint::{
-    Inputs, Resources, Workload, WorkloadKind, labels, names, throttling_defaults,
-};
+use crate::api::Located;
+use crate::api::PgBouncer;
+use crate::blueprint::{self, Workload, WorkloadKind, labels, names};
 use crate::cluster::{
     Cluster, ClusterError, EventKind, Foreign, Namespaced, Owner, Standing, reference,
 };
@@ -24,22 +23,26 @@ use crate::names::ObjectRef;
 const SQUATTERS_MAX: usize = 3;
 
 impl Provisioner {
-    /// Writes all objects; returns the foreign ones that the pooler works without.
+    /// Writes all objects, in the order in which they need each other.
     pub(super) async fn apply(
         &self,
         bouncer: &PgBouncer,
-        inputs: &Inputs,
-        (resources, copies): (Resources, &Copies),
-    ) -> Result<Vec<Foreign>, Blocked> {
+        prepared: Resources<Prepared>,
+        copies: &Copies,
+    ) -> Result<Resources<Applied>, Blocked> {
+        let Resources { digest, stage } = prepared;
         self.check_still_ours(bouncer).await?;
-        let kind = resources.workload.kind();
-        let is_first = !workload_exists(&self.cluster, bouncer, (kind, copies)).await?;
+        let kind = stage.objects.workload.kind();
+        let is_first = !workload_exists(&self.cluster, bouncer, kind, copies).await?;
         let writing = Writing::new(&self.cluster, bouncer, copies);
-        let spared = Box::pin(writing.all(resources)).await?;
+        let spared = Box::pin(writing.all(stage.objects)).await?;
         if is_first {
-            self.tell_created(bouncer, inputs, kind).await;
+            self.tell_created(bouncer, kind, &stage.throttling).await;
         }
-        Ok(spared)
+        Ok(Resources {
+            digest,
+            stage: Applied { spared },
+        })
     }
 
     /// Pods that have the names of missing ones and that the workload has not made: they are in its
@@ -89,15 +92,20 @@ impl Provisioner {
         }
     }
 
-    async fn tell_created(&self, bouncer: &PgBouncer, inputs: &Inputs, kind: WorkloadKind) {
+    async fn tell_created(
+        &self,
+        bouncer: &PgBouncer,
+        kind: WorkloadKind,
+        throttling: &[(&'static str, String)],
+    ) {
         let kind = kind.to_string();
         for what in ["governing service", "Service", "AppBinding", &kind] {
             let message = format!("Successfully created {what}");
             self.event(bouncer, EventKind::Normal, "Successful", &message)
                 .await;
         }
-        let throttling: Vec<String> = throttling_defaults(inputs.ini(), bouncer)
-            .into_iter()
+        let throttling: Vec<String> = throttling
+            .iter()
             .map(|(key, value)| format!("{key}={value}"))
             .collect();
         if !throttling.is_empty() {
@@ -138,8 +146,8 @@ impl<'a> Writing<'a> {
 
     /// Writes all objects but the workload while one of the others is foreign: pods would start
     /// with the files, or behind the Service, of another.
-    async fn all(mut self, resources: Resources) -> Result<Vec<Foreign>, Blocked> {
-        let Resources {
+    async fn all(mut self, objects: blueprint::Resources) -> Result<Vec<Foreign>, Blocked> {
+        let blueprint::Resources {
             service_account,
             governing,
             primary,
@@ -149,7 +157,7 @@ impl<'a> Writing<'a> {
             disruption_budget,
             binding,
             mut workload,
-        } = resources;
+        } = objects;
         self.one(Kind::ServiceAccount, &service_account).await?;
         self.one(Kind::Service, &governing).await?;
         self.one(Kind::Service, &primary).await?;
@@ -162,12 +170,9 @@ impl<'a> Writing<'a> {
             workload.set_backend_secret_version(&version);
         }
         if self.needed.is_empty() {
-            match workload {
-                Workload::PetSet(set) => drop(self.one(Kind::Workload, set.as_ref()).await?),
-                Workload::StatefulSet(set) => drop(self.one(Kind::Workload, set.as_ref()).await?),
-            }
+            self.workload(&workload).await?;
         } else {
-            self.look_at_workload(&workload).await?;
+            self.look_at_workload(workload.kind()).await?;
         }
         if self.needed.is_empty() {
             return Ok(self.spared);
@@ -185,6 +190,17 @@ impl<'a> Writing<'a> {
         let owner = self.owner.clone();
         let written = self.write(&owner, kind, object).await;
         sort_out(written, &mut self.needed)
+    }
+
+    async fn workload(&mut self, workload: &Workload) -> Result<(), ClusterError> {
+        let (owner, known) = (
+            &self.owner,
+            self.known(Kind::Workload, &self.bouncer.name_any()),
+        );
+        let written = self
+            .cluster
+            .apply_workload(owner, workload, known.as_deref());
+        sort_out(written.await, &mut self.needed).map(drop)
     }
 
     /// Writes a Secret. One that an earlier PgBouncer of that name has left is taken up again.
@@ -207,11 +223,7 @@ impl<'a> Writing<'a> {
     async fn budget(&mut self, budget: Option<PodDisruptionBudget>) -> Result<(), ClusterError> {
         let (kind, name) = (Kind::DisruptionBudget, self.bouncer.name_any());
         // KubeDB's budgets are its workload's.
-        let workload = self.claim(Kind::Workload, &name);
-        let workload = match workload {
-            Claim::Ours(uid) => Some(uid.to_string()),
-            Claim::Unknown | Claim::Absent | Claim::Unproved => None,
-        };
+        let workload = self.known(Kind::Workload, &name);
         let owner = self.owner.clone().through(workload);
         if let Some(budget) = budget {
             let written = self.write(&owner, kind, &budget).await;
@@ -221,12 +233,12 @@ impl<'a> Writing<'a> {
     }
 
     /// Says whose the workload is, without writing it.
-    async fn look_at_workload(&mut self, workload: &Workload) -> Result<(), ClusterError> {
-        let (at, owner) = (reference(self.bouncer), &self.owner);
-        let standing = match workload {
-            Workload::PetSet(_) => self.cluster.standing::<PetSet>(owner, &at).await?,
-            Workload::StatefulSet(_) => self.cluster.standing::<StatefulSet>(owner, &at).await?,
-        };
+    async fn look_at_workload(&mut self, kind: WorkloadKind) -> Result<(), ClusterError> {
+        let at = reference(self.bouncer);
+        let standing = self
+            .cluster
+            .workload_standing(kind, &self.owner, &at)
+            .await?;
         if let Standing::Foreign(foreign) = standing {
             self.needed.push(*foreign);
         }
@@ -239,10 +251,7 @@ impl<'a> Writing<'a> {
         kind: Kind,
         object: &K,
     ) -> Result<K, ClusterError> {
-        let known = match self.claim(kind, &object.name_any()) {
-            Claim::Ours(uid) => Some(uid.to_string()),
-            Claim::Unknown | Claim::Absent | Claim::Unproved => None,
-        };
+        let known = self.known(kind, &object.name_any());
         self.cluster
             .apply_owned(owner, object, known.as_deref())
             .await
@@ -262,12 +271,20 @@ impl<'a> Writing<'a> {
         self.cluster.delete_owned::<K>(owner, &at).await.map(drop)
     }
 
+    /// UID of an object that is known to be ours.
+    fn known(&self, kind: Kind, name: &str) -> Option<String> {
+        match self.claim(kind, name) {
+            Claim::Ours(uid) => Some(uid.to_string()),
+            Claim::Unknown | Claim::Absent | Claim::Unproved => None,
+        }
+    }
+
     fn claim(&self, kind: Kind, name: &str) -> Claim {
         self.copies.claim(kind, &self.beside(name), self.bouncer)
     }
 
     fn beside(&self, name: impl Into<String>) -> ObjectRef {
-        ObjectRef::new(self.bouncer.namespace().unwrap_or_default(), name)
+        self.bouncer.beside(name)
     }
 }
 
@@ -288,16 +305,14 @@ fn sort_out<K>(
 async fn workload_exists(
     cluster: &Cluster,
     bouncer: &PgBouncer,
-    (kind, copies): (WorkloadKind, &Copies),
+    kind: WorkloadKind,
+    copies: &Copies,
 ) -> Result<bool, ClusterError> {
     let at = reference(bouncer);
     if matches!(copies.claim(Kind::Workload, &at, bouncer), Claim::Ours(_)) {
         return Ok(true);
     }
     let owner = Owner::of(bouncer);
-    let standing = match kind {
-        WorkloadKind::PetSet => cluster.standing::<PetSet>(&owner, &at).await?,
-        WorkloadKind::StatefulSet => cluster.standing::<StatefulSet>(&owner, &at).await?,
-    };
+    let standing = cluster.workload_standing(kind, &owner, &at).await?;
     Ok(matches!(standing, Standing::Ours { .. }))
 }

@@ -12,6 +12,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use kube::{Resource, ResourceExt};
 
+use crate::api::Located;
 use crate::api::PgBouncer;
 use crate::api::holder::controller_reference;
 use crate::blueprint::{labels, names};
@@ -214,7 +215,7 @@ impl Around {
         if self.lists.is_empty() || !self.is_complete() {
             return None;
         }
-        let (name, namespace) = (bouncer.name_any(), bouncer.namespace().unwrap_or_default());
+        let (name, namespace) = (bouncer.name_any(), bouncer.home());
         let one = |kind, name: &str| self.number(kind, &ObjectRef::new(&namespace, name));
         let backend = &bouncer.spec.database.database_ref;
         let custom = bouncer.spec.configuration.as_ref();

@@ -9,13 +9,13 @@ use serde_json::json;
 use time::OffsetDateTime;
 
 use super::Provisioner;
-use super::validate::{Blocked, compare_and_swap};
+use super::blocked::Blocked;
+use super::validate::{auth_secret, compare_and_swap};
 use crate::api::PgBouncer;
 use crate::api::annotations::AUTH_ACTIVE_FROM;
 use crate::api::common::rfc3339_seconds;
-use crate::blueprint::{self, labels, names};
+use crate::blueprint::{self, names};
 use crate::cluster::reference;
-use crate::names::ObjectRef;
 use crate::redacted::Redacted;
 
 /// Length of a password that we make.
@@ -24,26 +24,21 @@ const PASSWORD_CHARS: usize = 16;
 const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 
 impl Provisioner {
-    /// Makes the auth Secret, or checks the one that is there; copies its date to the object.
-    pub(super) async fn ensure_auth(&self, bouncer: &mut PgBouncer) -> Result<(), Blocked> {
-        let auth = bouncer.spec.auth_secret.as_ref();
-        if let Some(kind) = auth.map(|auth| &auth.kind).filter(|kind| *kind != "Secret") {
-            return Err(Blocked::AuthSecretKind(kind.clone()));
-        }
-        let is_external = auth.is_some_and(|auth| auth.externally_managed == Some(true));
-        let at = ObjectRef::new(
-            bouncer.namespace().unwrap_or_default(),
-            names::auth_secret(bouncer),
-        );
-        let secret = match self.cluster.get::<Secret>(&at).await? {
-            Some(secret) => secret,
-            None if is_external => return Err(Blocked::NoExternalAuthSecret(at)),
-            None => {
-                let made = secret(bouncer, &at.name, self.clock.now())?;
-                self.cluster.create_or_get(&made).await?
-            }
+    /// Makes the auth Secret where there is none; copies its date to the object.
+    pub(super) async fn ensure_auth(
+        &self,
+        bouncer: &mut PgBouncer,
+        found: Option<Secret>,
+    ) -> Result<(), Blocked> {
+        let secret = if let Some(secret) = found {
+            secret
+        } else {
+            let made = secret(bouncer, &names::auth_secret(bouncer), self.clock.now())?;
+            let made = self.cluster.create_or_get(&made).await?;
+            // Another may have been faster.
+            auth_secret(bouncer, &made)?;
+            made
         };
-        check(bouncer, &secret, is_external)?;
         self.copy_date(bouncer, &secret).await
     }
 
@@ -67,26 +62,11 @@ impl Provisioner {
     }
 }
 
-fn check(bouncer: &PgBouncer, secret: &Secret, is_external: bool) -> Result<(), Blocked> {
-    let at = reference(secret);
-    if !is_external && labels::are_foreign(secret.labels(), &bouncer.name_any()) {
-        return Err(Blocked::ForeignAuthSecret(at));
-    }
-    let has = |key: &str| {
-        secret
-            .data
-            .as_ref()
-            .and_then(|data| data.get(key))
-            .is_some_and(|text| !text.0.is_empty())
-    };
-    if has("username") && has("password") {
-        Ok(())
-    } else {
-        Err(Blocked::EmptyAuthSecret(at))
-    }
-}
-
-fn secret(bouncer: &PgBouncer, name: &str, now: OffsetDateTime) -> Result<Secret, Blocked> {
+pub(super) fn secret(
+    bouncer: &PgBouncer,
+    name: &str,
+    now: OffsetDateTime,
+) -> Result<Secret, Blocked> {
     let password = password().ok_or_else(|| Blocked::EmptyAuthSecret(reference(bouncer)))?;
     let mut metadata = blueprint::metadata(bouncer, name.to_owned());
     metadata.annotations = Some([(AUTH_ACTIVE_FROM.to_owned(), rfc3339_seconds(now))].into());
@@ -137,7 +117,6 @@ fn password() -> Option<Redacted<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::blueprint::testing;
 
     #[test]
     fn a_password_has_letters_of_both_cases_and_digits_and_is_never_the_same() {
@@ -150,22 +129,5 @@ mod tests {
                 .all(|letter| letter.is_ascii_alphanumeric())
         );
         assert_ne!(first.expose(), password().unwrap().expose());
-    }
-
-    #[test]
-    fn a_secret_of_another_pooler_is_refused_and_an_empty_one_too() {
-        let bouncer = testing::bouncer("billing");
-        let made = secret(&bouncer, "billing-auth", OffsetDateTime::UNIX_EPOCH).unwrap();
-        assert!(check(&bouncer, &made, false).is_ok());
-        let other = testing::bouncer("orders");
-        assert!(matches!(
-            check(&other, &made, false),
-            Err(Blocked::ForeignAuthSecret(_))
-        ));
-        let empty = Secret { data: None, ..made };
-        assert!(matches!(
-            check(&bouncer, &empty, false),
-            Err(Blocked::EmptyAuthSecret(_))
-        ));
     }
 }

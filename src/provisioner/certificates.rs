@@ -6,7 +6,7 @@
 use kube::ResourceExt;
 
 use super::Provisioner;
-use super::validate::Blocked;
+use super::blocked::Blocked;
 use crate::api::PgBouncer;
 use crate::blueprint::certificates::{LoadBalancer, Wanted, wanted};
 use crate::blueprint::names;

@@ -5,15 +5,17 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use serde_json::json;
 
+use super::blocked::Reason;
 use super::validate::compare_and_swap;
-use super::{Next, ProvisionError, Provisioner};
+use super::{ProvisionError, Provisioner};
+use crate::api::Located;
 use crate::api::annotations::FINALIZER;
 use crate::api::common::{ConditionStatus, set_condition};
 use crate::api::pgbouncer::DeletionPolicy;
 use crate::api::{Condition, PgBouncer};
 use crate::blueprint::names;
 use crate::cluster::{ClusterError, EventKind, reference};
-use crate::names::ObjectRef;
+use crate::retry::Next;
 
 /// Said while `DoNotTerminate` holds a deletion up.
 const DELETION: &str = "Deletion";
@@ -74,7 +76,7 @@ impl Provisioner {
         let held_up = Condition::new(
             DELETION,
             ConditionStatus::False,
-            "DoNotTerminate",
+            Reason::DoNotTerminate.as_str(),
             message.clone(),
             self.clock.now(),
         );
@@ -83,15 +85,20 @@ impl Provisioner {
             self.cluster
                 .patch_status::<PgBouncer>(&reference(bouncer), &patch)
                 .await?;
-            self.event(bouncer, EventKind::Warning, "DoNotTerminate", &message)
-                .await;
+            self.event(
+                bouncer,
+                EventKind::Warning,
+                Reason::DoNotTerminate.as_str(),
+                &message,
+            )
+            .await;
         }
         Ok(())
     }
 
     /// Takes our owner reference off a Secret, so that it survives us.
     async fn disown(&self, bouncer: &PgBouncer, name: &str) -> Result<(), ClusterError> {
-        let at = ObjectRef::new(bouncer.namespace().unwrap_or_default(), name);
+        let at = bouncer.beside(name);
         let Some(secret) = self.cluster.get::<Secret>(&at).await? else {
             return Ok(());
         };
@@ -113,7 +120,7 @@ impl Provisioner {
 
     /// Whether another PgBouncer of the namespace uses the same auth Secret.
     async fn is_shared(&self, bouncer: &PgBouncer, auth: &str) -> Result<bool, ClusterError> {
-        let namespace = bouncer.namespace().unwrap_or_default();
+        let namespace = bouncer.home();
         let all: Vec<PgBouncer> = self.cluster.list(&namespace, "").await?;
         Ok(all
             .iter()

@@ -14,7 +14,9 @@ use kube::ResourceExt;
 
 use super::around::{Kind, Uid, controller_of};
 use super::copies::{Claim, Copies};
+use crate::api::Located;
 use crate::api::PgBouncer;
+use crate::api::pod::is_ready;
 use crate::blueprint::bounds::REPLICAS_MAX;
 use crate::blueprint::{labels, loaded, names, port, serves_tls};
 use crate::causes::chain;
@@ -97,7 +99,7 @@ impl PodKnown {
 /// The pods that the object asks for, as far as its workload has made them. `digest` is what pods made
 /// now would carry.
 pub(super) fn pods(bouncer: &PgBouncer, digest: Option<&str>, copies: &Copies) -> Vec<PodState> {
-    let (name, namespace) = (bouncer.name_any(), bouncer.namespace().unwrap_or_default());
+    let (name, namespace) = (bouncer.name_any(), bouncer.home());
     let workload = copies.claim(Kind::Workload, &reference(bouncer), bouncer);
     let is_made_by_it = |known: &PodKnown| match workload {
         Claim::Ours(uid) => known.controller == Some(uid),
@@ -151,11 +153,7 @@ async fn look_closer(bouncer: &PgBouncer, pod: &PodState, is_current: bool) -> R
         .and_then(|ip| ip.parse().ok())
         .ok_or_else(|| "it has no address".to_owned())?;
     let port = u16::try_from(port(bouncer)).map_err(|_| "its port is out of range".to_owned())?;
-    let host = names::pod_host(
-        &bouncer.name_any(),
-        &bouncer.namespace().unwrap_or_default(),
-        &pod.name,
-    );
+    let host = names::pod_host(&bouncer.name_any(), &bouncer.home(), &pod.name);
     let seconds = bouncer
         .spec
         .health_checker
@@ -172,15 +170,4 @@ async fn look_closer(bouncer: &PgBouncer, pod: &PodState, is_current: bool) -> R
         }
         Served::Plaintext | Served::Tls(_) => Ok(()),
     }
-}
-
-fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_deref());
-    conditions
-        .unwrap_or_default()
-        .iter()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }

@@ -1,10 +1,15 @@
 //! A PgBouncer object in, the objects it stands for out (docs/kubedb-compatibility.md).
 //!
 //! ```text
-//! observe ──▶ validate ──▶ build ──▶ apply ──▶ health ──▶ report
-//! (object)    (defaults,   (blueprint)          (probes)   (conditions, phase)
-//!              auth, TLS)
+//! observe ──▶ admit ──▶ validate ──▶ build ──▶ apply ──▶ health ──▶ report
+//! (reads)     (bounds,  (pure)       (auth     (objects) (probes)   (conditions,
+//!             defaults)              Secret,                        phase)
+//!                                    material,
+//!                                    blueprint)
 //! ```
+//!
+//! One file each. `observe` writes nothing; it ends a look at an object that has gone, is being deleted,
+//! is held by a request, or is settled and only its pods are to be looked at.
 //!
 //! Whatever keeps the objects from being made is a [`Blocked`] value, not an error: it becomes a
 //! condition that says what to change, and health is looked at all the same, because pods that run
@@ -14,46 +19,55 @@
 //! request commits the specification it has carried out before it resumes, so that what is built
 //! afterwards is what is there already.
 
-mod apply;
-mod around;
+mod observe;
+
+mod admit;
+mod validate;
+
 mod auth;
+mod build;
 mod certificates;
+
+mod apply;
+
 mod conditions;
+mod health;
+mod report;
+
+mod around;
+mod blocked;
+mod build_id;
 mod copies;
 mod finalize;
-mod health;
 mod keep;
 mod memory;
-mod observe;
-mod report;
 mod settled;
-pub mod validate;
 
 use std::time::Duration;
 
-use kube::ResourceExt;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
-use crate::api::PgBouncer;
-use crate::api::annotations::class_of;
-use crate::api::common::find_condition;
-use crate::blueprint::{self, Inputs, InputsError, WorkloadKind, bounds};
-use crate::clock::Clock;
-use crate::cluster::{Cluster, ClusterError, EventKind, Foreign, Reporter, reference};
-use crate::instants::{Shift, Since};
-use crate::material::Materials;
-use crate::names::ObjectRef;
-use crate::retry::{Retry, backoff};
-use crate::surroundings::{self, References};
-
 pub use self::around::Kind;
+use self::blocked::Blocked;
+use self::build::{Applied, Resources};
 use self::conditions::Seen;
 pub use self::copies::Copies;
 use self::health::PodState;
 pub use self::keep::keep;
 use self::memory::{Ask, Memory};
-use self::validate::Blocked;
+use self::observe::{Due, Observed};
+use self::validate::validate;
+use crate::api::PgBouncer;
+use crate::api::common::find_condition;
+use crate::blueprint::WorkloadKind;
+use crate::clock::Clock;
+use crate::cluster::{Cluster, ClusterError, EventKind, Foreign, Reporter, reference};
+use crate::instants::{Shift, Since};
+use crate::material::Materials;
+use crate::names::ObjectRef;
+use crate::retry::{Next, Retry, backoff};
+use crate::surroundings::References;
 
 /// Source of the provisioner's events.
 pub const COMPONENT: &str = "KubeDB Operator";
@@ -65,15 +79,6 @@ const UNREADY_PERIOD: Duration = Duration::from_secs(2);
 const TAKEN_OVER_PAUSE: Duration = Duration::from_millis(100);
 /// Longest time between two looks at pods that are well.
 const HEALTH_PERIOD_MAX: Duration = Duration::from_secs(20);
-
-/// When to look at an object again, if nothing wakes us sooner.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// After that time.
-    Again(Duration),
-    /// Not before it changes.
-    Wait,
-}
 
 /// Trouble that passes.
 #[derive(Debug, thiserror::Error)]
@@ -188,36 +193,26 @@ impl Provisioner {
         if !copies.are_listed().await {
             return Ok(Next::Again(UNREADY_PERIOD));
         }
-        if let Some(bouncer) = copies.bouncer(at)
-            && self.is_ours_to_change(&bouncer)
-        {
-            let ask = Ask::of(&bouncer);
-            let settled = self.memory.settled(at, &ask, Instant::now());
-            let settled = settled.or_else(|| self.was_settled(&bouncer, &ask, copies));
-            if let Some(digest) = settled {
-                return self.look_again(&bouncer, &digest, copies).await;
+        match self.observe(at, copies).await? {
+            Observed::NotOurs => {
+                self.memory.forget(at);
+                Ok(Next::Wait)
             }
+            Observed::Leaving(bouncer) => {
+                self.memory.forget(at);
+                self.finalize(&bouncer).await
+            }
+            Observed::Settled(bouncer, digest) => self.look_again(&bouncer, &digest, copies).await,
+            Observed::Due(due) => self.look_in_full(due, copies).await,
         }
-        let Some(bouncer) = self.cluster.get::<PgBouncer>(at).await? else {
-            self.memory.forget(at);
-            return Ok(Next::Wait);
-        };
-        if class_of(&bouncer) != self.class {
-            self.memory.forget(at);
-            return Ok(Next::Wait);
-        }
-        if bouncer.metadata.deletion_timestamp.is_some() {
-            self.memory.forget(at);
-            return self.finalize(&bouncer).await;
-        }
-        if is_paused(&bouncer) {
-            self.memory.forget(at);
-            return Ok(Next::Wait);
-        }
-        let (changes, around) = (self.memory.changes(at), copies.mark(&bouncer));
-        let mut bouncer = self.begin(bouncer).await?;
+    }
+
+    /// Makes the objects, looks at the pods and reports.
+    async fn look_in_full(&self, due: Due, copies: &Copies) -> Result<Next, ProvisionError> {
+        let at = &reference(&*due.bouncer);
+        let mut bouncer = self.begin(*due.bouncer).await?;
         let (digest, mut open) = match Box::pin(self.converge(&mut bouncer, copies)).await {
-            Ok((digest, spared)) => (Some(digest), Open::spared(spared)),
+            Ok(applied) => (Some(applied.digest), Open::spared(applied.stage.spared)),
             Err(Blocked::Passing(error)) => return Err(error.into()),
             Err(Blocked::TakenOver) => return Ok(Next::Again(TAKEN_OVER_PAUSE)),
             Err(blocked) => (None, Open::blocked(blocked)),
@@ -227,18 +222,31 @@ impl Provisioner {
             let squatters = self.squatters(&bouncer, &pods, copies).await?;
             open = Open::in_the_way(squatters);
         }
-        let settled = digest.as_ref().filter(|_| open.is_none());
-        if let Some(digest) = settled {
+        let settled = digest.clone().filter(|_| open.is_none());
+        if let Some(digest) = settled.clone() {
             let ask = Ask::of(&bouncer);
-            self.memory.settle(at, ask, changes, digest.clone());
+            self.memory.settle(at, ask, due.changes, digest);
         }
-        let settled = settled.cloned();
         let pause = self.pause(at, &open);
-        let next = self.look(&bouncer, digest.as_deref(), (pods, open)).await?;
+        let next = self.look(&bouncer, digest.as_deref(), pods, open).await?;
         if let Some(digest) = &settled {
-            self.leave_word(&bouncer, digest, (around, copies)).await;
+            self.leave_word(&bouncer, digest, due.around, copies).await;
         }
         Ok(pause.map_or(next, Next::Again))
+    }
+
+    /// Everything between the object and its objects. `bouncer` is always as it was last written,
+    /// also when this fails.
+    async fn converge(
+        &self,
+        bouncer: &mut PgBouncer,
+        copies: &Copies,
+    ) -> Result<Resources<Applied>, Blocked> {
+        self.complete(bouncer).await?;
+        let found = self.find(bouncer).await?;
+        validate(bouncer, &found)?;
+        let prepared = self.build(bouncer, found).await?;
+        Box::pin(self.apply(bouncer, prepared, copies)).await
     }
 
     /// How long to wait for what blocks an object, growing from look to look: what it needs in the
@@ -249,12 +257,6 @@ impl Provisioner {
             Some(Blocked::CertificatePending { .. }) => Some(UNREADY_PERIOD),
             _ => (!open.is_none()).then(|| backoff(looks)),
         }
-    }
-
-    /// Whether the object, as a watch has told of it, may be looked after now.
-    fn is_ours_to_change(&self, bouncer: &PgBouncer) -> bool {
-        let is_going = bouncer.metadata.deletion_timestamp.is_some();
-        class_of(bouncer) == self.class && !is_going && !is_paused(bouncer)
     }
 
     /// Looks at the pods of a settled object, unless they were well a moment ago.
@@ -269,7 +271,7 @@ impl Provisioner {
         if let Some(until) = self.memory.is_well(&reference(bouncer), &pods, now) {
             return Ok(Next::Again(until.since(now)));
         }
-        self.look(bouncer, Some(digest), (pods, Open::default()))
+        self.look(bouncer, Some(digest), pods, Open::default())
             .await
     }
 
@@ -278,7 +280,8 @@ impl Provisioner {
         &self,
         bouncer: &PgBouncer,
         digest: Option<&str>,
-        (pods, open): (Vec<PodState>, Open),
+        pods: Vec<PodState>,
+        open: Open,
     ) -> Result<Next, ProvisionError> {
         let seen = Seen {
             pods: health::look_at(bouncer, &pods, digest).await,
@@ -295,47 +298,9 @@ impl Provisioner {
         Ok(Next::Again(period))
     }
 
-    /// Everything between the object and its objects. `bouncer` is always as it was last written,
-    /// also when this fails; the digest that its pods are to carry is returned, and the foreign
-    /// objects that the pooler works without.
-    async fn converge(
-        &self,
-        bouncer: &mut PgBouncer,
-        copies: &Copies,
-    ) -> Result<(String, Vec<Foreign>), Blocked> {
-        bounds::check(&bouncer.spec)?;
-        self.complete(bouncer).await?;
-        self.check_tls_is_as_before(bouncer).await?;
-        self.ensure_auth(bouncer).await?;
-        let namespace = bouncer.namespace().unwrap_or_default();
-        let kind = self.workload_kind(&namespace).await?;
-        surroundings::check_references(&self.cluster, bouncer, self.references).await?;
-        let mut around = surroundings::read(&self.cluster, bouncer, kind).await?;
-        // Text that cannot be written is refused before a certificate or an object is made for it.
-        blueprint::examine(bouncer, &around).map_err(InputsError::from)?;
-        if self
-            .ensure_certificates(bouncer, &around.load_balancer)
-            .await?
-        {
-            around = surroundings::read(&self.cluster, bouncer, kind).await?;
-        }
-        let inputs = Inputs::new(bouncer, &around)?;
-        let digest = inputs.digest();
-        let resources = blueprint::build(&inputs)?;
-        let spared = Box::pin(self.apply(bouncer, &inputs, (resources, copies))).await?;
-        Ok((digest, spared))
-    }
-
-    async fn workload_kind(&self, namespace: &str) -> Result<WorkloadKind, ClusterError> {
-        self.workload
-            .get_or_try_init(|| surroundings::workload_kind(&self.cluster, namespace))
-            .await
-            .copied()
-    }
-
     async fn event(&self, bouncer: &PgBouncer, kind: EventKind, reason: &str, message: &str) {
         self.reporter
-            .report(bouncer, kind, (reason, message), self.clock.now())
+            .report(bouncer, kind, reason, message, self.clock.now())
             .await;
     }
 }

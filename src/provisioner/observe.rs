@@ -1,43 +1,111 @@
-//! The first look: finalizer, stored defaults, the first condition, and whether the specification
-//! asks for something that only a request may do.
+//! The first look: what is there, and what it asks for. Nothing is written here.
+
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
+use tokio::time::Instant;
 
-use super::conditions::is_provisioned;
-use super::validate::{self, Blocked};
-use super::{ProvisionError, Provisioner};
+use super::blocked::Blocked;
+use super::copies::Copies;
+use super::memory::Ask;
+use super::{Provisioner, is_paused};
+use crate::api::Located;
 use crate::api::PgBouncer;
+use crate::api::annotations::class_of;
 use crate::blueprint::defaults::{self, IssuerKind};
-use crate::blueprint::{names, serves_tls};
-use crate::cluster::reference;
-use crate::names::{Alias, ObjectRef};
-use crate::pgbouncer::ini::{Ini, Section};
+use crate::blueprint::names;
+use crate::cluster::ClusterError;
+use crate::names::ObjectRef;
+use crate::pgbouncer::ini::Ini;
 use crate::surroundings;
 
+/// What a look at an object has found.
+pub(super) enum Observed {
+    /// It has gone, is of another class, or a request holds it.
+    NotOurs,
+    /// It is being deleted.
+    Leaving(Box<PgBouncer>),
+    /// All its objects are as they are to be, as far as watches have told.
+    Settled(Arc<PgBouncer>, String),
+    /// Its objects have to be looked at.
+    Due(Due),
+}
+
+/// An object that has to be looked at in full.
+pub(super) struct Due {
+    pub(super) bouncer: Box<PgBouncer>,
+    /// How many changes around it had been told of when the look began.
+    pub(super) changes: u64,
+    /// The mark of what was around it then.
+    pub(super) around: Option<u64>,
+}
+
+/// What a specification is validated against.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// The configuration that its pods have, once the object has been ready.
+    pub(super) former: Option<Ini>,
+    /// The auth Secret.
+    pub(super) auth: Option<Secret>,
+}
+
 impl Provisioner {
-    /// Puts our finalizer on the object and says that work has begun.
-    pub(super) async fn begin(&self, bouncer: PgBouncer) -> Result<PgBouncer, ProvisionError> {
-        let at = reference(&bouncer);
-        let bouncer = match validate::finalizer(&bouncer) {
-            Some(patch) => self.cluster.patch(&at, &patch).await?,
-            None => bouncer,
-        };
-        self.report_started(bouncer).await
+    /// Looks at the object at `at`: at the copy that a watch keeps while nothing has changed, else at the
+    /// object itself.
+    pub(super) async fn observe(
+        &self,
+        at: &ObjectRef,
+        copies: &Copies,
+    ) -> Result<Observed, ClusterError> {
+        if let Some(bouncer) = copies.bouncer(at)
+            && self.is_ours_to_change(&bouncer)
+        {
+            let ask = Ask::of(&bouncer);
+            let settled = self.memory.settled(at, &ask, Instant::now());
+            let settled = settled.or_else(|| self.was_settled(&bouncer, &ask, copies));
+            if let Some(digest) = settled {
+                return Ok(Observed::Settled(bouncer, digest));
+            }
+        }
+        let bouncer: Option<PgBouncer> = self.cluster.get(at).await?;
+        Ok(match bouncer {
+            Some(bouncer) if class_of(&bouncer) != self.class => Observed::NotOurs,
+            Some(bouncer) if is_leaving(&bouncer) => Observed::Leaving(Box::new(bouncer)),
+            Some(bouncer) if !is_paused(&bouncer) => Observed::Due(Due {
+                changes: self.memory.changes(at),
+                around: copies.mark(&bouncer),
+                bouncer: Box::new(bouncer),
+            }),
+            Some(_) | None => Observed::NotOurs,
+        })
     }
 
-    /// Writes back what the specification leaves open, as an admission webhook would.
-    pub(super) async fn complete(&self, bouncer: &mut PgBouncer) -> Result<(), Blocked> {
-        let issuer = self.issuer_kind(bouncer).await?;
-        let completed = defaults::complete(&bouncer.spec, &bouncer.name_any(), issuer);
-        if let Some(patch) = validate::completion(bouncer, &completed) {
-            *bouncer = self.cluster.patch(&reference(bouncer), &patch).await?;
-        }
-        Ok(())
+    /// Reads what the specification is validated against.
+    pub(super) async fn find(&self, bouncer: &PgBouncer) -> Result<Found, Blocked> {
+        let beside = |name| bouncer.beside(name);
+        let former = if was_provisioned(bouncer) {
+            self.former(&beside(names::config_secret(bouncer))).await?
+        } else {
+            None
+        };
+        let auth = self
+            .cluster
+            .get(&beside(names::auth_secret(bouncer)))
+            .await?;
+        Ok(Found { former, auth })
+    }
+
+    /// The configuration that stands in a Secret; `None` where it cannot be read.
+    async fn former(&self, at: &ObjectRef) -> Result<Option<Ini>, ClusterError> {
+        let former: Option<Secret> = self.cluster.get(at).await?;
+        let former = former.and_then(|secret| secret.data?.remove(names::INI_KEY));
+        let former = former.and_then(|text| String::from_utf8(text.0).ok());
+        Ok(former.and_then(|text| Ini::parse(&text).ok()))
     }
 
     /// The common issuer's kind; it is looked up only where the list of certificates is incomplete.
-    async fn issuer_kind(&self, bouncer: &PgBouncer) -> Result<IssuerKind, Blocked> {
+    pub(super) async fn issuer_kind(&self, bouncer: &PgBouncer) -> Result<IssuerKind, Blocked> {
         let Some(tls) = &bouncer.spec.tls else {
             return Ok(IssuerKind::Private);
         };
@@ -45,39 +113,24 @@ impl Provisioner {
         defaults::complete_tls(&mut completed, &bouncer.name_any(), IssuerKind::Private);
         match &tls.issuer_ref {
             Some(issuer) if completed != *tls => {
-                let namespace = bouncer.namespace().unwrap_or_default();
+                let namespace = bouncer.home();
                 Ok(surroundings::issuer_kind(&self.cluster, &namespace, issuer).await?)
             }
             _ => Ok(IssuerKind::Private),
         }
     }
 
-    /// TLS does not come or go by an edit of the live object: pods that run have no key mounted, and
-    /// would not start again under a configuration that names one. Whoever edits it is told to make
-    /// a request, which carries the change into the pods. A request writes the configuration before
-    /// it commits the specification, so what it has done never ends here.
-    pub(super) async fn check_tls_is_as_before(&self, bouncer: &PgBouncer) -> Result<(), Blocked> {
-        let status = bouncer.status.as_ref();
-        if !status.is_some_and(|status| is_provisioned(&status.conditions)) {
-            return Ok(());
-        }
-        let at = ObjectRef::new(
-            bouncer.namespace().unwrap_or_default(),
-            names::config_secret(bouncer),
-        );
-        let former: Option<Secret> = self.cluster.get(&at).await?;
-        let former = former.and_then(|secret| secret.data?.remove(names::INI_KEY));
-        let former = former.and_then(|text| String::from_utf8(text.0).ok());
-        let Some(Ok(former)) = former.map(|text| Ini::parse(&text)) else {
-            return Ok(());
-        };
-        // Only a key of our own tells: users may bring TLS of theirs in the configuration.
-        let key = format!("{}/tls.key", names::tls_dir(Alias::Server));
-        let did = former.get(Section::Pgbouncer, "client_tls_key_file") == Some(key.as_str());
-        match (did, serves_tls(bouncer)) {
-            (false, true) => Err(Blocked::TlsEdited { what: "added" }),
-            (true, false) => Err(Blocked::TlsEdited { what: "removed" }),
-            _ => Ok(()),
-        }
+    /// Whether the object, as a watch has told of it, may be looked after now.
+    fn is_ours_to_change(&self, bouncer: &PgBouncer) -> bool {
+        class_of(bouncer) == self.class && !is_leaving(bouncer) && !is_paused(bouncer)
     }
+}
+
+fn is_leaving(bouncer: &PgBouncer) -> bool {
+    bouncer.metadata.deletion_timestamp.is_some()
+}
+
+fn was_provisioned(bouncer: &PgBouncer) -> bool {
+    let status = bouncer.status.as_ref();
+    status.is_some_and(|status| super::conditions::is_provisioned(&status.conditions))
 }

@@ -2,11 +2,11 @@
 
 use serde_json::json;
 
+use super::Provisioner;
 use super::conditions::{
     Health, PROVISIONED, PROVISIONING_STARTED, RECONCILED, Seen, started, status,
 };
 use super::validate::compare_and_swap;
-use super::{ProvisionError, Provisioner};
 use crate::api::common::{find_condition, set_condition};
 use crate::api::pgbouncer::PgBouncerStatus;
 use crate::api::{PgBouncer, Phase};
@@ -21,13 +21,13 @@ impl Provisioner {
     pub(super) async fn report_started(
         &self,
         bouncer: PgBouncer,
-    ) -> Result<PgBouncer, ProvisionError> {
+    ) -> Result<PgBouncer, ClusterError> {
         let mut status = bouncer.status.clone().unwrap_or_default();
         if find_condition(&status.conditions, PROVISIONING_STARTED).is_some() {
             return Ok(bouncer);
         }
         set_condition(&mut status.conditions, started(&bouncer, self.clock.now()));
-        Ok(self.write_status(&bouncer, status).await?)
+        self.write_status(&bouncer, status).await
     }
 
     /// Writes what was seen, if it is news. Says whether the object is ready.
@@ -35,7 +35,7 @@ impl Provisioner {
         &self,
         bouncer: &PgBouncer,
         seen: &Seen,
-    ) -> Result<bool, ProvisionError> {
+    ) -> Result<bool, ClusterError> {
         let is_healthy = Health::of(bouncer, seen).is_ready();
         let failed_looks = self.memory.looked(&reference(bouncer), is_healthy);
         let was = bouncer.status.clone().unwrap_or_default();

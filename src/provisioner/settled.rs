@@ -3,13 +3,12 @@
 //! It is believed by the same build only, as long as what it says it saw is what is there. It is
 //! sealed, because whoever may annotate the object could compute the number as well.
 
-use std::time::UNIX_EPOCH;
-
 use kube::ResourceExt;
 use serde_json::json;
 
 use super::Provisioner;
 use super::around::number;
+use super::build_id::build_id;
 use super::copies::Copies;
 use super::memory::Ask;
 use crate::api::PgBouncer;
@@ -30,7 +29,7 @@ struct Note {
 impl Note {
     fn new(ask: &Ask, around: u64, digest: &str) -> Self {
         Self {
-            mark: number(&(ask, around, build())),
+            mark: number(&(ask, around, build_id())),
             digest: digest.to_owned(),
         }
     }
@@ -86,7 +85,8 @@ impl Provisioner {
         &self,
         bouncer: &PgBouncer,
         digest: &str,
-        (around, copies): (Option<u64>, &Copies),
+        around: Option<u64>,
+        copies: &Copies,
     ) {
         // What has moved meanwhile is looked at again, and then does not.
         let Some(around) = around.filter(|_| around == copies.mark(bouncer)) else {
@@ -106,20 +106,6 @@ impl Provisioner {
             tracing::debug!(pgbouncer = %at, error, "not written down that it is settled");
         }
     }
-}
-
-/// Who looks: another build may make something else of the same specification.
-fn build() -> u64 {
-    static BUILD: std::sync::LazyLock<u64> = std::sync::LazyLock::new(|| {
-        let file = std::env::current_exe().and_then(std::fs::metadata).ok();
-        let file = file.map(|file| {
-            let written = file.modified().ok();
-            let written = written.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-            (file.len(), written)
-        });
-        number(&(env!("CARGO_PKG_VERSION"), file))
-    });
-    *BUILD
 }
 
 #[cfg(test)]

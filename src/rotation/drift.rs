@@ -12,6 +12,7 @@
 //!
 //! *Sound* is: the key fits, and the chain leads to the bundle beside it, now, for what the alias is used for.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Secret;
@@ -19,7 +20,6 @@ use kube::ResourceExt;
 use time::OffsetDateTime;
 
 use super::facts::{Remedy, Wish};
-use super::index::Served;
 use crate::api::annotations::{FINGERPRINT, ISSUED, REVISION};
 use crate::api::common::parse_rfc3339;
 use crate::api::holder;
@@ -75,6 +75,15 @@ pub struct SecretFacts {
     pub unsound: Option<String>,
 }
 
+/// What pods were seen to serve.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Served {
+    /// By pod; `None` where one served no TLS.
+    pub pods: BTreeMap<String, Option<Fingerprint>>,
+    /// Since when a pod has been seen to serve something else than is stored.
+    pub astray_since: Option<OffsetDateTime>,
+}
+
 /// Something that is not as it was left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Drift {
@@ -90,12 +99,11 @@ pub enum Drift {
     CaRenewed(Alias),
     /// Clients that use these addresses of a load balancer refuse it.
     Unaddressed(Alias, Vec<String>),
-    /// These pods serve something else than the Secret holds; since when, and from when on that is
-    /// urgent.
+    /// Pods serve something else than the Secret holds.
     Astray {
         /// Names of the pods.
         pods: Vec<String>,
-        /// When what they serve becomes urgent to replace, if it is known.
+        /// Since when that is known.
         since: OffsetDateTime,
     },
 }
@@ -163,7 +171,8 @@ impl Drift {
 pub fn of_secret(
     wanted: &Wanted,
     secret: Option<&SecretFacts>,
-    (authority, outside): (Option<&SecretFacts>, Option<&LoadBalancer>),
+    authority: Option<&SecretFacts>,
+    outside: Option<&LoadBalancer>,
     now: OffsetDateTime,
 ) -> Vec<Drift> {
     let alias = wanted.alias;

@@ -169,7 +169,8 @@ impl Held {
     /// A certificate of `alias`, of the PgBouncer that `identity` (`namespace/name`) names.
     pub fn new(
         identity: &str,
-        (alias, revision): (Alias, u32),
+        alias: Alias,
+        revision: u32,
         (granted, not_after): (OffsetDateTime, OffsetDateTime),
         policy: RenewPolicy,
     ) -> Self {
@@ -258,8 +259,8 @@ mod tests {
         let ends = START.plus(asked.minus(Duration::SECOND));
         let (identity, mut granted, mut count) = (format!("shop/billing-{n}"), START, 0);
         loop {
-            let which = (Alias::Server, count + 1);
-            let held = Held::new(&identity, which, (granted, ends), policy);
+            let life = (granted, ends);
+            let held = Held::new(&identity, Alias::Server, count + 1, life, policy);
             let held = held.ending_with_ca(asked, is_watched);
             if held.renews_at >= ends {
                 return count;
@@ -290,7 +291,7 @@ mod tests {
     fn a_certificate_that_does_not_end_before_it_was_to_is_renewed_as_the_manifest_says() {
         let policy = RenewPolicy::Before(Duration::days(50));
         let life = (START, START.plus(Duration::days(90)));
-        let held = Held::new("shop/billing", (Alias::Server, 1), life, policy);
+        let held = Held::new("shop/billing", Alias::Server, 1, life, policy);
         let same = held.clone().ending_with_ca(Duration::days(90), true);
         assert_eq!(same, held);
     }

@@ -127,15 +127,6 @@ impl Fleet {
         self.take(at);
     }
 
-    /// The request of a [`Start`] could not be created: it does not count any more. When to try
-    /// again is up to the caller, who upserts facts.
-    pub fn not_started(&mut self, at: &ObjectRef, now: OffsetDateTime) {
-        if let Some(mut member) = self.take(at) {
-            member.assumed = None;
-            self.put(at, member, now);
-        }
-    }
-
     /// What is decided about a PgBouncer, as of the last time it was looked at.
     pub fn verdict(&self, at: &ObjectRef) -> Option<&Verdict> {
         self.members.get(at).map(|member| &member.verdict)

@@ -69,7 +69,8 @@ pub struct Forecast {
 pub fn forecast(
     members: &BTreeMap<ObjectRef, Facts>,
     limits: Limits,
-    (now, until): (OffsetDateTime, OffsetDateTime),
+    now: OffsetDateTime,
+    until: OffsetDateTime,
 ) -> Forecast {
     let mut fleet = Fleet::new(limits);
     for (at, facts) in members {
@@ -170,10 +171,10 @@ fn renewed(at: &ObjectRef, facts: &Facts, now: OffsetDateTime) -> Facts {
         if is_restart {
             return held.clone();
         }
-        let which = (held.alias, held.revision.saturating_add(1));
         Held::new(
             &identity,
-            which,
+            held.alias,
+            held.revision.saturating_add(1),
             (now, now.plus(held.lifetime())),
             held.policy,
         )
@@ -206,8 +207,13 @@ mod tests {
         let at = ObjectRef::new("shop", name);
         let issued = NOW - Duration::days(days_old);
         let life = (issued, issued + Duration::days(90));
-        let which = (Alias::Server, 3);
-        let held = Held::new(&at.to_string(), which, life, RenewPolicy::TwoThirds);
+        let held = Held::new(
+            &at.to_string(),
+            Alias::Server,
+            3,
+            life,
+            RenewPolicy::TwoThirds,
+        );
         let facts = Facts {
             certificates: vec![held],
             ..Facts::default()
@@ -225,7 +231,7 @@ mod tests {
         let (at, mut frozen) = member("vault", 70);
         frozen.freeze = Freeze::Frozen;
         members.insert(at, frozen);
-        let told = forecast(&members, Limits::default(), (NOW, NOW + Duration::days(7)));
+        let told = forecast(&members, Limits::default(), NOW, NOW + Duration::days(7));
         assert_eq!(told.planned.len(), 2);
         for planned in &told.planned {
             assert_eq!(planned.begins, datetime!(2031-06-07 02:00 UTC));
@@ -245,7 +251,7 @@ mod tests {
             concurrency_per_namespace: 3,
             starts_per_minute: 30,
         };
-        let told = forecast(&members, limits, (NOW, NOW + Duration::days(90)));
+        let told = forecast(&members, limits, NOW, NOW + Duration::days(90));
         let first: Vec<_> = told
             .planned
             .iter()
@@ -262,7 +268,7 @@ mod tests {
         }
         assert_eq!(told.planned.len(), 60);
         members.clear();
-        let none = forecast(&members, limits, (NOW, NOW + Duration::days(90)));
+        let none = forecast(&members, limits, NOW, NOW + Duration::days(90));
         assert_eq!(none, Forecast::default());
     }
 }

@@ -5,13 +5,11 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Registry;
 
 use super::{Counts, Snapshot};
+use crate::telemetry::families::{counters, gauges};
 
 /// Tells how things stand; `None` when nobody rotates any more.
 type Source = Box<dyn Fn() -> Option<Snapshot> + Send + Sync>;
@@ -64,35 +62,29 @@ fn standing(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> Result<
     let states = [("busy", snapshot.busy), ("waiting", snapshot.waiting)];
     gauges(
         encoder,
-        (
-            "bouncert_rotation_pgbouncers",
-            "PgBouncers with a request that waits or runs (busy), and such as may begin and wait for room within the limits (waiting)",
-        ),
-        states.map(|(state, count)| ([("state", state)], count)),
+        "bouncert_rotation_pgbouncers",
+        "PgBouncers with a request that waits or runs (busy), and such as may begin and wait for room within the limits (waiting)",
+        states.map(|(state, count)| ([("state", state)], gauge(count))),
     )?;
     let drifting = snapshot.drifting.iter();
     gauges(
         encoder,
-        (
-            "bouncert_drifting_pgbouncers",
-            "PgBouncers of which something is not as it was left, by reason of the condition CertificateDrift; absent where there is none",
-        ),
-        drifting.map(|(reason, count)| ([("reason", *reason)], *count)),
+        "bouncert_drifting_pgbouncers",
+        "PgBouncers of which something is not as it was left, by reason of the condition CertificateDrift; absent where there is none",
+        drifting.map(|(reason, count)| ([("reason", *reason)], gauge(*count))),
     )?;
     let held = snapshot.held.iter();
     gauges(
         encoder,
-        (
-            "bouncert_pgbouncer_rotation_held",
-            "A rotation that is due and is not begun, and why: always 1; absent where none is held",
-        ),
+        "bouncert_pgbouncer_rotation_held",
+        "A rotation that is due and is not begun, and why: always 1; absent where none is held",
         held.map(|(at, reason)| {
             let labels: Labels<'_, 3> = [
                 ("namespace", &at.namespace),
                 ("pgbouncer", &at.name),
                 ("reason", reason),
             ];
-            (labels, 1)
+            (labels, 1_i64)
         }),
     )
 }
@@ -105,66 +97,26 @@ fn counted(encoder: &mut DescriptorEncoder<'_>, counts: &Counts) -> Result<(), f
     ];
     counters(
         encoder,
-        (
-            "bouncert_rotation_requests",
-            "Requests that rotation has made: created, or not_created (tried again)",
-        ),
+        "bouncert_rotation_requests",
+        "Requests that rotation has made: created, or not_created (tried again)",
         outcomes.map(|(outcome, count)| ([("outcome", outcome)], count)),
     )?;
     counters(
         encoder,
-        (
-            "bouncert_secrets_put_back",
-            "Secrets that were published again over something that could not be used",
-        ),
+        "bouncert_secrets_put_back",
+        "Secrets that were published again over something that could not be used",
         [([] as Labels<'_, 0>, counts.put_back)],
     )?;
     let drifts = counts.drift.iter();
     counters(
         encoder,
-        (
-            "bouncert_drifts",
-            "Times that something was found not to be as it was left, by reason",
-        ),
+        "bouncert_drifts",
+        "Times that something was found not to be as it was left, by reason",
         drifts.map(|(reason, count)| ([("reason", *reason)], *count)),
     )
 }
 
-fn gauges<L: EncodeLabelSet>(
-    encoder: &mut DescriptorEncoder<'_>,
-    (name, help): (&str, &str),
-    samples: impl IntoIterator<Item = (L, usize)>,
-) -> Result<(), fmt::Error> {
-    let samples = samples.into_iter().map(|(labels, count)| {
-        let count = i64::try_from(count).unwrap_or(i64::MAX);
-        (labels, ConstGauge::new(count))
-    });
-    family(encoder, (name, help, MetricType::Gauge), samples)
-}
-
-fn counters<L: EncodeLabelSet>(
-    encoder: &mut DescriptorEncoder<'_>,
-    (name, help): (&str, &str),
-    samples: impl IntoIterator<Item = (L, u64)>,
-) -> Result<(), fmt::Error> {
-    let samples = samples.into_iter();
-    let samples = samples.map(|(labels, count)| (labels, ConstCounter::new(count)));
-    family(encoder, (name, help, MetricType::Counter), samples)
-}
-
-/// Writes a family; nothing if there is no sample.
-fn family<L: EncodeLabelSet, M: EncodeMetric>(
-    encoder: &mut DescriptorEncoder<'_>,
-    (name, help, kind): (&str, &str, MetricType),
-    samples: impl Iterator<Item = (L, M)>,
-) -> Result<(), fmt::Error> {
-    let mut samples = samples.peekable();
-    if samples.peek().is_none() {
-        return Ok(());
-    }
-    let mut family = encoder.encode_descriptor(name, &format!("{help}."), None, kind)?;
-    for (labels, value) in samples {
-        value.encode(family.encode_family(&labels)?)?;
-    }
-    Ok(())
+/// A count as Prometheus shows it.
+fn gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -5,10 +5,10 @@ use serde_json::json;
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
 
-use super::drift::{Drift, SecretFacts};
+use super::drift::{Drift, SecretFacts, Served};
 use super::facts::{Freeze, Remedy, Standing, Window};
 use super::fleet::Fleet;
-use super::index::{Index, Kind, Known, Served};
+use super::index::{Index, Kind, Known};
 use super::limits::Limits;
 use super::tell;
 use crate::api::annotations::{FREEZE_ROTATION, MAINTENANCE_WINDOW};

@@ -14,6 +14,7 @@ mod transforms;
 use k8s_openapi::api::core::v1::{Secret, Service};
 use kube::ResourceExt;
 
+use crate::api::Located;
 use crate::api::PgBouncer;
 use crate::api::annotations::ALLOWED_NAMESPACES;
 use crate::api::certmanager::{ClusterIssuer, Issuer};
@@ -118,7 +119,7 @@ pub async fn read(
     bouncer: &PgBouncer,
     workload: WorkloadKind,
 ) -> Result<Surroundings, SurroundingsError> {
-    let (name, namespace) = (bouncer.name_any(), bouncer.namespace().unwrap_or_default());
+    let (name, namespace) = (bouncer.name_any(), bouncer.home());
     let here = |name: String| ObjectRef::new(namespace.clone(), name);
     check_names(bouncer).map_err(|what| SurroundingsError::Unusable {
         kind: "PgBouncer",
@@ -212,10 +213,7 @@ async fn admin(
     cluster: &Cluster,
     bouncer: &PgBouncer,
 ) -> Result<Option<Credentials>, SurroundingsError> {
-    let at = ObjectRef::new(
-        bouncer.namespace().unwrap_or_default(),
-        names::auth_secret(bouncer),
-    );
+    let at = bouncer.beside(names::auth_secret(bouncer));
     let secret: Option<Secret> = cluster.get(&at).await?;
     secret.map(|secret| credentials(&secret, &at)).transpose()
 }
@@ -230,7 +228,7 @@ async fn custom_ini(
     else {
         return Ok(None);
     };
-    let at = ObjectRef::new(bouncer.namespace().unwrap_or_default(), name);
+    let at = bouncer.beside(name);
     let secret: Option<Secret> = cluster.get(&at).await?;
     let secret = secret.ok_or_else(|| SurroundingsError::Missing {
         kind: "Secret",

@@ -1,9 +1,9 @@
 //! Published material, as far as configuration and pods depend on it.
 
 use k8s_openapi::api::core::v1::Secret;
-use kube::ResourceExt;
 
 use super::{SurroundingsError, text};
+use crate::api::Located;
 use crate::api::PgBouncer;
 use crate::blueprint::{MaterialFacts, names};
 use crate::cluster::Cluster;
@@ -16,10 +16,7 @@ pub(super) async fn read(
     cluster: &Cluster,
     bouncer: &PgBouncer,
 ) -> Result<Option<MaterialFacts>, SurroundingsError> {
-    let at = ObjectRef::new(
-        bouncer.namespace().unwrap_or_default(),
-        names::certificate_secret(bouncer, Alias::Server),
-    );
+    let at = bouncer.beside(names::certificate_secret(bouncer, Alias::Server));
     let secret: Option<Secret> = cluster.get(&at).await?;
     secret.map(|secret| facts(&secret, &at)).transpose()
 }

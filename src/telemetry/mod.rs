@@ -4,6 +4,7 @@
 pub mod admin;
 mod chunks;
 mod classic;
+pub mod families;
 mod front;
 mod listen;
 mod monitor;

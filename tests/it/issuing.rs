@@ -9,6 +9,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bouncert::api::{ClusterIssuer, Issuer, IssuerRef};
+use bouncert::causes::chain;
 use bouncert::clock::Clock;
 use bouncert::cluster::Cluster;
 use bouncert::issuer::{Issuance, Issuers, Outcome, SigningRequest};
@@ -343,7 +344,7 @@ async fn what_is_missing_is_named_and_found_as_soon_as_it_is_there() {
         let Outcome::Failed(error) = outcome else {
             panic!("{outcome:?}")
         };
-        (error.reason(), error.describe())
+        (error.reason(), chain(&error))
     };
     let (reason, text) = failure(ask(&cluster, "Issuer", "pilots").await);
     assert_eq!(reason, "IssuerNotFound");

@@ -9,12 +9,20 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use bouncert::pgbouncer::probe;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
 use tempfile::TempDir;
+
+/// How long the running thread has computed. A bound on it holds on a busy machine, too.
+pub(crate) fn computed() -> Duration {
+    let spent = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(
+        spent.tv_sec.try_into().unwrap(),
+        spent.tv_nsec.try_into().unwrap(),
+    )
+}
 
 /// Waits until `look` returns `Ok`, and panics with the last state it saw when `bound` passes.
 pub(crate) async fn eventually<T, S, F>(bound: Duration, mut look: F) -> T
@@ -160,7 +168,7 @@ impl Pooler {
             directory,
         };
         eventually(Duration::from_secs(10), async || {
-            let accepted = probe::accepts(address, Duration::from_secs(1)).await;
+            let accepted = tokio::net::TcpStream::connect(address).await;
             accepted.map_err(|error| format!("{error}; log: {}", pooler.log()))
         })
         .await;

@@ -1,7 +1,7 @@
 //! Which certificates a PgBouncer wants, and what is to stand in each
 //! (docs/kubedb-compatibility.md, "Certificates").
 
-mod error;
+pub(super) mod error;
 #[cfg(test)]
 mod tests;
 
@@ -12,6 +12,7 @@ use kube::ResourceExt;
 use time::Duration;
 
 pub use self::error::WantedError;
+use crate::api::Located;
 use crate::api::tls::{IssuerRef, PrivateKeyEncoding, X509Subject};
 use crate::api::{CertificateSpec, PgBouncer};
 use crate::blueprint::bounds::check_tls;
@@ -134,7 +135,7 @@ pub fn wanted(bouncer: &PgBouncer, outside: &LoadBalancer) -> Result<Vec<Wanted>
             Some(own) => own,
             None => check_issuer(alias, common)?,
         };
-        let profile = profile(bouncer, alias, (entry, issuer), outside)?;
+        let profile = profile(bouncer, alias, entry, issuer, outside)?;
         found.push(Wanted {
             alias,
             issuer: issuer.clone(),
@@ -233,10 +234,11 @@ impl Wanted {
 fn profile(
     bouncer: &PgBouncer,
     alias: Alias,
-    (entry, issuer): (&CertificateSpec, &IssuerRef),
+    entry: &CertificateSpec,
+    issuer: &IssuerRef,
     outside: &LoadBalancer,
 ) -> Result<Profile, WantedError> {
-    let (name, namespace) = (bouncer.name_any(), bouncer.namespace().unwrap_or_default());
+    let (name, namespace) = (bouncer.name_any(), bouncer.home());
     let mut profile = Profile {
         common_name: CLIENT_COMMON_NAME.to_owned(),
         subject: entry.subject.clone().unwrap_or_default(),

@@ -8,7 +8,7 @@ use clap::Args;
 use super::ClusterArgs;
 use crate::cli::leader::LeaderArgs;
 use crate::inventory::{CertManagerMetrics, InventoryOptions, LOOKS_PER_SECOND_DEFAULT};
-use crate::issuer::Network;
+use crate::issuer::{CLUSTER_RESOURCE_NAMESPACE_DEFAULT, Network};
 use crate::local::runner::identity::UidRange;
 use crate::rotation::RotationOptions;
 use crate::rotation::limits::{self, Limits};
@@ -116,7 +116,7 @@ pub struct DaemonArgs {
     #[arg(long)]
     pub carry_journals_over: bool,
     /// Namespace of the Secrets that `ClusterIssuers` name.
-    #[arg(long, value_name = "NAME", default_value = "cert-manager")]
+    #[arg(long, value_name = "NAME", default_value = CLUSTER_RESOURCE_NAMESPACE_DEFAULT)]
     pub cluster_resource_namespace: String,
     /// Folder with `CertificateRequestPolicies` that every certificate has to pass, in place of those
     /// that are built in.

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::requests::{End, Ended};
 use crate::api::annotations::{CAUSE, CREATED_BY_LABEL, SERVING_LABEL};
+use crate::api::pod::is_ready;
 use crate::api::{PgBouncerOpsRequest, RequestPhase};
 use crate::cli::follow;
 use crate::cli::scene::cast::{NAMESPACE, POOLER, REPLICAS};
@@ -162,11 +163,7 @@ pub(super) fn labels() -> String {
 
 /// Whether the Service leads to it.
 pub(super) fn is_serving(pod: &Pod) -> bool {
-    let conditions = pod.status.iter().flat_map(|status| &status.conditions);
-    let ready = conditions
-        .flatten()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True");
-    ready && is_labelled(pod) && pod.metadata.deletion_timestamp.is_none()
+    is_ready(pod) && is_labelled(pod) && pod.metadata.deletion_timestamp.is_none()
 }
 
 /// Whether it is not being drained.

@@ -15,6 +15,7 @@ use super::report::{Expected, Outcome, Report};
 use super::{SETTLE, carry_out, close, last_line, watched};
 use crate::api::PgBouncerOpsRequest;
 use crate::api::annotations::STRATEGY;
+use crate::api::pod::is_ready;
 use crate::cli::args::DemoArgs;
 use crate::cli::exit::Failure;
 use crate::cli::output::Progress;
@@ -142,13 +143,6 @@ async fn evict_all(
         complaints: Vec::new(),
         expected: Expected::Anything,
     })
-}
-
-fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.iter().flat_map(|status| &status.conditions);
-    conditions
-        .flatten()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 #[cfg(test)]

@@ -96,7 +96,7 @@ async fn play(
     progress.now(&format!("{} clients run transactions", load::CLIENTS));
     tokio::time::sleep(SETTLE).await;
     let outcomes = match soak {
-        Some(length) => soak::watch(stage, &cluster, &ledger, (length, progress)).await?,
+        Some(length) => soak::watch(stage, &cluster, &ledger, length, progress).await?,
         None => requests(stage, &cluster, &ledger, progress).await?,
     };
     load.stop().await?;
@@ -147,7 +147,7 @@ async fn carry_out(
     let name = request.metadata.name.clone().unwrap_or_default();
     progress.now(&format!("{name}: created"));
     cluster.create(request).await?;
-    follow_up(stage, cluster, request, (begun, progress)).await
+    follow_up(stage, cluster, request, begun, progress).await
 }
 
 /// Follows a request that is there to its end, and looks at every pod.
@@ -155,7 +155,8 @@ async fn follow_up(
     stage: &Stage,
     cluster: &Cluster,
     request: &PgBouncerOpsRequest,
-    (begun, progress): (Instant, &Progress),
+    begun: Instant,
+    progress: &Progress,
 ) -> anyhow::Result<Outcome> {
     let name = request.metadata.name.clone().unwrap_or_default();
     let ended = follow::request(stage.client(), &named(&name), REQUEST_TIMEOUT, progress).await?;

@@ -25,7 +25,8 @@ pub(super) async fn watch(
     stage: &Stage,
     cluster: &Cluster,
     ledger: &Ledger,
-    (length, progress): (Duration, &Progress),
+    length: Duration,
+    progress: &Progress,
 ) -> anyhow::Result<Vec<Outcome>> {
     ledger.next_step();
     let mut outcomes = vec![carry_out(stage, cluster, &cast::short_lived()?, progress).await?];
@@ -40,7 +41,7 @@ pub(super) async fn watch(
         };
         ledger.next_step();
         let begun = Instant::now();
-        outcomes.push(follow_up(stage, cluster, &request, (begun, progress)).await?);
+        outcomes.push(follow_up(stage, cluster, &request, begun, progress).await?);
         tokio::time::sleep(SETTLE).await;
         progress.line(&last_line(&outcomes, ledger.committed_now()));
     }

@@ -87,7 +87,8 @@ pub(in crate::cli) fn short_lived() -> anyhow::Result<PgBouncerOpsRequest> {
 pub(in crate::cli) async fn apply(
     cluster: &Cluster,
     backend: &Backend<'_>,
-    (version, replicas): (&str, usize),
+    version: &str,
+    replicas: usize,
 ) -> anyhow::Result<()> {
     namespace(cluster).await?;
     postgres(cluster, backend).await?;

@@ -48,7 +48,7 @@ pub(in crate::cli) async fn set(
         user: postgres.superuser(),
         password: postgres.password(),
     };
-    cast::apply(&cluster, &backend, (stage.version(), replicas)).await?;
+    cast::apply(&cluster, &backend, stage.version(), replicas).await?;
     until_ready(stage, progress).await?;
     Ok(Arc::new(Application {
         service: service_address(&cluster).await?,

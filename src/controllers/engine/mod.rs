@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures::future::ready;
 use futures::{FutureExt, StreamExt};
 use kube::runtime::controller::{Action, Config, Controller};
-use kube::runtime::reflector;
+use kube::runtime::{reflector, watcher};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -116,6 +116,25 @@ impl Attempts {
         all.remove(at).is_some_and(|failures| failures.panics > 0)
     }
 
+    /// When a look that failed is repeated.
+    fn try_again<K: Subject, E: Trouble>(
+        &self,
+        controller: &'static str,
+        object: &K,
+        failed: &Failed<E>,
+    ) -> Action {
+        let at = reference(object);
+        let pause = self.pause(&at, object.meta().generation, failed);
+        tracing::debug!(
+            controller,
+            object = %at,
+            pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+            error = failed as &dyn Error,
+            "to be tried again"
+        );
+        Action::requeue(pause)
+    }
+
     fn with<T>(&self, at: &ObjectRef, change: impl FnOnce(&mut Failures) -> T) -> T {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         change(all.entry(at.clone()).or_default())
@@ -198,15 +217,51 @@ impl Desk {
         drop(slot);
         looked
     }
+
+    /// Takes notice of the end of a look.
+    fn end<E: Trouble>(&self, look: Result<(), Ended<E>>, attempts: &Attempts) {
+        match look {
+            Ok(()) => {}
+            // An event of a child may come after its owner has gone.
+            Err(kube::runtime::controller::Error::ObjectNotFound(at)) => {
+                let at = ObjectRef::new(at.namespace.unwrap_or_default(), at.name);
+                self.backlog.end(&at);
+                self.slots.forget(&at);
+                attempts.succeeded(&at);
+            }
+            Err(error) => {
+                let error = &error as &dyn Error;
+                tracing::debug!(controller = self.name, error, "look failed");
+            }
+        }
+    }
 }
 
-/// Runs `controller` until it is told to stop; objects that are being looked at are looked at to
-/// the end. What lists have shown is in `backlog`, and does not come by any other way; a look that
-/// panics is told by `bystander`.
+/// Why a look has no result.
+type Ended<E> = kube::runtime::controller::Error<Failed<E>, watcher::Error>;
+
+/// What a controller works off.
+pub(super) struct Work<K: Subject> {
+    pub(super) controller: Controller<K>,
+    /// What lists have shown. It does not come by any other way.
+    pub(super) backlog: Arc<Backlog>,
+}
+
+/// How looks are told of.
+#[derive(Clone)]
+pub struct Telling {
+    /// Counts looks.
+    pub metrics: ReconcileMetrics,
+    /// Tells of a look that panics, on its object.
+    pub bystander: Bystander,
+}
+
+/// Runs a controller until it is told to stop; objects that are being looked at are looked at to
+/// the end.
 pub(super) async fn run<K, F, Fut, E>(
     name: &'static str,
-    (controller, backlog): (Controller<K>, Arc<Backlog>),
-    (metrics, bystander): (ReconcileMetrics, Bystander),
+    work: Work<K>,
+    telling: Telling,
     cancel: CancellationToken,
     reconcile: F,
 ) where
@@ -215,23 +270,17 @@ pub(super) async fn run<K, F, Fut, E>(
     Fut: Future<Output = Result<Action, E>> + Send + 'static,
     E: Trouble,
 {
+    let Work {
+        controller,
+        backlog,
+    } = work;
     let attempts = Arc::new(Attempts::default());
-    let never_began = {
-        let (store, cancel) = (controller.store(), cancel.clone());
-        async move {
-            cancel.cancelled().await;
-            // It looks at nothing before it has seen everything once, and without this it would wait
-            // for that even when nobody tells it any more.
-            if store.wait_until_ready().now_or_never().is_some() {
-                std::future::pending::<()>().await;
-            }
-        }
-    };
+    let never_began = never_began(controller.store(), cancel.clone());
     let places = backlog.looks().at_once();
     let desk = Desk {
         name,
-        metrics,
-        bystander,
+        metrics: telling.metrics,
+        bystander: telling.bystander,
         slots: Slots::new(usize::from(places)),
         backlog,
     };
@@ -241,7 +290,7 @@ pub(super) async fn run<K, F, Fut, E>(
     let reference_to = |at: ObjectRef| reflector::ObjectRef::new(&at.name).within(&at.namespace);
     let listed = Arc::clone(&desk.backlog).stream().map(reference_to);
     let parked = Arc::clone(&desk.slots).stream().map(reference_to);
-    let (gone, forgotten) = (desk.clone(), Arc::clone(&attempts));
+    let (told, forgotten) = (desk.clone(), Arc::clone(&attempts));
     let looks = controller
         .reconcile_on(listed)
         .reconcile_on(parked)
@@ -256,37 +305,12 @@ pub(super) async fn run<K, F, Fut, E>(
                 async move { desk.look(object.as_ref(), &attempts, begun).await }.instrument(span)
             },
             move |object: Arc<K>, failed: &Failed<E>, attempts: Arc<Attempts>| {
-                let at = reference(object.as_ref());
-                let pause = attempts.pause(&at, object.meta().generation, failed);
-                tracing::debug!(
-                    controller = name,
-                    object = %at,
-                    pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
-                    error = failed as &dyn Error,
-                    "to be tried again"
-                );
-                Action::requeue(pause)
+                attempts.try_again(name, object.as_ref(), failed)
             },
             attempts,
         );
     let looking = looks.for_each(|look| {
-        match look {
-            Ok(_) => {}
-            // An event of a child may come after its owner has gone.
-            Err(kube::runtime::controller::Error::ObjectNotFound(at)) => {
-                let at = ObjectRef::new(at.namespace.unwrap_or_default(), at.name);
-                gone.backlog.end(&at);
-                gone.slots.forget(&at);
-                forgotten.succeeded(&at);
-            }
-            Err(error) => {
-                tracing::debug!(
-                    controller = name,
-                    error = &error as &dyn Error,
-                    "look failed"
-                );
-            }
-        }
+        told.end(look.map(drop), &forgotten);
         ready(())
     });
     tokio::select! {
@@ -294,6 +318,15 @@ pub(super) async fn run<K, F, Fut, E>(
         () = never_began => {}
     }
     tracing::info!(controller = name, "stopped");
+}
+
+/// Ends when a controller is told to stop before it has seen everything once: it looks at nothing before
+/// that, and would wait for it even when nothing tells it any more.
+async fn never_began<K: Subject>(store: reflector::Store<K>, cancel: CancellationToken) {
+    cancel.cancelled().await;
+    if store.wait_until_ready().now_or_never().is_some() {
+        std::future::pending::<()>().await;
+    }
 }
 
 impl fmt::Debug for Attempts {

@@ -88,8 +88,14 @@ async fn a_look_that_panics_is_told_on_its_object_and_its_neighbours_are_looked_
     let mended = is_mended.clone();
     let running = run(
         "pgbouncers",
-        (controller, backlog),
-        (ReconcileMetrics::default(), bystander),
+        Work {
+            controller,
+            backlog,
+        },
+        Telling {
+            metrics: ReconcileMetrics::default(),
+            bystander,
+        },
         cancel.clone(),
         move |at| {
             *counted.lock().unwrap().entry(at.name.clone()).or_default() += 1;

@@ -9,6 +9,7 @@ use time::Duration;
 
 use super::scene::{NAMESPACE, Scene, authority, now};
 use crate::api::CertificateRequest;
+use crate::causes::chain;
 use crate::clock::Clock;
 use crate::issuer::conformance::battery;
 use crate::issuer::{ANSWER_TIMEOUT, Outcome};
@@ -230,7 +231,7 @@ async fn an_acme_answer_without_its_root_is_believed_only_with_a_root_that_the_i
             }
             Outcome::Failed(error) => {
                 assert!(!is_believed);
-                assert!(error.describe().contains("spec.acme.caBundle"), "{error}");
+                assert!(chain(&error).contains("spec.acme.caBundle"), "{error}");
             }
             outcome @ (Outcome::Pending { .. } | Outcome::Denied { .. }) => panic!("{outcome:?}"),
         }

@@ -14,6 +14,7 @@ use time::Duration;
 use super::conformance::{any_reference, battery, outcome};
 use super::*;
 use crate::api::certmanager::IssuerSpec;
+use crate::causes::chain;
 use crate::names::ObjectRef;
 use crate::pki::authority::CertificateAuthority;
 use crate::pki::key::KeyEncoding;
@@ -133,7 +134,7 @@ fn a_secret_that_holds_no_ca_is_named_with_the_field_and_the_way_out() {
     for (content, reason, text) in cases {
         let error =
             Signer::ca(name(), secret_at(), content.as_ref(), Pointers::default()).unwrap_err();
-        let message = error.describe();
+        let message = chain(&error);
         assert_eq!(error.reason(), reason, "{message}");
         assert_eq!(error.retry(), Retry::WhenChanged);
         for part in ["Issuer treasury/mint", "treasury/mint-ca", text] {
@@ -161,16 +162,16 @@ fn an_expired_ca_and_a_leaf_that_would_outlive_it_say_so() {
         .unwrap_err();
     assert_eq!(expired.reason(), "IssuerSecretInvalid");
     assert!(
-        expired.describe().contains("the CA CN=Mint expired at"),
+        chain(&expired).contains("the CA CN=Mint expired at"),
         "{}",
-        expired.describe()
+        chain(&expired)
     );
     let outlives = signer.sign(&request, serial(2), NOW).unwrap_err();
     assert_eq!(outlives.reason(), "CertificateOutlivesIssuer");
     assert!(
-        outlives.describe().contains("at most 720h"),
+        chain(&outlives).contains("at most 720h"),
         "{}",
-        outlives.describe()
+        chain(&outlives)
     );
 }
 
@@ -243,7 +244,7 @@ fn a_ca_key_that_cannot_be_used_is_said_with_the_name_of_its_secret() {
         let key = openssl(arguments, "").unwrap();
         let content = secret(&[("tls.crt", &certificate), ("tls.key", &key)]);
         let error = signer_of(&content).unwrap_err();
-        let message = error.describe();
+        let message = chain(&error);
         assert_eq!(
             (error.reason(), error.retry()),
             ("IssuerSecretInvalid", Retry::WhenChanged)

@@ -63,7 +63,7 @@ impl Server {
         let host = parsed.host().ok_or_else(bad)?.trim_matches(['[', ']']);
         let port = parsed.port_u16().unwrap_or(port);
         Ok(Self {
-            addresses: addresses(url, (host, port), networks).await?,
+            addresses: addresses(url, host, port, networks).await?,
             url: url.to_owned(),
             prefix: parsed.path().trim_end_matches('/').to_owned(),
             host: host.to_owned(),
@@ -176,10 +176,11 @@ impl Server {
 /// The addresses of a server that may be connected to.
 async fn addresses(
     url: &str,
-    name: (&str, u16),
+    host: &str,
+    port: u16,
     networks: &VaultNetworks,
 ) -> Result<Vec<SocketAddr>, VaultError> {
-    let found = tokio::time::timeout(EXCHANGE_TIMEOUT, lookup_host(name)).await;
+    let found = tokio::time::timeout(EXCHANGE_TIMEOUT, lookup_host((host, port))).await;
     let found = found.map_err(|_| unreachable(url, &"the name is not resolved in time"))?;
     let found: Vec<SocketAddr> = found.map_err(|error| unreachable(url, &error))?.collect();
     let allowed = found.iter().copied();

@@ -44,6 +44,9 @@ const WORDS_MAX: usize = 512;
 /// Beginnings of audiences that API servers have, whatever this one says.
 const API_AUDIENCES: [&str; 2] = ["https://kubernetes.default", "kubernetes.default"];
 
+/// Name and value of a header.
+type Header<'a> = (&'static str, &'a Redacted<String>);
+
 /// A Vault that an issuer names.
 pub(super) struct Vault<'a> {
     cluster: &'a Cluster,
@@ -59,7 +62,8 @@ impl<'a> Vault<'a> {
     pub(super) fn new(
         cluster: &'a Cluster,
         issuer: &'a IssuerName,
-        (secret_namespace, networks): (&'a str, &'a VaultNetworks),
+        secret_namespace: &'a str,
+        networks: &'a VaultNetworks,
         spec: Value,
     ) -> Result<Self, IssuerError> {
         match serde_json::from_value(spec) {
@@ -126,7 +130,7 @@ impl<'a> Vault<'a> {
         let headers = [("x-vault-token", &token)];
         let body = body(profile, csr);
         let path = format!("v1/{}", self.spec.path.trim_matches('/'));
-        let mut answer = self.post(&server, SIGN, (&path, &headers, &body)).await?;
+        let mut answer = self.post(&server, SIGN, &path, &headers, &body).await?;
         match answer.get_mut("data").map(Value::take) {
             Some(data) if data["certificate"].is_string() => Ok(data),
             _ => Err(server.not_vault("data.certificate")),
@@ -251,7 +255,7 @@ impl<'a> Vault<'a> {
         path: &str,
         body: &Value,
     ) -> Result<Redacted<String>, VaultError> {
-        let mut answer = self.post(server, LOG_IN, (path, &[], body)).await?;
+        let mut answer = self.post(server, LOG_IN, path, &[], body).await?;
         if let Value::String(token) = answer["auth"]["client_token"].take() {
             return Ok(Redacted::new(token));
         }
@@ -262,7 +266,9 @@ impl<'a> Vault<'a> {
         &self,
         server: &Server,
         what: &'static str,
-        (path, headers, body): (&str, &[(&'static str, &Redacted<String>)], &Value),
+        path: &str,
+        headers: &[Header<'_>],
+        body: &Value,
     ) -> Result<Value, VaultError> {
         check_path(path)?;
         let namespace = self.spec.namespace.clone().map(Redacted::new);

@@ -29,13 +29,14 @@ impl BuiltIn {
     const fn new(
         group: &'static str,
         kind: &'static str,
-        names: (&'static str, &'static str),
+        plural: &'static str,
+        singular: &'static str,
     ) -> Self {
         Self {
             group,
             kind,
-            plural: names.0,
-            singular: names.1,
+            plural,
+            singular,
             short_names: &[],
             categories: &[],
             scope: Scope::Namespaced,
@@ -96,43 +97,44 @@ impl BuiltIn {
 
 /// What the embedded platform knows by itself.
 pub static BUILT_IN: &[BuiltIn] = &[
-    BuiltIn::new("", "Namespace", ("namespaces", "namespace"))
+    BuiltIn::new("", "Namespace", "namespaces", "namespace")
         .short(&["ns"])
         .cluster()
         .with(&["status", "finalize"]),
-    BuiltIn::new("", "Node", ("nodes", "node"))
+    BuiltIn::new("", "Node", "nodes", "node")
         .short(&["no"])
         .cluster()
         .with(&["status"]),
-    BuiltIn::new("", "Secret", ("secrets", "secret")),
-    BuiltIn::new("", "ConfigMap", ("configmaps", "configmap")).short(&["cm"]),
-    BuiltIn::new("", "Service", ("services", "service"))
+    BuiltIn::new("", "Secret", "secrets", "secret"),
+    BuiltIn::new("", "ConfigMap", "configmaps", "configmap").short(&["cm"]),
+    BuiltIn::new("", "Service", "services", "service")
         .short(&["svc"])
         .in_all()
         .with(&["status"]),
-    BuiltIn::new("", "Endpoints", ("endpoints", "endpoints")).short(&["ep"]),
-    BuiltIn::new("", "Pod", ("pods", "pod"))
+    BuiltIn::new("", "Endpoints", "endpoints", "endpoints").short(&["ep"]),
+    BuiltIn::new("", "Pod", "pods", "pod")
         .short(&["po"])
         .in_all()
         .counted()
         .with(&["status", "log", "eviction", "binding"]),
-    BuiltIn::new("", "Event", ("events", "event")).short(&["ev"]),
-    BuiltIn::new("", "ServiceAccount", ("serviceaccounts", "serviceaccount"))
+    BuiltIn::new("", "Event", "events", "event").short(&["ev"]),
+    BuiltIn::new("", "ServiceAccount", "serviceaccounts", "serviceaccount")
         .short(&["sa"])
         .with(&["token"]),
     BuiltIn::new(
         "",
         "PersistentVolumeClaim",
-        ("persistentvolumeclaims", "persistentvolumeclaim"),
+        "persistentvolumeclaims",
+        "persistentvolumeclaim",
     )
     .short(&["pvc"])
     .with(&["status"]),
-    BuiltIn::new("apps", "StatefulSet", ("statefulsets", "statefulset"))
+    BuiltIn::new("apps", "StatefulSet", "statefulsets", "statefulset")
         .short(&["sts"])
         .in_all()
         .counted()
         .with(&["status", "scale"]),
-    BuiltIn::new("apps", "Deployment", ("deployments", "deployment"))
+    BuiltIn::new("apps", "Deployment", "deployments", "deployment")
         .short(&["deploy"])
         .in_all()
         .counted()
@@ -140,12 +142,14 @@ pub static BUILT_IN: &[BuiltIn] = &[
     BuiltIn::new(
         "apps",
         "ControllerRevision",
-        ("controllerrevisions", "controllerrevision"),
+        "controllerrevisions",
+        "controllerrevision",
     ),
     BuiltIn::new(
         "policy",
         "PodDisruptionBudget",
-        ("poddisruptionbudgets", "poddisruptionbudget"),
+        "poddisruptionbudgets",
+        "poddisruptionbudget",
     )
     .short(&["pdb"])
     .counted()
@@ -153,15 +157,17 @@ pub static BUILT_IN: &[BuiltIn] = &[
     BuiltIn::new(
         "discovery.k8s.io",
         "EndpointSlice",
-        ("endpointslices", "endpointslice"),
+        "endpointslices",
+        "endpointslice",
     )
     .counted(),
-    BuiltIn::new("coordination.k8s.io", "Lease", ("leases", "lease")),
-    BuiltIn::new(EVENTS_GROUP, "Event", ("events", "event")).short(&["ev"]),
+    BuiltIn::new("coordination.k8s.io", "Lease", "leases", "lease"),
+    BuiltIn::new(EVENTS_GROUP, "Event", "events", "event").short(&["ev"]),
     BuiltIn::new(
         DEFINITIONS_GROUP,
         "CustomResourceDefinition",
-        ("customresourcedefinitions", "customresourcedefinition"),
+        "customresourcedefinitions",
+        "customresourcedefinition",
     )
     .short(&["crd", "crds"])
     .cluster()
@@ -170,24 +176,27 @@ pub static BUILT_IN: &[BuiltIn] = &[
     BuiltIn::new(
         "networking.k8s.io",
         "NetworkPolicy",
-        ("networkpolicies", "networkpolicy"),
+        "networkpolicies",
+        "networkpolicy",
     )
     .short(&["netpol"])
     .counted(),
     BuiltIn::new(
         "scheduling.k8s.io",
         "PriorityClass",
-        ("priorityclasses", "priorityclass"),
+        "priorityclasses",
+        "priorityclass",
     )
     .short(&["pc"])
     .cluster(),
-    BuiltIn::new(RBAC, "Role", ("roles", "role")),
-    BuiltIn::new(RBAC, "RoleBinding", ("rolebindings", "rolebinding")),
-    BuiltIn::new(RBAC, "ClusterRole", ("clusterroles", "clusterrole")).cluster(),
+    BuiltIn::new(RBAC, "Role", "roles", "role"),
+    BuiltIn::new(RBAC, "RoleBinding", "rolebindings", "rolebinding"),
+    BuiltIn::new(RBAC, "ClusterRole", "clusterroles", "clusterrole").cluster(),
     BuiltIn::new(
         RBAC,
         "ClusterRoleBinding",
-        ("clusterrolebindings", "clusterrolebinding"),
+        "clusterrolebindings",
+        "clusterrolebinding",
     )
     .cluster(),
 ];

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use data_encoding::HEXLOWER;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
@@ -19,7 +20,6 @@ use rustls::ServerConfig;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::{Duration, OffsetDateTime};
 
-use super::meta;
 use crate::instants::Shift;
 use crate::local::trust::{self, Distrust, Privacy};
 use crate::opaque::assert_opaque;
@@ -151,11 +151,6 @@ impl Credentials {
         &self.token
     }
 
-    /// The CA certificate that clients trust.
-    pub fn ca_pem(&self) -> &str {
-        &self.ca_pem
-    }
-
     /// A TLS configuration with a fresh leaf for `address`.
     pub fn tls(
         &self,
@@ -255,7 +250,7 @@ fn token() -> Result<Redacted<String>, CredentialsError> {
     SystemRandom::new()
         .fill(&mut bytes)
         .map_err(|_| CredentialsError::Random)?;
-    Ok(Redacted::new(meta::hex(&bytes)))
+    Ok(Redacted::new(HEXLOWER.encode(&bytes)))
 }
 
 fn read(path: &Path, privacy: Privacy) -> Result<Option<String>, CredentialsError> {
@@ -315,7 +310,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let first = Credentials::open(dir.path(), NOW).unwrap();
         let second = Credentials::open(dir.path(), NOW).unwrap();
-        assert_eq!(first.ca_pem(), second.ca_pem());
+        assert_eq!(first.ca_pem, second.ca_pem);
         assert!(first.token() == second.token());
         second.tls("127.0.0.1:7".parse().unwrap(), NOW).unwrap();
         for file in [CA_CERTIFICATE, CA_KEY, TOKEN] {

@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use super::kinds::Resource;
 use super::schema::errors::{FieldError, invalid_message};
 use crate::local::store::StoreError;
-use crate::retry::Retry;
 
 /// Seconds a client waits before it asks again for an eviction or a busy object.
 const RETRY_AFTER_S: u32 = 1;
@@ -195,35 +194,6 @@ impl ApiError {
             kind: resource.kind.clone(),
             name: name.to_owned(),
             errors,
-        }
-    }
-
-    /// What the caller can do about it.
-    pub const fn retry(&self) -> Retry {
-        match self {
-            Self::Conflict { .. }
-            | Self::Expired(_)
-            | Self::TooManyRequests { .. }
-            | Self::Busy { .. }
-            | Self::Cancelled
-            | Self::Timeout(_)
-            | Self::FutureRevision { .. }
-            | Self::Store(_)
-            | Self::Internal(_)
-            | Self::Unavailable(_) => Retry::Backoff,
-            Self::NotFound(_)
-            | Self::AlreadyExists(_)
-            | Self::ApplyConflict { .. }
-            | Self::Forbidden { .. } => Retry::WhenChanged,
-            Self::Unauthorized
-            | Self::NoSuchPath
-            | Self::Invalid { .. }
-            | Self::BadRequest(_)
-            | Self::MethodNotAllowed
-            | Self::UnsupportedMediaType(_)
-            | Self::NotAcceptable
-            | Self::PatchTooLarge(_)
-            | Self::TooLarge(_) => Retry::Never,
         }
     }
 

@@ -155,21 +155,13 @@ fn controller(pod: &Value) -> Option<&Value> {
     owners.iter().find(|owner| owner["controller"] == true)
 }
 
-fn is_ready(pod: &Value) -> bool {
-    let conditions = pod["status"]["conditions"].as_array();
-    conditions
-        .into_iter()
-        .flatten()
-        .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
-}
-
 fn decide(budget: &Value, pod: &Value, pods: &[&Value], expected: usize) -> Verdict {
     let healthy = pods
         .iter()
-        .filter(|pod| is_ready(pod) && !meta::is_deleting(pod))
+        .filter(|pod| meta::is_ready(pod) && !meta::is_deleting(pod))
         .count();
     let needed = needed(&budget["spec"], pods.len(), expected);
-    if !is_ready(pod) {
+    if !meta::is_ready(pod) {
         let always = budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow";
         // A pod that serves nobody may go while those that do are enough.
         if always || (healthy >= needed && needed > 0) {

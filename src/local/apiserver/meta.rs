@@ -1,5 +1,6 @@
-//! `metadata` of an object, read and written in place.
+//! `metadata` of an object, read and written in place, and what the status of a pod says of it.
 
+use data_encoding::HEXLOWER;
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
@@ -41,6 +42,15 @@ pub fn copy(from: &Value, to: &mut Value, field: &str) {
 /// Whether the object is being deleted.
 pub fn is_deleting(object: &Value) -> bool {
     object["metadata"]["deletionTimestamp"].is_string()
+}
+
+/// Whether the kubelet calls a pod ready.
+pub fn is_ready(pod: &Value) -> bool {
+    let conditions = pod["status"]["conditions"].as_array();
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
 }
 
 /// The finalizers.
@@ -89,7 +99,7 @@ pub fn uid(random: &SystemRandom) -> String {
     let _ = random.fill(&mut bytes);
     bytes[6] = (bytes[6] & 0x0f) | 0x40;
     bytes[8] = (bytes[8] & 0x3f) | 0x80;
-    let hex = hex(&bytes);
+    let hex = HEXLOWER.encode(&bytes);
     format!(
         "{}-{}-{}-{}-{}",
         &hex[..8],
@@ -98,16 +108,6 @@ pub fn uid(random: &SystemRandom) -> String {
         &hex[16..20],
         &hex[20..]
     )
-}
-
-/// Bytes as lower-case hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        for digit in [byte >> 4, byte & 0x0f] {
-            text.extend(char::from_digit(u32::from(digit), 16));
-        }
-        text
-    })
 }
 
 /// `prefix` with a random ending.

@@ -85,7 +85,6 @@ pub enum ServeError {
 /// A server that listens and does not answer yet.
 pub struct Listening {
     listener: TcpListener,
-    address: SocketAddr,
     tls: TlsAcceptor,
     front: Faulty<Router>,
 }
@@ -124,7 +123,6 @@ impl ApiServer {
         let front = faults.layer(router);
         Ok(Listening {
             listener,
-            address,
             tls,
             front,
         })
@@ -132,11 +130,6 @@ impl ApiServer {
 }
 
 impl Listening {
-    /// Where the server listens.
-    pub const fn address(&self) -> SocketAddr {
-        self.address
-    }
-
     /// Answers until `stop`; then answers under way are finished and watches are closed.
     pub async fn run(self, stop: CancellationToken) {
         let doorway = Arc::new(Doorway::default());

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use super::Key;
 use crate::opaque::JsonTrouble;
-use crate::retry::Retry;
 
 /// Why the store refused.
 #[derive(Debug, thiserror::Error)]
@@ -76,20 +75,4 @@ pub enum StoreError {
         /// The oldest revision that can be watched from.
         oldest: u64,
     },
-}
-
-impl StoreError {
-    /// What the caller can do about it.
-    pub const fn retry(&self) -> Retry {
-        match self {
-            Self::Conflict { .. }
-            | Self::Gone { .. }
-            | Self::Storage { .. }
-            | Self::NotCommitted => Retry::Backoff,
-            Self::InUse { .. }
-            | Self::NewerFormat { .. }
-            | Self::Prepare { .. }
-            | Self::Unreadable { .. } => Retry::Never,
-        }
-    }
 }

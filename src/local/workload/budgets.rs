@@ -10,8 +10,9 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
-use super::plan::{finished, ready};
+use super::plan::finished;
 use super::selector::fulfils;
+use crate::api::pod::is_ready;
 use crate::cluster::{Cluster, ClusterError};
 use crate::instants::Within;
 use crate::local::informer::{Informer, key_of};
@@ -170,7 +171,7 @@ pub fn counts(spec: &PodDisruptionBudgetSpec, expected: i32, healthy: i32) -> Co
 fn healthy(pods: &[Arc<Pod>]) -> i32 {
     let n = pods
         .iter()
-        .filter(|pod| ready(pod) && pod.metadata.deletion_timestamp.is_none())
+        .filter(|pod| is_ready(pod) && pod.metadata.deletion_timestamp.is_none())
         .count();
     i32::try_from(n).unwrap_or(i32::MAX)
 }

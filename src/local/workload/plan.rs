@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt as _;
 
+use crate::api::pod::is_ready;
 use crate::local::runner::NODE_NAME;
 use crate::names::ObjectRef;
 
@@ -83,7 +84,7 @@ pub fn plan(set: &SetView, pods: &[Arc<Pod>]) -> Plan {
     for n in wanted.clone() {
         match find(n) {
             Some(pod) if finished(pod) => plan.remove(pod),
-            Some(pod) if set.parallel || ready(pod) => {}
+            Some(pod) if set.parallel || is_ready(pod) => {}
             // Ordered: nobody starts before the one below is ready.
             Some(_) => break,
             None => {
@@ -147,17 +148,6 @@ pub fn revision(set: &SetView) -> String {
     crate::names::name_with_suffix(&set.key.name, &hash)
 }
 
-/// Whether the pod's Ready condition is true.
-pub fn ready(pod: &Pod) -> bool {
-    let conditions = pod
-        .status
-        .iter()
-        .flat_map(|s| s.conditions.iter().flatten());
-    conditions
-        .into_iter()
-        .any(|c| c.type_ == "Ready" && c.status == "True")
-}
-
 /// Whether the pod has ended for good.
 pub fn finished(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
@@ -197,7 +187,7 @@ fn status(set: &SetView, owned: &[(i32, &Arc<Pod>)]) -> StatefulSetStatus {
     let current = former
         .filter(|r| !r.is_empty() && !all_updated)
         .unwrap_or_else(|| update.clone());
-    let ready = count(&|pod| alive(pod) && ready(pod));
+    let ready = count(&|pod| alive(pod) && is_ready(pod));
     StatefulSetStatus {
         replicas: count(&|_| true),
         ready_replicas: Some(ready),

@@ -172,7 +172,8 @@ impl ServiceController {
                     .report(
                         service,
                         EventKind::Warning,
-                        ("NoAddress", &error.to_string()),
+                        "NoAddress",
+                        &error.to_string(),
                         self.clock.now(),
                     )
                     .await;

@@ -141,7 +141,7 @@ impl<K: Set> SetController<K> {
     async fn say(&self, set: &K, reason: &str, message: &str) {
         let now = self.clock.now();
         self.reporter
-            .report(set, EventKind::Warning, (reason, message), now)
+            .report(set, EventKind::Warning, reason, message, now)
             .await;
     }
 }

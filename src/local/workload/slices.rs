@@ -8,8 +8,9 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::ResourceExt as _;
 
-use super::plan::{finished, ready};
+use super::plan::finished;
 use super::selector::selected;
+use crate::api::pod::is_ready;
 use crate::local::runner::dns::SERVICE_NAME;
 use crate::local::runner::probe;
 
@@ -45,26 +46,30 @@ pub fn slices(service: &Service, pods: &[Arc<Pod>]) -> Vec<EndpointSlice> {
                 metadata: metadata(service, n),
                 address_type: "IPv4".to_owned(),
                 endpoints: Some(endpoints),
-                ports: Some(resolved.filter_map(port_of).collect()),
+                ports: Some(
+                    resolved
+                        .filter_map(|(port, number)| Some(port_of(port, number?)))
+                        .collect(),
+                ),
             }
         })
         .collect()
 }
 
-fn port_of((port, number): (&ServicePort, Option<u16>)) -> Option<EndpointPort> {
-    Some(EndpointPort {
+fn port_of(port: &ServicePort, number: u16) -> EndpointPort {
+    EndpointPort {
         name: Some(port.name.clone().unwrap_or_default()),
-        port: Some(i32::from(number?)),
+        port: Some(i32::from(number)),
         protocol: Some(port.protocol.clone().unwrap_or_else(|| "TCP".to_owned())),
         app_protocol: port.app_protocol.clone(),
-    })
+    }
 }
 
 fn endpoint(service: &Service, pod: &Pod, not_ready_too: bool) -> Option<Endpoint> {
     let address = pod.status.as_ref()?.pod_ip.clone()?;
     let spec = pod.spec.as_ref()?;
     let terminating = pod.metadata.deletion_timestamp.is_some();
-    let serving = ready(pod) || not_ready_too;
+    let serving = is_ready(pod) || not_ready_too;
     let governed = spec.subdomain.as_deref() == Some(&*service.name_any());
     Some(Endpoint {
         addresses: vec![address],

@@ -1,6 +1,5 @@
 //! Pods and the workload behind them: what is there, is it ready, do clients reach it.
 
-use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
@@ -11,9 +10,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::look::{Look, OFTEN};
 use super::reach::Reach;
 use super::{Bench, Side, StepError};
-use crate::api::annotations::{DIGEST, SERVING_LABEL};
+use crate::api::annotations::SERVING_LABEL;
 use crate::api::holder::is_controlled_by;
-use crate::api::{PetSet, PgBouncer};
+use crate::api::{PgBouncer, pod};
 use crate::blueprint::{WorkloadKind, labels, port};
 use crate::cluster::{Cluster, ClusterError, Eviction, Owner};
 use crate::names::ObjectRef;
@@ -51,40 +50,17 @@ pub(in crate::ops) async fn workload(
     kind: WorkloadKind,
     (owner, at): (&Owner, &ObjectRef),
 ) -> Result<Option<Set>, ClusterError> {
-    let found = match kind {
-        WorkloadKind::PetSet => {
-            let set: Option<PetSet> = cluster.get(at).await?;
-            set.as_ref().map_or(Ok(()), |set| owner.check(set))?;
-            set.map(|set| (set.uid(), set.spec.replicas, set.spec.template))
-        }
-        WorkloadKind::StatefulSet => {
-            let set: Option<StatefulSet> = cluster.get(at).await?;
-            set.as_ref().map_or(Ok(()), |set| owner.check(set))?;
-            let spec = |set: StatefulSet| (set.uid(), set.spec.replicas, set.spec.template);
-            set.map(spec)
-        }
-    };
-    Ok(found.map(|(uid, replicas, template)| {
-        let annotations = template.metadata.and_then(|metadata| metadata.annotations);
-        Set {
-            uid: uid.unwrap_or_default(),
-            replicas: u32::try_from(replicas.unwrap_or(1)).unwrap_or_default(),
-            digest: annotations.and_then(|mut all| all.remove(DIGEST)),
-        }
+    let found = cluster.owned_workload(kind, owner, at).await?;
+    Ok(found.map(|found| Set {
+        uid: found.uid().unwrap_or_default(),
+        replicas: u32::try_from(found.replicas()).unwrap_or_default(),
+        digest: found.digest().map(ToOwned::to_owned),
     }))
 }
 
 /// Whether a pod is ready and means to stay.
 pub(in crate::ops) fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_deref());
-    let ready = conditions
-        .unwrap_or_default()
-        .iter()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True");
-    ready && !is_leaving(pod)
+    pod::is_ready(pod) && !is_leaving(pod)
 }
 
 /// Whether a pod is being deleted.
@@ -186,12 +162,7 @@ impl Bench<'_> {
         let at = &self.plan.database_at();
         let uid = self.set().await?.uid;
         let patch = json!({ "metadata": { "uid": uid }, "spec": { "replicas": replicas } });
-        match self.kind {
-            WorkloadKind::PetSet => drop(self.cluster.patch::<PetSet>(at, &patch).await?),
-            WorkloadKind::StatefulSet => {
-                drop(self.cluster.patch::<StatefulSet>(at, &patch).await?);
-            }
-        }
+        self.cluster.patch_workload(self.kind, at, &patch).await?;
         Ok(())
     }
 

@@ -107,10 +107,7 @@ impl Bench<'_> {
     async fn apply_workload(&self, workload: &Workload) -> Result<(), StepError> {
         let (cluster, owner, maker) = (self.cluster, self.owner(), self.maker().clone());
         let known = Some(maker.as_str()).filter(|uid| !uid.is_empty());
-        match workload {
-            Workload::PetSet(set) => drop(cluster.apply_owned(&owner, &**set, known).await?),
-            Workload::StatefulSet(set) => drop(cluster.apply_owned(&owner, &**set, known).await?),
-        }
+        cluster.apply_workload(&owner, workload, known).await?;
         Ok(())
     }
 
@@ -184,9 +181,5 @@ impl Bench<'_> {
 }
 
 fn set_replicas(workload: &mut Workload, replicas: u32) {
-    let replicas = i32::try_from(replicas).ok();
-    match workload {
-        Workload::PetSet(set) => set.spec.replicas = replicas,
-        Workload::StatefulSet(set) => set.spec.replicas = replicas,
-    }
+    workload.set_replicas(i32::try_from(replicas).ok());
 }

@@ -195,7 +195,7 @@ impl Bench<'_> {
         loop {
             self.ask_for_files(scene.pod).await?;
             sleep(FILES).await;
-            match reload::again(console, pause).await {
+            match reload::reload(console, pause).await {
                 Ok(means) => tracing::debug!(pod = %name, ?means, "reloaded"),
                 Err(error) => outlive(&name, error)?,
             }

@@ -11,7 +11,7 @@
 
 mod rows;
 
-pub use rows::{Client, Pool, PoolMode, Server};
+pub use rows::{Client, Pool, PoolMode};
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -142,12 +142,6 @@ impl Console {
             .collect())
     }
 
-    /// The connections to PostgreSQL.
-    pub async fn servers(&self) -> Result<Vec<Server>, ConsoleError> {
-        let rows = self.show("SHOW SERVERS").await?;
-        Ok(rows.iter().map(Server::from_row).collect())
-    }
-
     /// The settings as they were asked for; no proof that they are in force.
     pub async fn config(&self) -> Result<BTreeMap<String, String>, ConsoleError> {
         let rows = self.show("SHOW CONFIG").await?;
@@ -196,18 +190,6 @@ impl Console {
     /// answer to `PAUSE` has to be awaited: the next order does not wait for it.)
     pub async fn reload_and_resume(&self) -> (Result<(), ConsoleError>, Result<(), ConsoleError>) {
         futures::join!(self.reload(), self.resume())
-    }
-
-    /// Replaces the connections to PostgreSQL as they become free.
-    pub async fn reconnect(&self) -> Result<(), ConsoleError> {
-        self.show("RECONNECT").await.map(drop)
-    }
-
-    /// Ends the process at once; every client is cut.
-    pub async fn shutdown_now(mut self) -> Result<(), ConsoleError> {
-        self.stop("SHUTDOWN").await?;
-        self.session.ended(self.target.timeout).await;
-        Ok(())
     }
 
     /// Tells the process to end when no transaction is open, and to start none; from 1.23 on. Must

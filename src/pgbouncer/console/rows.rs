@@ -86,33 +86,6 @@ impl Client {
     }
 }
 
-/// A row of `SHOW SERVERS`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
-    /// User.
-    pub user: String,
-    /// Database.
-    pub database: String,
-    /// `active`, `idle`, `used`, `login` and others.
-    pub state: String,
-    /// Protocol and cipher; `None` is plaintext.
-    pub tls: Option<String>,
-    /// Whether a client holds it.
-    pub linked: bool,
-}
-
-impl Server {
-    pub(super) fn from_row(row: &Row) -> Self {
-        Self {
-            user: text(row, "user"),
-            database: text(row, "database"),
-            state: text(row, "state"),
-            tls: present(row, "tls"),
-            linked: is_linked(row),
-        }
-    }
-}
-
 /// A row of `SHOW POOLS`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {

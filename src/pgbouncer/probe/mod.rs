@@ -196,18 +196,6 @@ pub async fn probe(
     finish(address, &observer, connected).await
 }
 
-/// Whether `address` accepts a TCP connection; leaves no trace in the pooler's log.
-pub async fn accepts(address: SocketAddr, bound: Duration) -> Result<(), ProbeError> {
-    timeout(bound, TcpStream::connect(address))
-        .await
-        .map_err(|_| ProbeError::TimedOut {
-            address,
-            after: bound,
-        })?
-        .map(drop)
-        .map_err(|source| ProbeError::Unreachable { address, source })
-}
-
 /// Connects, sends the `SSLRequest`, returns the answer.
 async fn ask(address: SocketAddr) -> Result<(TcpStream, u8), ProbeError> {
     let mut stream = TcpStream::connect(address)

@@ -1,5 +1,5 @@
 //! Conditions and phase: what was seen, in the words that KubeDB's users know
-//! (docs/kubedb-compatibility.md, "Conditions of a PgBouncer"); pure.
+//! (docs/kubedb-compatibility.md, "Conditions of a PgBouncer", "Phases of a PgBouncer"); pure.
 
 #[cfg(test)]
 mod tests;
@@ -8,12 +8,13 @@ use std::fmt::Write as _;
 
 use time::OffsetDateTime;
 
+use super::blocked::{Blocked, Reason, name_foreign};
 use super::health::PodSeen;
-use super::validate::{Blocked, FOREIGN_OBJECT, REFERENCE_NOT_GRANTED, told};
 use crate::api::common::{ConditionStatus, find_condition, set_condition};
 use crate::api::pgbouncer::PgBouncerStatus;
 use crate::api::{Condition, PgBouncer, Phase};
 use crate::cluster::{Foreign, reference};
+use crate::names::ObjectRef;
 
 pub(super) const PROVISIONING_STARTED: &str = "ProvisioningStarted";
 const REPLICA_READY: &str = "ReplicaReady";
@@ -21,6 +22,8 @@ const ACCEPTING_CONNECTION: &str = "AcceptingConnection";
 const READY: &str = "Ready";
 pub(super) const PROVISIONED: &str = "Provisioned";
 const HALTED: &str = "Halted";
+/// KubeDB's, while somebody holds its health checks.
+const HEALTH_CHECK_PAUSED: &str = "HealthCheckPaused";
 /// Said only while something is left to be done by somebody else.
 pub(super) const RECONCILED: &str = "Reconciled";
 
@@ -39,6 +42,13 @@ impl Seen {
     /// Whether an object that is not its own has the name of one that the pooler needs.
     const fn is_displaced(&self) -> bool {
         matches!(self.blocked, Some(Blocked::Foreign(_)))
+    }
+
+    /// Whether a reference into another namespace is not granted: then the pods run with what was copied
+    /// before, and nothing that changes reaches them.
+    fn is_not_granted(&self) -> bool {
+        let blocked = self.blocked.as_ref();
+        blocked.is_some_and(|blocked| blocked.reason() == Reason::ReferenceNotGranted)
     }
 }
 
@@ -66,6 +76,10 @@ impl Health {
         self.ready >= self.wanted
     }
 
+    const fn accepts(self) -> bool {
+        self.accepting > 0
+    }
+
     pub(super) const fn is_ready(self) -> bool {
         self.accepting >= self.wanted
     }
@@ -75,8 +89,10 @@ impl Health {
 pub(super) fn status(bouncer: &PgBouncer, seen: &Seen, now: OffsetDateTime) -> PgBouncerStatus {
     let mut status = bouncer.status.clone().unwrap_or_default();
     let health = Health::of(bouncer, seen);
+    let at = reference(bouncer);
     let generation = bouncer.metadata.generation;
-    let mut set = |condition: Condition| {
+    let mut set = |type_: &str, holds: bool, (reason, message): (Reason, String)| {
+        let condition = Condition::new(type_, holds.into(), reason.as_str(), message, now);
         set_condition(
             &mut status.conditions,
             Condition {
@@ -85,41 +101,27 @@ pub(super) fn status(bouncer: &PgBouncer, seen: &Seen, now: OffsetDateTime) -> P
             },
         );
     };
-    set(replica_ready(bouncer, health, now));
-    set(accepting(bouncer, seen, health, now));
-    set(ready(bouncer, seen, health, now));
-    if health.is_ready() && !seen.is_displaced() {
-        set(Condition::new(
-            PROVISIONED,
-            ConditionStatus::True,
-            "DatabaseSuccessfullyProvisioned",
-            format!(
-                "The PgBouncer: {} is successfully provisioned.",
-                reference(bouncer)
-            ),
-            now,
-        ));
+    let is_ready = health.is_ready() && !seen.is_displaced();
+    set(REPLICA_READY, health.has_all(), replica_ready(&at, health));
+    set(
+        ACCEPTING_CONNECTION,
+        health.accepts(),
+        accepting(&at, seen, health),
+    );
+    set(READY, is_ready, ready(&at, seen, health));
+    if is_ready {
+        let message = format!("The PgBouncer: {at} is successfully provisioned.");
+        set(PROVISIONED, true, (Reason::Provisioned, message));
     }
     let open = open(seen);
     let is_open = open.is_some();
-    if let Some((reason, message)) = open {
-        set(Condition::new(
-            RECONCILED,
-            ConditionStatus::False,
-            reason,
-            message,
-            now,
-        ));
+    if let Some(open) = open {
+        set(RECONCILED, false, open);
     }
     let is_halted = bouncer.spec.halted == Some(true) && seen.pods.is_empty();
     if is_halted {
-        set(Condition::new(
-            HALTED,
-            ConditionStatus::True,
-            "DatabaseHaltedSuccessfully",
-            format!("PgBouncer {} is halted", reference(bouncer)),
-            now,
-        ));
+        let message = format!("PgBouncer {at} is halted");
+        set(HALTED, true, (Reason::Halted, message));
     }
     status
         .conditions
@@ -128,7 +130,21 @@ pub(super) fn status(bouncer: &PgBouncer, seen: &Seen, now: OffsetDateTime) -> P
             HALTED => is_halted,
             _ => true,
         });
-    status.phase = Some(phase(&status.conditions));
+    let is =
+        |type_: &str| find_condition(&status.conditions, type_).is_some_and(Condition::is_true);
+    status.phase = Some(if is(HEALTH_CHECK_PAUSED) {
+        Phase::Unknown
+    } else if is_halted {
+        Phase::Halted
+    } else if !is(PROVISIONED) {
+        Phase::Provisioning
+    } else if !health.accepts() {
+        Phase::NotReady
+    } else if !health.has_all() || !is_ready || seen.is_not_granted() {
+        Phase::Critical
+    } else {
+        Phase::Ready
+    });
     status.observed_generation = generation;
     status
 }
@@ -139,74 +155,55 @@ pub(super) fn started(bouncer: &PgBouncer, now: OffsetDateTime) -> Condition {
         "The KubeDB operator has started the provisioning of PgBouncer: {}",
         reference(bouncer)
     );
-    let reason = "DatabaseProvisioningStartedSuccessfully";
     Condition {
         observed_generation: bouncer.metadata.generation,
         ..Condition::new(
             PROVISIONING_STARTED,
             ConditionStatus::True,
-            reason,
+            Reason::ProvisioningStarted.as_str(),
             message,
             now,
         )
     }
 }
 
-fn replica_ready(bouncer: &PgBouncer, health: Health, now: OffsetDateTime) -> Condition {
-    let (reason, message) = if health.has_all() {
-        (
-            "AllReplicasReady",
-            "All desired replicas are ready.".to_owned(),
-        )
-    } else {
-        let message = format!(
-            "All desired replicas are not ready. For PetSet: {} desired replicas: {}, ready \
-             replicas: {}.",
-            reference(bouncer),
-            health.wanted,
-            health.ready
-        );
-        ("SomeReplicasNotReady", message)
-    };
-    Condition::new(REPLICA_READY, health.has_all().into(), reason, message, now)
+fn replica_ready(at: &ObjectRef, health: Health) -> (Reason, String) {
+    if health.has_all() {
+        let message = "All desired replicas are ready.".to_owned();
+        return (Reason::AllReplicasReady, message);
+    }
+    let message = format!(
+        "All desired replicas are not ready. For PetSet: {at} desired replicas: {}, ready replicas: {}.",
+        health.wanted, health.ready
+    );
+    (Reason::SomeReplicasNotReady, message)
 }
 
-fn accepting(bouncer: &PgBouncer, seen: &Seen, health: Health, now: OffsetDateTime) -> Condition {
-    let at = reference(bouncer);
-    let holds = health.accepting > 0;
-    let (reason, message) = if holds {
-        (
-            "AcceptingConnection",
-            format!("pgBouncer {at} is accepting connection"),
-        )
-    } else {
-        let message = format!(
-            "pgBouncer {at} is not accepting connection{}",
-            troubles(seen)
-        );
-        ("DatabaseNotAcceptingConnectionRequest", message)
-    };
-    Condition::new(ACCEPTING_CONNECTION, holds.into(), reason, message, now)
+fn accepting(at: &ObjectRef, seen: &Seen, health: Health) -> (Reason, String) {
+    if health.accepts() {
+        let message = format!("pgBouncer {at} is accepting connection");
+        return (Reason::AcceptingConnection, message);
+    }
+    let troubles = troubles(seen);
+    let message = format!("pgBouncer {at} is not accepting connection{troubles}");
+    (Reason::NotAcceptingConnection, message)
 }
 
-fn ready(bouncer: &PgBouncer, seen: &Seen, health: Health, now: OffsetDateTime) -> Condition {
-    let at = reference(bouncer);
-    let is_ready = health.is_ready() && !seen.is_displaced();
-    let (reason, message) = if is_ready {
-        ("AllReplicasReady", format!("pgBouncer {at} is ready"))
-    } else if let Some(Blocked::Foreign(foreign)) = &seen.blocked {
-        let message = format!("pgBouncer {at} is not ready: {}", told(foreign));
-        (FOREIGN_OBJECT, message)
-    } else {
-        let message = format!(
-            "pgBouncer {at} is not ready: {} of {} pods accept connections{}",
-            health.accepting,
-            health.wanted,
-            troubles(seen)
-        );
-        ("ReadinessCheckFailed", message)
-    };
-    Condition::new(READY, is_ready.into(), reason, message, now)
+fn ready(at: &ObjectRef, seen: &Seen, health: Health) -> (Reason, String) {
+    if let Some(Blocked::Foreign(foreign)) = &seen.blocked {
+        let message = format!("pgBouncer {at} is not ready: {}", name_foreign(foreign));
+        return (Reason::ForeignObject, message);
+    }
+    if health.is_ready() {
+        return (Reason::AllReplicasReady, format!("pgBouncer {at} is ready"));
+    }
+    let message = format!(
+        "pgBouncer {at} is not ready: {} of {} pods accept connections{}",
+        health.accepting,
+        health.wanted,
+        troubles(seen)
+    );
+    (Reason::ReadinessCheckFailed, message)
 }
 
 /// What is wrong with single pods, as the end of a sentence.
@@ -222,12 +219,12 @@ fn troubles(seen: &Seen) -> String {
 }
 
 /// What is still to be done by somebody else, as reason and message.
-fn open(seen: &Seen) -> Option<(&'static str, String)> {
+fn open(seen: &Seen) -> Option<(Reason, String)> {
     if let Some(blocked) = &seen.blocked {
         return Some((blocked.reason(), blocked.message()));
     }
     if !seen.spared.is_empty() {
-        return Some((FOREIGN_OBJECT, told(&seen.spared)));
+        return Some((Reason::ForeignObject, name_foreign(&seen.spared)));
     }
     let stale = seen.pods.iter().filter(|pod| pod.is_stale);
     let stale: Vec<&str> = stale.map(|pod| pod.name.as_str()).collect();
@@ -235,36 +232,10 @@ fn open(seen: &Seen) -> Option<(&'static str, String)> {
         "{} run with an earlier configuration until they are deleted or a request restarts them",
         stale.join(", ")
     );
-    (!stale.is_empty()).then_some(("RestartPending", message))
+    (!stale.is_empty()).then_some((Reason::RestartPending, message))
 }
 
 /// Whether the object has ever been ready.
 pub(super) fn is_provisioned(conditions: &[Condition]) -> bool {
     find_condition(conditions, PROVISIONED).is_some_and(Condition::is_true)
-}
-
-/// The phase that conditions stand for; the first match wins
-/// (docs/kubedb-compatibility.md, "Phases of a PgBouncer").
-fn phase(conditions: &[Condition]) -> Phase {
-    let is = |type_: &str, status: &str| {
-        find_condition(conditions, type_).is_some_and(|condition| condition.status == status)
-    };
-    let is_provisioned = is_provisioned(conditions);
-    // Its pods run with what was copied before, and nothing that changes reaches them.
-    let is_not_granted = find_condition(conditions, RECONCILED)
-        .is_some_and(|condition| condition.reason == REFERENCE_NOT_GRANTED);
-    if is("HealthCheckPaused", "True") {
-        Phase::Unknown
-    } else if is(HALTED, "True") {
-        Phase::Halted
-    } else if is_provisioned && is(ACCEPTING_CONNECTION, "False") {
-        Phase::NotReady
-    } else if is_provisioned && (is(REPLICA_READY, "False") || is(READY, "False") || is_not_granted)
-    {
-        Phase::Critical
-    } else if is_provisioned && is(READY, "True") {
-        Phase::Ready
-    } else {
-        Phase::Provisioning
-    }
 }

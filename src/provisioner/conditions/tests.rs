@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::blueprint::testing;
-use crate::names::ObjectRef;
 use time::macros::datetime;
 
 const NOW: OffsetDateTime = datetime!(2031-05-06 07:08 UTC);
@@ -176,7 +175,7 @@ fn an_object_of_another_at_a_name_that_the_pooler_needs_keeps_the_phase_from_rea
     let ready = find_condition(&told.conditions, READY).unwrap();
     assert_eq!(
         (ready.status.as_str(), ready.reason.as_str()),
-        ("False", FOREIGN_OBJECT)
+        ("False", "ForeignObject")
     );
     assert!(ready.message.contains("Service shop/billing"), "{ready:?}");
     let open = find_condition(&told.conditions, RECONCILED).unwrap();

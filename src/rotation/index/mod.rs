@@ -14,15 +14,16 @@ use time::OffsetDateTime;
 
 use self::kept::Kept;
 use self::request::RequestFacts;
-use super::drift::{self, Drift, SecretFacts};
+use super::drift::{self, Drift, SecretFacts, Served};
 use super::facts::{Facts, Freeze, Held, Standing, Window};
 use super::window::Windows;
+use crate::api::Located;
 use crate::api::annotations::{FREEZE_ROTATION, MAINTENANCE_WINDOW};
 use crate::api::common::{Condition, find_condition};
 use crate::api::tls::IssuerRef;
 use crate::api::{PgBouncer, PgBouncerOpsRequest, Phase};
 use crate::blueprint::certificates::{LoadBalancer, Wanted, wanted};
-use crate::names::{Area, Fingerprint, ObjectRef};
+use crate::names::{Area, ObjectRef};
 use crate::pki::renewal::{granted_from, jitter_seed};
 use crate::printable::printable;
 
@@ -31,15 +32,6 @@ const PAUSED: &str = "Paused";
 
 /// Longest part of an annotation that is repeated in a message, in bytes.
 const SHOWN_MAX: usize = 64;
-
-/// What pods were seen to serve.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Served {
-    /// By pod; `None` where one served no TLS.
-    pub pods: BTreeMap<String, Option<Fingerprint>>,
-    /// Since when a pod has been seen to serve something else than is stored.
-    pub astray_since: Option<OffsetDateTime>,
-}
 
 /// Kinds of which it matters when one has gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -340,9 +332,15 @@ impl Index {
             // Other certificates than the published one have another date.
             let issued = secret.issued.filter(|_| secret.leaf == secret.published);
             let granted = granted_from(issued, not_before, not_after);
-            let which = (wanted.alias, secret.revision.unwrap_or(0));
+            let revision = secret.revision.unwrap_or(0);
             let policy = wanted.renew_policy();
-            let held = Held::new(&identity, which, (granted, not_after), policy);
+            let held = Held::new(
+                &identity,
+                wanted.alias,
+                revision,
+                (granted, not_after),
+                policy,
+            );
             if !secret.ends_with_ca {
                 return Some(held);
             }
@@ -356,8 +354,8 @@ impl Index {
         let mut found = Vec::new();
         for wanted in wanted {
             let secret = self.secrets.get(&beside(at, &wanted.secret_name));
-            let others = (self.authority(at, &wanted.issuer), self.outside.get(at));
-            found.extend(drift::of_secret(wanted, secret, others, now));
+            let (authority, outside) = (self.authority(at, &wanted.issuer), self.outside.get(at));
+            found.extend(drift::of_secret(wanted, secret, authority, outside, now));
         }
         let server = wanted
             .iter()
@@ -431,9 +429,7 @@ impl Index {
         if let Some(text) = own {
             return Some(("PgBouncer", text));
         }
-        let namespace = self
-            .namespaces
-            .get(&bouncer.namespace().unwrap_or_default())?;
+        let namespace = self.namespaces.get(&bouncer.home())?;
         namespace.get(key).map(|text| ("Namespace", text.as_str()))
     }
 
@@ -482,5 +478,5 @@ fn beside(at: &ObjectRef, secret: &str) -> ObjectRef {
 }
 
 fn reference<K: kube::Resource>(object: &K) -> ObjectRef {
-    ObjectRef::new(object.namespace().unwrap_or_default(), object.name_any())
+    crate::cluster::reference(object)
 }

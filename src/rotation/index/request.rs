@@ -6,6 +6,7 @@ use kube::ResourceExt;
 use time::OffsetDateTime;
 
 use super::Index;
+use crate::api::Located;
 use crate::api::annotations::{ATTEMPT, CREATED_BY_LABEL, CREATED_BY_ROTATION};
 use crate::api::common::{Condition, instant, parse_rfc3339};
 use crate::api::{PgBouncerOpsRequest, RequestPhase};
@@ -109,7 +110,7 @@ impl RequestFacts {
             .and_then(|text| text.parse().ok())
             .map(|attempt: u32| attempt.min(ATTEMPT_MAX));
         let created = request.metadata.creation_timestamp.as_ref();
-        let namespace = request.namespace().unwrap_or_default();
+        let namespace = request.home();
         let phase = status.and_then(|status| status.phase);
         Self {
             bouncer: ObjectRef::new(namespace, &request.spec.database_ref.name),

@@ -32,6 +32,7 @@ use crate::api::{PgBouncer, PgBouncerOpsRequest};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, EventKind, Reporter};
 use crate::instants::Shift;
+use crate::issuer::CLUSTER_RESOURCE_NAMESPACE_DEFAULT;
 use crate::material::Materials;
 use crate::names::{Area, ObjectRef};
 use crate::panics::{InternalErrors, Panicked};
@@ -69,7 +70,7 @@ impl Default for RotationOptions {
             window: None,
             successful_kept: SUCCESSFUL_KEPT_DEFAULT,
             failed_kept: FAILED_KEPT_DEFAULT,
-            cluster_resource_namespace: "cert-manager".to_owned(),
+            cluster_resource_namespace: CLUSTER_RESOURCE_NAMESPACE_DEFAULT.to_owned(),
             class: String::new(),
             namespaces: Vec::new(),
         }
@@ -380,9 +381,8 @@ impl Rotator {
     }
 
     async fn event(&self, bouncer: &PgBouncer, kind: EventKind, reason: &str, message: &str) {
-        let words = (reason, message);
         self.reporter
-            .report(bouncer, kind, words, self.clock.now())
+            .report(bouncer, kind, reason, message, self.clock.now())
             .await;
     }
 

@@ -7,6 +7,7 @@ use kube::ResourceExt;
 use time::OffsetDateTime;
 
 use super::RotationOptions;
+use crate::api::Located;
 use crate::api::annotations::class_of;
 use crate::api::holder::controller;
 use crate::api::{ClusterIssuer, Issuer, PgBouncer, PgBouncerOpsRequest};
@@ -73,7 +74,7 @@ pub(super) fn set(
             index.set_namespace(&namespace.name_any(), namespace.annotations())
         }
         Object::Issuer(issuer) => {
-            let namespace = issuer.namespace().unwrap_or_default();
+            let namespace = issuer.home();
             let ca = issuer.spec.ca.as_ref();
             let secret = ca.map(|ca| ObjectRef::new(&namespace, &ca.secret_name));
             index.set_issuer("Issuer", &reference(issuer.as_ref()), secret)

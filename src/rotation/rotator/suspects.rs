@@ -13,6 +13,7 @@ use kube::ResourceExt;
 use time::OffsetDateTime;
 
 use super::{PART, Rotator};
+use crate::api::Located;
 use crate::api::common::{Condition, find_condition};
 use crate::api::holder::{controller, is_controlled_by};
 use crate::api::{PetSet, PgBouncer};
@@ -21,9 +22,9 @@ use crate::cluster::{ClusterError, Namespaced, reference};
 use crate::instants::Shift;
 use crate::names::{Alias, Fingerprint, ObjectRef};
 use crate::pgbouncer::probe;
-use crate::rotation::drift::Drift;
+use crate::rotation::drift::{Drift, Served};
 use crate::rotation::facts::Standing;
-use crate::rotation::index::{Known, Served};
+use crate::rotation::index::Known;
 
 /// The provisioner's condition that names pods with an earlier configuration or material.
 const RECONCILED: &str = "Reconciled";
@@ -109,7 +110,7 @@ impl Rotator {
         bouncer: &PgBouncer,
     ) -> Result<BTreeMap<String, Option<Fingerprint>>, ClusterError> {
         let selector = labels::to_selector_text(&labels::selector(&bouncer.name_any()));
-        let namespace = bouncer.namespace().unwrap_or_default();
+        let namespace = bouncer.home();
         let pods: Vec<Pod> = self.cluster.list(&namespace, &selector).await?;
         let port = u16::try_from(port(bouncer)).unwrap_or(0);
         let makers = self.workloads(bouncer, &pods).await?;

@@ -61,11 +61,20 @@ fn options(directory: &Path) -> ServeOptions {
     }
 }
 
+/// The address that a kubeconfig names.
+fn address_of(kubeconfig: &Path) -> std::net::SocketAddr {
+    let text = std::fs::read_to_string(kubeconfig).unwrap();
+    let (_, after) = text.split_once("https://").unwrap();
+    let end = after.find(|c: char| !"0123456789.:[]abcdef".contains(c));
+    after[..end.unwrap_or(after.len())].parse().unwrap()
+}
+
 pub(super) async fn served() -> Served {
     let directory = tempfile::tempdir().unwrap();
     let server = server();
     let listening = server.listen(&options(directory.path())).await.unwrap();
-    let (address, stop) = (listening.address(), CancellationToken::new());
+    let address = address_of(&directory.path().join("kubeconfig"));
+    let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
     tasks.spawn(listening.run(stop.clone()));
     let token = stop.clone();

@@ -1,7 +1,9 @@
 //! What only some files may call: writes that state or delete objects, and parsers that quote what they
 //! could not read.
 
-use super::{OPERATOR, Source, none, sources};
+use super::layers::OPERATOR;
+use super::none;
+use super::source::{Source, sources};
 
 /// Words that state or delete an object whose owner nobody has asked for.
 const UNGUARDED: [&str; 5] = [
@@ -13,7 +15,7 @@ const UNGUARDED: [&str; 5] = [
 ];
 
 /// The operator states and deletes objects in one file, which asks whose they are.
-fn unguarded(source: &Source) -> Vec<String> {
+pub(super) fn unguarded(source: &Source) -> Vec<String> {
     let is_operator = source
         .module()
         .is_some_and(|module| OPERATOR.contains(&module) || module == "cluster");
@@ -82,7 +84,7 @@ const PARSERS: [&str; 10] = [
 
 /// Files that may call one, because they pass none of its text on: what they read is ours, or its error
 /// becomes one of `opaque`.
-const PARSING: [&str; 20] = [
+pub(super) const PARSING: [&str; 20] = [
     "cli/policy",
     "cli/scene/cast",
     "cli/standing",
@@ -105,12 +107,8 @@ const PARSING: [&str; 20] = [
     "rotation/index/kept",
 ];
 
-fn parsers(source: &Source) -> Vec<String> {
-    let Some(room) = source.room().filter(|room| !PARSING.contains(room)) else {
-        return Vec::new();
-    };
-    // The last is of tests only, too.
-    if source.is_test() || room.ends_with("_tests") || room == "local/apiserver/schema/real" {
+pub(super) fn parsers(source: &Source) -> Vec<String> {
+    if source.room().is_none_or(|room| PARSING.contains(&room)) || source.is_test() {
         return Vec::new();
     }
     let mut found = Vec::new();

@@ -1,74 +1,25 @@
-//! The map of ARCHITECTURE.md, held: who may name whom, what the core may not touch, and sizes.
+//! What the compiler does not hold of ARCHITECTURE.md: who may name whom, what the core may not touch,
+//! sizes, and exports that nothing uses.
 //!
-//! The rules read source text, so that they see a violation before it has any effect. What follows
-//! `#[cfg(test)]` in a file is a test and free to name anything.
+//! The rules read whole source files, so that they see a violation before it has any effect. What
+//! stands under `#[cfg(test)]` is a test and free to name anything. `planted` puts a violation of
+//! each rule into every file that it could stand in.
 
 mod citations;
+mod exports;
 mod guards;
+mod layers;
+mod planted;
+mod source;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// Layers, lowest first. A module names only modules of lower layers, and the siblings that
-/// [`SIBLINGS`] allows.
-const LAYERS: [&[&str]; 8] = [
-    &[
-        "causes",
-        "cel",
-        "names",
-        "printable",
-        "duration",
-        "opaque",
-        "redacted",
-        "retry",
-        "seal",
-        "clock",
-        "fence",
-        "instants",
-        "panics",
-        "telemetry",
-    ],
-    &["pki", "api", "policy", "lease"],
-    &["cluster", "pgbouncer"],
-    &["issuer", "material", "blueprint", "surroundings"],
-    &["provisioner", "ops", "rotation", "inventory"],
-    &["controllers"],
-    &["daemon", "local"],
-    &["cli", "main"],
-];
-
-/// Who may name a module of the same layer.
-const SIBLINGS: [(&str, &str); 12] = [
-    ("clock", "instants"),
-    ("fence", "clock"),
-    ("retry", "clock"),
-    ("seal", "redacted"),
-    ("telemetry", "clock"),
-    ("telemetry", "printable"),
-    ("policy", "pki"),
-    ("policy", "api"),
-    ("material", "issuer"),
-    ("material", "blueprint"),
-    ("surroundings", "material"),
-    ("surroundings", "blueprint"),
-];
-
-/// The operator: what the local platform may not name. What it stands on is a Kubernetes API.
-const OPERATOR: [&str; 10] = [
-    "inventory",
-    "issuer",
-    "material",
-    "blueprint",
-    "surroundings",
-    "provisioner",
-    "ops",
-    "rotation",
-    "controllers",
-    "daemon",
-];
+use self::layers::directions;
+use self::source::{Source, sources};
 
 /// The core: pure, synchronous, without a clock. Paths below `src`, without `.rs`.
-const CORE: [&str; 32] = [
+const CORE: [&str; 34] = [
     "printable",
     "lease",
     "rotation/brake",
@@ -85,6 +36,8 @@ const CORE: [&str; 32] = [
     "retry",
     "seal",
     "provisioner/around",
+    "provisioner/blocked",
+    "provisioner/conditions",
     "provisioner/validate",
     "ops/journal",
     "ops/plan",
@@ -120,155 +73,16 @@ const IMPURE: [&str; 10] = [
 /// Longest file.
 const LINES_MAX: usize = 500;
 
-/// A source file.
-struct Source {
-    /// Below the package, with `/`.
-    path: String,
-    text: String,
-}
-
-impl Source {
-    fn new(path: &str, text: &str) -> Self {
-        Self {
-            path: path.to_owned(),
-            text: text.to_owned(),
-        }
-    }
-
-    /// The path below `src`, without `.rs` and `/mod`.
-    fn room(&self) -> Option<&str> {
-        let path = self.path.strip_prefix("src/")?.strip_suffix(".rs")?;
-        Some(path.strip_suffix("/mod").unwrap_or(path))
-    }
-
-    fn module(&self) -> Option<&str> {
-        self.room()?.split('/').next()
-    }
-
-    /// Whether the whole file is there for tests.
-    fn is_test(&self) -> bool {
-        let Some(room) = self.room() else { return true };
-        room.split('/')
-            .any(|part| matches!(part, "tests" | "testing"))
-    }
-
-    /// The lines of code before the tests, with their numbers.
-    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
-        self.text
-            .lines()
-            .enumerate()
-            .take_while(|(_, line)| !line.trim_start().starts_with("#[cfg(test)]"))
-            .filter(|(_, line)| !line.trim_start().starts_with("//"))
-            .map(|(at, line)| (at + 1, line))
-    }
-
-    /// The modules of this crate that the file names, with line numbers.
-    fn named(&self) -> Vec<(usize, String)> {
-        let root = if self.module() == Some("main") {
-            "bouncert::"
-        } else {
-            "crate::"
-        };
-        let mut named = Vec::new();
-        let mut group: Option<usize> = None;
-        for (at, line) in self.code() {
-            if let Some(depth) = group.as_mut() {
-                collect_group(line, depth, at, &mut named);
-                group = group.filter(|depth| *depth > 0);
-                continue;
-            }
-            for (start, _) in line.match_indices(root) {
-                let rest = &line[start + root.len()..];
-                if let Some(list) = rest.strip_prefix('{') {
-                    let mut depth = 1;
-                    collect_group(list, &mut depth, at, &mut named);
-                    group = Some(depth).filter(|depth| *depth > 0);
-                } else {
-                    named.push((at, first_word(rest)));
-                }
-            }
-        }
-        named
-    }
-}
-
-/// Takes the first words of a `{a, b::{c, d}}` list at depth 1.
-fn collect_group(list: &str, depth: &mut usize, at: usize, named: &mut Vec<(usize, String)>) {
-    let mut item = String::new();
-    for character in list.chars() {
-        match character {
-            '{' => *depth += 1,
-            '}' => *depth -= 1,
-            ',' if *depth == 1 => {
-                named.push((at, first_word(&item)));
-                item.clear();
-                continue;
-            }
-            _ => {}
-        }
-        if *depth == 0 {
-            break;
-        }
-        if *depth == 1 {
-            item.push(character);
-        }
-    }
-    named.push((at, first_word(&item)));
-}
-
-fn first_word(text: &str) -> String {
-    text.trim_start()
-        .chars()
-        .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
-        .collect()
-}
-
-fn layer(module: &str) -> Option<usize> {
-    LAYERS.iter().position(|layer| layer.contains(&module))
-}
-
-/// Whether `from` may name `to`; both are modules of the table.
-fn allowed(from: &str, to: &str) -> bool {
-    if from == to {
-        return true;
-    }
-    if from == "local" && OPERATOR.contains(&to) {
-        return false;
-    }
-    match (layer(from), layer(to)) {
-        (Some(from_layer), Some(to_layer)) if from_layer == to_layer => {
-            SIBLINGS.contains(&(from, to)) || (from, to) == ("main", "cli")
-        }
-        (Some(from_layer), Some(to_layer)) => from_layer > to_layer,
-        _ => false,
-    }
-}
-
-fn directions(source: &Source) -> Vec<String> {
-    let Some(module) = source.module().filter(|module| *module != "lib") else {
-        return Vec::new();
-    };
-    if source.is_test() {
-        return Vec::new();
-    }
-    if layer(module).is_none() {
-        return vec![format!("{}: {module} is in no layer", source.path)];
-    }
-    let named = source.named().into_iter();
-    named
-        .filter(|(_, to)| layer(to).is_some() && !allowed(module, to))
-        .map(|(at, to)| format!("{}:{at}: {module} may not name {to}", source.path))
-        .collect()
+/// Whether the file is one of the core's.
+fn is_core(source: &Source) -> bool {
+    source.room().is_some_and(|room| {
+        let mut core = CORE.iter();
+        core.any(|core| room == *core || room.starts_with(&format!("{core}/")))
+    })
 }
 
 fn impurities(source: &Source) -> Vec<String> {
-    let Some(room) = source.room() else {
-        return Vec::new();
-    };
-    let is_core = CORE
-        .iter()
-        .any(|core| room == *core || room.starts_with(&format!("{core}/")));
-    if !is_core || source.is_test() {
+    if !is_core(source) || source.is_test() {
         return Vec::new();
     }
     let mut found = Vec::new();
@@ -286,12 +100,11 @@ fn oversize(source: &Source) -> Option<String> {
 }
 
 fn idle_tests(source: &Source) -> Vec<String> {
-    // Put together here, because this file is looked at too.
-    let forbidden = [concat!("#[", "ignore"), concat!("#[", "should_panic")];
-    let lines = source.text.lines().enumerate();
-    lines
+    let forbidden = ["#[ignore", "#[should_panic"];
+    source
+        .all_code()
         .filter(|(_, line)| forbidden.iter().any(|word| line.contains(word)))
-        .map(|(at, line)| format!("{}:{}: {}", source.path, at + 1, line.trim()))
+        .map(|(at, line)| format!("{}:{at}: {}", source.path, line.trim()))
         .collect()
 }
 
@@ -299,26 +112,6 @@ fn undocumented(source: &Source) -> Option<String> {
     let inner = source.path.ends_with("/tests.rs");
     (!inner && !source.text.starts_with("//!"))
         .then(|| format!("{}: does not begin by saying its one job", source.path))
-}
-
-fn sources() -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut sources = Vec::new();
-    let mut folders: Vec<PathBuf> = vec![root.join("src"), root.join("tests")];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let below = path.strip_prefix(root).unwrap();
-                let below = below.to_string_lossy().replace('\\', "/");
-                sources.push(Source::new(&below, &fs::read_to_string(&path).unwrap()));
-            }
-        }
-    }
-    assert!(sources.len() > 20, "found {} sources", sources.len());
-    sources
 }
 
 fn none<T: IntoIterator<Item = String>>(check: impl Fn(&Source) -> T) {
@@ -393,11 +186,11 @@ fn times_and_durations_are_computed_in_one_place() {
     let exempt = allowed.split('"').skip(1).step_by(2);
     let is_integer = |name: &str| name.starts_with(['i', 'u']) && name.len() <= 5;
     assert_eq!(exempt.filter(|name| !is_integer(name)).count(), 0);
-    let expectations = sources().into_iter().filter(|source| {
+    let expectations = sources().iter().filter(|source| {
         let lint = concat!("clippy::", "arithmetic_side_effects");
         source.text.contains(lint)
     });
-    let expectations: Vec<String> = expectations.map(|source| source.path).collect();
+    let expectations: Vec<String> = expectations.map(|source| source.path.clone()).collect();
     let known = [
         "src/instants.rs",
         "src/lib.rs",
@@ -409,50 +202,4 @@ fn times_and_durations_are_computed_in_one_place() {
             .all(|path| known.contains(&path.as_str())),
         "{expectations:?}"
     );
-}
-
-#[test]
-fn planted_violations_are_seen() {
-    let upward = Source::new("src/cluster/watch.rs", "use crate::ops::plan;\n");
-    assert_eq!(
-        directions(&upward),
-        ["src/cluster/watch.rs:1: cluster may not name ops"]
-    );
-    let grouped = "use crate::{\n    names::ObjectRef,\n    api::{A, B}, provisioner::x,\n};\n";
-    let sideways = Source::new("src/ops/act.rs", grouped);
-    assert_eq!(
-        directions(&sideways),
-        ["src/ops/act.rs:3: ops may not name provisioner"]
-    );
-    let outward = Source::new("src/local/mod.rs", "fn f() { crate::blueprint::g() }");
-    assert_eq!(directions(&outward).len(), 1);
-    let homeless = Source::new("src/stray.rs", "");
-    assert_eq!(
-        directions(&homeless),
-        ["src/stray.rs: stray is in no layer"]
-    );
-
-    let clock = Source::new("src/pki/leaf.rs", "//! now()\nlet at = clock.now();\n");
-    assert_eq!(
-        impurities(&clock),
-        ["src/pki/leaf.rs:2: `now()` in the core"]
-    );
-    let waiting = Source::new("src/ops/decide/mod.rs", "pub async fn decide() {}\n");
-    assert_eq!(impurities(&waiting).len(), 1);
-    let acting = Source::new("src/ops/act.rs", "pub async fn act() {}\n");
-    assert!(impurities(&acting).is_empty());
-
-    let long = Source::new("src/cli/long.rs", &"\n".repeat(LINES_MAX + 1));
-    assert!(oversize(&long).is_some());
-    let idle = concat!("#[", "ignore = \"slow\"]");
-    assert_eq!(idle_tests(&Source::new("tests/it/x.rs", idle)).len(), 1);
-    assert!(undocumented(&Source::new("src/pki/x.rs", "use std::fs;")).is_some());
-}
-
-#[test]
-fn tests_inside_a_file_may_name_anything() {
-    let text = "//! Doc.\n\n#[cfg(test)]\nmod tests {\n    use crate::cli;\n    use tokio::x;\n}\n";
-    let source = Source::new("src/pki/leaf.rs", text);
-    assert!(directions(&source).is_empty());
-    assert!(impurities(&source).is_empty());
 }

@@ -17,8 +17,9 @@ use super::{Daemon, HASTY, holder, next_holder, stage_alone};
 use crate::pipeline::{before, in_the_middle, is_paused, open_till};
 use crate::stage::{NS, Stage, request};
 
-/// From the death of a leader to the next: the Lease's duration, and a look.
-const TAKEOVER_MAX: Duration = Duration::from_secs(6);
+/// From the death of a leader to the next: the Lease's duration (3 s), a look, and what a busy machine adds.
+/// It is less than the duration without flags.
+const TAKEOVER_MAX: Duration = Duration::from_secs(14);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn one_daemon_leads_and_another_goes_on_when_it_dies_freezes_or_leaves() {

@@ -108,7 +108,7 @@ const ANNOTATIONS: [&str; 20] = [
     annotations::CLAMPED,
     annotations::REVISION,
     annotations::FINGERPRINT,
-    annotations::TRUST_UNTIL,
+    annotations::ISSUED,
     annotations::MAINTENANCE_WINDOW,
     annotations::FREEZE_ROTATION,
     annotations::CAUSE,

@@ -325,8 +325,9 @@ async fn told_twice(stage: &Stage) {
     let about: Secret = stage.get("ha-postgres-auth").await.unwrap();
     for _ in 0..2 {
         let now = Clock::System.now();
-        let said = ("Noted", "twice");
-        reporter.report(&about, EventKind::Normal, said, now).await;
+        reporter
+            .report(&about, EventKind::Normal, "Noted", "twice", now)
+            .await;
     }
     let events = stage
         .api::<Event>()

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bouncert::causes::chain;
 use bouncert::issuer::{IssuerName, Signer};
 use bouncert::names::ObjectRef;
 use bouncert::pki::profile::Pointers;
@@ -253,7 +254,7 @@ fn a_mistake_in_the_secret_of_a_ca_names_the_secret_the_field_and_what_is_there(
         };
         let at = ObjectRef::new("treasury", "mint");
         let error = Signer::ca(name, at, Some(&secret), Pointers::default()).unwrap_err();
-        let told = error.describe();
+        let told = chain(&error);
         let begins = "the Secret treasury/mint of Issuer treasury/notes holds no usable CA: ";
         assert!(told.starts_with(begins), "{told}");
         assert!(told.contains(expected), "{told}\nlacks: {expected}");

@@ -35,9 +35,8 @@ async fn repeats_are_counted_similar_events_combined_and_a_flood_is_cut_short() 
     let tell = async |message: String| {
         // Reporters come and go; what was told is remembered beside the client.
         let reporter = Reporter::new(cluster.clone(), "bouncert");
-        let words = ("Failed", message.as_str());
         reporter
-            .report(&ledger, EventKind::Warning, words, now)
+            .report(&ledger, EventKind::Warning, "Failed", &message, now)
             .await;
     };
     let events: Api<Event> = Api::namespaced(client, "treasury");

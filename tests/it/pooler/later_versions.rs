@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bouncert::fence::Fence;
+use bouncert::pgbouncer::console;
 use bouncert::pgbouncer::drain::{self, EndedBy, Limits};
 use bouncert::pgbouncer::reload::{self, Means, ReloadError};
 use bouncert::pgbouncer::session::Target;
@@ -125,6 +126,11 @@ fn target(console: &Console) -> Target {
     }
 }
 
+async fn reloaded(console: &Console) -> Result<Means, ReloadError> {
+    let mut session = console::Console::connect(&target(console)).await?;
+    reload::reload(&mut session, BOUND).await
+}
+
 async fn drained(console: &Console) -> drain::DrainReport {
     let target = target(console);
     let limits = Limits {
@@ -161,9 +167,7 @@ async fn from_1_23_a_shutdown_that_waits_too_long_is_counted_by_kind() {
 #[tokio::test]
 async fn on_1_24_a_reload_with_tls_towards_postgresql_is_paused_or_not_done() {
     let pooled = Console::pooling("transaction", true).await;
-    let means = reload::reload(&target(&pooled), BOUND)
-        .await
-        .expect("reloads");
+    let means = reloaded(&pooled).await.expect("reloads");
     assert_eq!(means, Means::Paused);
     let orders = |console: &Console| {
         let heard = console.heard.lock().unwrap().clone();
@@ -173,7 +177,7 @@ async fn on_1_24_a_reload_with_tls_towards_postgresql_is_paused_or_not_done() {
     assert_eq!(orders(&pooled), ["PAUSE", "RELOAD", "RESUME"]);
 
     let held = Console::pooling("session", true).await;
-    let refused = reload::reload(&target(&held), BOUND).await.unwrap_err();
+    let refused = reloaded(&held).await.unwrap_err();
     assert!(matches!(refused, ReloadError::Unsafe { .. }), "{refused}");
     assert!(refused.to_string().contains("1.24.1"));
     assert!(orders(&held).is_empty());

@@ -472,8 +472,10 @@ async fn a_reload_puts_a_new_leaf_in_force_and_fails_no_transaction() {
             Some(probe::fingerprint(&old.der))
         );
 
-        let keeper = keeper(&pooler, None);
-        assert_eq!(reload::reload(&keeper, BOUND).await.unwrap(), means);
+        let mut console = Console::connect(&keeper(&pooler, None)).await.unwrap();
+        let reloaded = reload::reload(&mut console, BOUND).await.unwrap();
+        assert_eq!(reloaded, means);
+        console.close().await;
         assert_eq!(
             shown().await.fingerprint(),
             Some(probe::fingerprint(&new.der))
@@ -489,7 +491,7 @@ async fn a_throw_away_postgresql_leaves_nothing() {
     assert!(directory.join("data/PG_VERSION").is_file());
     server.stop();
     assert!(!directory.exists());
-    let error = probe::accepts(address, BOUND).await;
+    let error = probe::probe(address, None, BOUND).await;
     assert!(
         matches!(error, Err(ProbeError::Unreachable { .. })),
         "{error:?}"

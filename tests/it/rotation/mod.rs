@@ -47,6 +47,6 @@ fn two_years_of_ten_thousand_poolers_keep_every_limit_and_expire_nothing() {
     // The brake, for issuers that grant less than is asked for.
     assert!(report.soonest >= 0.1, "{told}");
     assert!(report.most_in_a_life <= 10, "{told}");
-    // An unoptimised build on a busy machine: the median says what a pass costs.
+    // Computing time of an unoptimised build: the median says what a pass costs.
     assert!(report.median_pass() <= Duration::from_millis(50), "{told}");
 }

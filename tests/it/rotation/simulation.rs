@@ -7,7 +7,6 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
 
 use bouncert::names::{Alias, ObjectRef};
 use bouncert::pki::renewal::{RenewPolicy, jitter_seed};
@@ -17,6 +16,8 @@ use bouncert::rotation::limits::Limits;
 use bouncert::rotation::window::Windows;
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
+
+use crate::support::computed;
 
 /// When virtual time begins.
 pub(crate) const BEGINNING: OffsetDateTime = datetime!(2031-01-01 00:00 UTC);
@@ -140,9 +141,9 @@ pub(crate) fn run(world: &World) -> Report {
                 now,
             );
         }
-        let begun = Instant::now();
+        let begun = computed();
         let pass = fleet.pass(now);
-        run.report.passes.push(begun.elapsed());
+        run.report.passes.push(computed() - begun);
         for start in &pass.starts {
             let member = run.begin(start, now);
             fleet.upsert(&start.at, run.members[member].facts.clone(), now);
@@ -369,8 +370,9 @@ impl<'a> Run<'a> {
 impl Member {
     fn issue(&mut self, revision: u32, at: OffsetDateTime) {
         let life = (at, at + self.lifetime);
-        let which = (Alias::Server, revision);
-        self.facts.certificates = vec![Held::new(&self.at.to_string(), which, life, self.policy)];
+        let (identity, policy) = (self.at.to_string(), self.policy);
+        let held = Held::new(&identity, Alias::Server, revision, life, policy);
+        self.facts.certificates = vec![held];
     }
 }
 

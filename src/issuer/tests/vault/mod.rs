@@ -23,6 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::scene::{Scene, authority, now};
+use crate::causes::chain;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::issuer::conformance::battery;
@@ -306,7 +307,7 @@ async fn app_roles_and_service_accounts_log_in_and_wrong_ones_are_told() {
         (error.reason(), error.retry()),
         ("IssuerRefused", Retry::WhenChanged)
     );
-    let text = error.describe();
+    let text = chain(&error);
     assert!(
         text.contains("403 to the login: invalid credentials"),
         "{text}"
@@ -323,7 +324,7 @@ async fn a_service_account_logs_in_with_a_token_of_its_own_that_the_api_server_v
     }});
     scene.issuer(vault.spec(&way)).await;
     let error = failure(ask(&scene, &server()).await);
-    let text = error.describe();
+    let text = chain(&error);
     assert!(
         text.contains("the ServiceAccount treasury/ledger-issuer gets no token"),
         "{text}"
@@ -346,7 +347,7 @@ async fn a_service_account_logs_in_with_a_token_of_its_own_that_the_api_server_v
     scene.cluster.create(&account("stowaway")).await.unwrap();
     let way = json!({"kubernetes": {"role": "purser", "serviceAccountRef": {"name": "stowaway"}}});
     scene.issuer(vault.spec(&way)).await;
-    let text = failure(ask(&scene, &server()).await).describe();
+    let text = chain(&failure(ask(&scene, &server()).await));
     assert!(text.contains("403 to the login"), "{text}");
 }
 
@@ -381,7 +382,7 @@ async fn answers_of_vault_are_told_apart() {
         vault.answer_instead(status, "a reason");
         let error = failure(ask(&scene, &server()).await);
         assert_eq!(error.retry(), retry, "{status}");
-        let text = error.describe();
+        let text = chain(&error);
         assert!(
             text.contains(&format!("{status} to sign: a reason")),
             "{text}"
@@ -432,7 +433,7 @@ async fn a_vault_that_cannot_be_asked_says_what_is_wrong_with_the_issuer() {
             scene.secret("vault-token", json!({"token": TOKEN})).await;
         }
         scene.issuer(spec).await;
-        let message = failure(ask(&scene, &server()).await).describe();
+        let message = chain(&failure(ask(&scene, &server()).await));
         assert!(message.starts_with("Issuer treasury/mint"), "{message}");
         assert!(message.contains(text), "{text} is not in: {message}");
     }

@@ -17,7 +17,7 @@ async fn said_of(server: &str, networks: VaultNetworks) -> String {
     scene.secret("vault-token", json!({"token": TOKEN})).await;
     scene.issuer(with_token(server)).await;
     let error = failure(ask(&scene, &profile()).await);
-    error.describe().replace(server, "THERE")
+    chain(&error).replace(server, "THERE")
 }
 
 /// A server's profile, by a name that a parameter does not hide.
@@ -108,7 +108,7 @@ async fn the_words_of_a_vault_are_bounded_and_shown_without_what_does_not_show()
         .await;
     let text = format!("no\u{1b}[31m\r\n\u{202e}way {}", "x".repeat(5_000));
     vault.answer_instead(403, text.leak());
-    let said = failure(ask(&scene, &server()).await).describe();
+    let said = chain(&failure(ask(&scene, &server()).await));
     assert!(said.contains("403 to sign: no\\u{1b}[31m"), "{said}");
     assert!(
         said.len() < 1_000 && said.ends_with("[cut]") && !said.contains(char::is_control),
@@ -150,7 +150,7 @@ async fn no_token_for_a_vault_has_an_audience_of_the_api_server() {
         }}});
         scene.issuer(vault.spec(&way)).await;
         let error = failure(ask(&scene, &server()).await);
-        let said = error.describe();
+        let said = chain(&error);
         assert_eq!(error.retry(), Retry::WhenChanged);
         for words in [
             "serviceAccountRef.audiences",
@@ -193,7 +193,7 @@ async fn a_daemon_that_may_not_ask_for_a_token_says_which_role_to_write() {
         .unwrap();
     scene.cluster = Cluster::new(scene.server.client_as(&daemon));
     let error = failure(ask(&scene, &server()).await);
-    let said = error.describe();
+    let said = chain(&error);
     assert_eq!(
         (error.reason(), error.retry()),
         ("IssuerTokenForbidden", Retry::Backoff)

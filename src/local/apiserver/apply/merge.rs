@@ -110,8 +110,8 @@ pub(super) fn compare(old: &Value, new: &Value, shape: Shape<'_>) -> Changes {
                 .keys()
                 .chain(new.keys().filter(|name| !old.contains_key(*name)));
             for name in names {
-                let pair = (old.get(name), new.get(name));
-                changes.below(format!("f:{name}"), pair, shape.field(name));
+                let step = format!("f:{name}");
+                changes.below(step, old.get(name), new.get(name), shape.field(name));
             }
         }
         (Parts::Items(naming), Parts::Items(_), Value::Array(old), Value::Array(new)) => {
@@ -120,7 +120,7 @@ pub(super) fn compare(old: &Value, new: &Value, shape: Shape<'_>) -> Changes {
             for step in before.keys().chain(new_only) {
                 let old = before.get(step).map(|at| &old[*at]);
                 let new = after.get(step).map(|at| &new[*at]);
-                changes.below(step.clone(), (old, new), shape.item());
+                changes.below(step.clone(), old, new, shape.item());
             }
         }
         _ if old != new => {
@@ -241,8 +241,8 @@ pub(super) fn check_lists(value: &Value, shape: Shape<'_>, path: &str) -> Result
 // === impl Changes ===
 
 impl Changes {
-    fn below(&mut self, step: String, pair: (Option<&Value>, Option<&Value>), shape: Shape<'_>) {
-        let below = match pair {
+    fn below(&mut self, step: String, old: Option<&Value>, new: Option<&Value>, shape: Shape<'_>) {
+        let below = match (old, new) {
             (Some(old), Some(new)) => compare(old, new, shape),
             (Some(_), None) => Self {
                 removed: FieldSet::here(),

@@ -70,7 +70,7 @@ pub fn document(group: &str, version: &str, resources: &[Resource<'_>]) -> Value
             own.insert(name.clone(), whole_object(resource.schema));
             name
         });
-        add_paths(&mut paths, &root(group, version), resource, (&gvk, &name));
+        add_paths(&mut paths, &root(group, version), resource, &gvk, &name);
         kinds.push((name, gvk));
     }
     let mut schemas = types.into_schemas();
@@ -167,7 +167,8 @@ fn add_paths(
     paths: &mut Map<String, Value>,
     root: &str,
     resource: &Resource<'_>,
-    (gvk, schema): (&Value, &str),
+    gvk: &Value,
+    schema: &str,
 ) {
     let list = match resource.scope {
         Scope::Namespaced => format!("/{root}/namespaces/{{namespace}}/{}", resource.plural),

@@ -30,12 +30,6 @@ pub use shape::{Key, ListKind, PatchKind, Shape};
 /// One version of a `CustomResourceDefinition`, compiled once and used for every write.
 #[derive(Debug)]
 pub struct CompiledCrdVersion {
-    /// API group, `kubedb.com`.
-    pub group: String,
-    /// Version name, `v1`.
-    pub version: String,
-    /// Kind, `PgBouncer`.
-    pub kind: String,
     schema: Value,
     root: Node,
 }
@@ -64,26 +58,21 @@ pub enum CompileError {
 impl CompiledCrdVersion {
     /// Compiles `version` of `crd`, a whole `CustomResourceDefinition` object.
     pub fn compile(crd: &Value, version: &str) -> Result<Self, CompileError> {
-        let text = |pointer: &str| {
-            crd.pointer(pointer)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-        };
         let schema = crd
             .pointer("/spec/versions")
             .and_then(Value::as_array)
             .and_then(|versions| versions.iter().find(|v| v["name"] == version))
             .and_then(|v| v.pointer("/schema/openAPIV3Schema"))
             .ok_or_else(|| CompileError::NoSchema {
-                crd: text("/metadata/name").to_owned(),
+                crd: crd["metadata"]["name"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned(),
                 version: version.to_owned(),
             })?;
         let root = Compiler::default().node(schema, "openAPIV3Schema", 0)?;
         Ok(Self {
             root,
-            group: text("/spec/group").to_owned(),
-            version: version.to_owned(),
-            kind: text("/spec/names/kind").to_owned(),
             schema: schema.clone(),
         })
     }

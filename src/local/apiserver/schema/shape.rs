@@ -54,11 +54,6 @@ pub enum PatchKind {
 }
 
 impl<'a> Shape<'a> {
-    /// Nothing is known: maps merge field by field, lists are replaced.
-    pub fn unknown() -> Self {
-        Self(Of::Unknown)
-    }
-
     /// A kind that Kubernetes brings itself; group `""` is core.
     pub fn built_in(group: &str, kind: &str) -> Self {
         Self(builtin::find(group, kind).map_or(Of::Struct(&builtin::ANY_OBJECT), Of::Struct))

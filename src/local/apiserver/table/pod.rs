@@ -5,6 +5,7 @@ use time::OffsetDateTime;
 
 use super::age;
 use super::builtin::{age_of, list, name, or_none, text};
+use crate::local::apiserver::meta;
 
 pub(super) const COLUMNS: &[(&str, &str, i64)] = &[
     ("Name", "string", 0),
@@ -78,7 +79,7 @@ fn status(pod: &Value, containers: &[Value]) -> String {
         }
     }
     if word == "Completed" && one_runs {
-        return if is_ready(pod) {
+        return if meta::is_ready(pod) {
             "Running".to_owned()
         } else {
             "NotReady".to_owned()
@@ -100,12 +101,6 @@ fn init_trouble(container: &Value) -> Option<String> {
         )),
         _ => None,
     }
-}
-
-fn is_ready(pod: &Value) -> bool {
-    list(pod, "/status/conditions")
-        .iter()
-        .any(|c| c["type"] == "Ready" && c["status"] == "True")
 }
 
 /// `0`, or `2 (5m ago)`.

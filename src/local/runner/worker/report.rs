@@ -65,7 +65,7 @@ impl Worker {
         for (kind, reason, message) in std::mem::take(&mut self.events) {
             self.node
                 .reporter
-                .report(&*self.pod, kind, (reason, &message), now)
+                .report(&*self.pod, kind, reason, &message, now)
                 .await;
         }
     }
