@@ -2,10 +2,15 @@
 //! which all of them are due.
 
 #[expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+#[path = "../tests/it/computing.rs"]
+mod computing;
+#[expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 #[path = "../tests/it/rotation/simulation.rs"]
 mod simulation;
 
 use std::time::Instant;
+
+use computing::computed;
 
 use bouncert::names::{Alias, ObjectRef};
 use bouncert::pki::renewal::RenewPolicy;

@@ -81,7 +81,7 @@ fn is_mounted(bouncer: &PgBouncer, file: &str) -> bool {
     let template = bouncer.spec.pod_template.as_ref();
     let containers = template.and_then(|template| template.pointer("/spec/containers"));
     let containers = containers.and_then(Value::as_array).into_iter().flatten();
-    let mounts = containers.flat_map(|container| container["volumeMounts"].as_array());
+    let mounts = containers.filter_map(|container| container["volumeMounts"].as_array());
     mounts.flatten().any(|mount| {
         let path = mount["mountPath"].as_str().unwrap_or_default();
         let inner = file.strip_prefix(path.trim_end_matches('/'));

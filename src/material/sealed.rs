@@ -77,12 +77,11 @@ impl SealError {
 /// Reads the key of the seal from the namespace `home`, or makes it there.
 pub async fn seal_of(cluster: &Cluster, home: &str) -> Result<Seal, SealError> {
     let at = ObjectRef::new(home, KEY_SECRET);
-    let kept = match cluster.get_secret(&at).await? {
-        Some(kept) => kept,
-        None => {
-            let made = Wiped::from(key_secret(&at)?);
-            Wiped::from(cluster.create_or_get(&*made).await?)
-        }
+    let kept = if let Some(kept) = cluster.get_secret(&at).await? {
+        kept
+    } else {
+        let made = Wiped::from(key_secret(&at)?);
+        Wiped::from(cluster.create_or_get(&*made).await?)
     };
     let key = kept.data.as_ref().and_then(|data| data.get(KEY));
     key.and_then(|key| Seal::new(&key.0))

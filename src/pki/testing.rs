@@ -201,11 +201,7 @@ impl<'a> Forged<'a> {
 pub(super) fn keep_for_lint(certificate: &[u8]) {
     if let Some(folder) = std::env::var_os("BOUNCERT_LINT_DIR") {
         let digest = ring::digest::digest(&ring::digest::SHA256, certificate);
-        let name: String = digest
-            .as_ref()
-            .iter()
-            .map(|octet| format!("{octet:02x}"))
-            .collect();
+        let name = data_encoding::HEXLOWER.encode(digest.as_ref());
         let file = std::path::Path::new(&folder).join(format!("{name}.der"));
         std::fs::write(file, certificate).unwrap();
     }

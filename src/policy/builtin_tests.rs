@@ -38,7 +38,7 @@ const SERVER: &[&str] = &["server auth"];
 fn a_dns_name_that_may_be_a_user_is_for_servers_alone() {
     let asks = |usages: &[&str], kind: &str, name: &str| {
         denials(usages, kind, |asked| {
-            asked.dns_names = vec![name.to_owned()]
+            asked.dns_names = vec![name.to_owned()];
         })
     };
     for name in [

@@ -283,79 +283,82 @@ fn one_policy_that_allows_is_enough_and_else_all_say_why_not() {
     assert_eq!(denied(&neither, &request()).len(), 14);
 }
 
+/// Specifications that are refused, and words of the refusal.
+const UNUSABLE: [(&str, &str); 19] = [
+    (
+        "selector: {issuerRef: {}}\nplugins: {rego: {values: {}}}",
+        "spec.plugins names rego",
+    ),
+    (
+        "selector: {issuerRef: {}}\nallow: {}",
+        "unknown field `allow`",
+    ),
+    ("allowed: {}", "missing field `selector`"),
+    (
+        "selector: {issuerRef: {}}\nallowed: {usages: [dancing]}",
+        "\"dancing\" is no usage",
+    ),
+    (
+        "selector: {issuerRef: {}}\nallowed: {uris: {validations: [{rule: 'self =='}]}}",
+        "spec.allowed.uris.validations[0]: rule `self ==` cannot be compiled",
+    ),
+    (
+        "selector: {issuerRef: {}}\nconstraints: {minDuration: 2h, maxDuration: 1h}",
+        "spec.constraints.maxDuration: 1h0m0s is less than minDuration 2h0m0s",
+    ),
+    (
+        "selector: {issuerRef: {}}\nconstraints: {privateKey: {algorithm: Ed25519, minSize: 2}}",
+        "Ed25519 keys have no size",
+    ),
+    (
+        "selector: {issuerRef: {}}\nconstraints: {privateKey: {minSize: 3, maxSize: 2}}",
+        "2 is less than minSize 3",
+    ),
+    (
+        "selector: {issuerRef: {}}\nconstraints: {maxDuration: 90d}",
+        "unknown unit",
+    ),
+    ("selector: {}", "spec.selector: it selects nothing"),
+    ("selector: null", "missing field `selector`"),
+    (
+        "selector: {namespace: {matchLabels: {stage: -gold}}}",
+        "spec.selector.namespace.matchLabels",
+    ),
+    (
+        "selector: {issuerRef: {}}\nallowed: {dnsNames: {required: true}}",
+        "spec.allowed.dnsNames: it is required, and nothing says what it may be: write values",
+    ),
+    (
+        "selector: {issuerRef: {}}\nallowed: {subject: {serialNumber: {required: true}}}",
+        "spec.allowed.subject.serialNumber: it is required, and nothing says what it may be: \
+             write value or",
+    ),
+    (
+        "selector: {issuerRef: {}}\nconstraints: {privateKey: {minSize: -1}}",
+        "spec.constraints.privateKey.minSize: -1 is outside the limits",
+    ),
+    (
+        "selector: {issuerRef: {}}\nconstraints: {privateKey: {maxSize: 9000}}",
+        "spec.constraints.privateKey.maxSize: 9000 is outside the limits",
+    ),
+    (
+        "selector: {issuerRef: {}}\nconstraints: {minDuration: -1h}",
+        "spec.constraints.minDuration: -1h0m0s is negative",
+    ),
+    (
+        "selector: {issuerRef: {}}\nconstraints: {maxDuration: -1ns}",
+        "spec.constraints.maxDuration: -1ns is negative",
+    ),
+    (
+        "selector: {issuerRef: {}}\nallowed: {uris: {validations: [{rule: 'cr.username == self'}]}}",
+        "spec.allowed.uris.validations[0]: rule `cr.username == self` cannot be compiled: \
+             cr.username is not supported",
+    ),
+];
+
 #[test]
 fn policies_that_cannot_be_used_are_refused_by_name() {
-    for (spec, words) in [
-        (
-            "selector: {issuerRef: {}}\nplugins: {rego: {values: {}}}",
-            "spec.plugins names rego",
-        ),
-        (
-            "selector: {issuerRef: {}}\nallow: {}",
-            "unknown field `allow`",
-        ),
-        ("allowed: {}", "missing field `selector`"),
-        (
-            "selector: {issuerRef: {}}\nallowed: {usages: [dancing]}",
-            "\"dancing\" is no usage",
-        ),
-        (
-            "selector: {issuerRef: {}}\nallowed: {uris: {validations: [{rule: 'self =='}]}}",
-            "spec.allowed.uris.validations[0]: rule `self ==` cannot be compiled",
-        ),
-        (
-            "selector: {issuerRef: {}}\nconstraints: {minDuration: 2h, maxDuration: 1h}",
-            "spec.constraints.maxDuration: 1h0m0s is less than minDuration 2h0m0s",
-        ),
-        (
-            "selector: {issuerRef: {}}\nconstraints: {privateKey: {algorithm: Ed25519, minSize: 2}}",
-            "Ed25519 keys have no size",
-        ),
-        (
-            "selector: {issuerRef: {}}\nconstraints: {privateKey: {minSize: 3, maxSize: 2}}",
-            "2 is less than minSize 3",
-        ),
-        (
-            "selector: {issuerRef: {}}\nconstraints: {maxDuration: 90d}",
-            "unknown unit",
-        ),
-        ("selector: {}", "spec.selector: it selects nothing"),
-        ("selector: null", "missing field `selector`"),
-        (
-            "selector: {namespace: {matchLabels: {stage: -gold}}}",
-            "spec.selector.namespace.matchLabels",
-        ),
-        (
-            "selector: {issuerRef: {}}\nallowed: {dnsNames: {required: true}}",
-            "spec.allowed.dnsNames: it is required, and nothing says what it may be: write values",
-        ),
-        (
-            "selector: {issuerRef: {}}\nallowed: {subject: {serialNumber: {required: true}}}",
-            "spec.allowed.subject.serialNumber: it is required, and nothing says what it may be: \
-             write value or",
-        ),
-        (
-            "selector: {issuerRef: {}}\nconstraints: {privateKey: {minSize: -1}}",
-            "spec.constraints.privateKey.minSize: -1 is outside the limits",
-        ),
-        (
-            "selector: {issuerRef: {}}\nconstraints: {privateKey: {maxSize: 9000}}",
-            "spec.constraints.privateKey.maxSize: 9000 is outside the limits",
-        ),
-        (
-            "selector: {issuerRef: {}}\nconstraints: {minDuration: -1h}",
-            "spec.constraints.minDuration: -1h0m0s is negative",
-        ),
-        (
-            "selector: {issuerRef: {}}\nconstraints: {maxDuration: -1ns}",
-            "spec.constraints.maxDuration: -1ns is negative",
-        ),
-        (
-            "selector: {issuerRef: {}}\nallowed: {uris: {validations: [{rule: 'cr.username == self'}]}}",
-            "spec.allowed.uris.validations[0]: rule `cr.username == self` cannot be compiled: \
-             cr.username is not supported",
-        ),
-    ] {
+    for (spec, words) in UNUSABLE {
         let error = Policies::parse(&policy("house", spec))
             .unwrap_err()
             .to_string();

@@ -1,4 +1,4 @@
-//! Cargo.lock against the facts of RustSec's advisory database in `deploy/advisories.toml`.
+//! `Cargo.lock` against the facts of `RustSec`'s advisory database in `deploy/advisories.toml`.
 //!
 //! The database is a Git repository that no registry carries, so machines without access to it compare with
 //! these facts. `make audit` runs this test, and cargo-audit as well where it and the database can be had.

@@ -14,6 +14,7 @@ mod architecture;
 mod bad_input;
 mod carried;
 mod cli;
+mod computing;
 mod daemons;
 mod e2e;
 mod fairness;

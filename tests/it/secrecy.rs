@@ -89,7 +89,7 @@ fn list(octets: &[u8]) -> String {
 }
 
 fn hex(octets: &[u8]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+    data_encoding::HEXLOWER.encode(octets)
 }
 
 /// The forms of the key by which the daemon seals what it makes, which is found in its Secret.

@@ -15,15 +15,6 @@ use rcgen::{
 };
 use tempfile::TempDir;
 
-/// How long the running thread has computed. A bound on it holds on a busy machine, too.
-pub(crate) fn computed() -> Duration {
-    let spent = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(
-        spent.tv_sec.try_into().unwrap(),
-        spent.tv_nsec.try_into().unwrap(),
-    )
-}
-
 /// Waits until `look` returns `Ok`, and panics with the last state it saw when `bound` passes.
 pub(crate) async fn eventually<T, S, F>(bound: Duration, mut look: F) -> T
 where

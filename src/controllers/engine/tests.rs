@@ -61,6 +61,15 @@ async fn cluster(names: &[&str]) -> Cluster {
     cluster
 }
 
+/// The controller of PgBouncers whose listed objects go into `backlog`.
+fn controller(cluster: &Cluster, backlog: &Arc<Backlog>) -> Controller<PgBouncer> {
+    let api = Api::all(cluster.client().clone());
+    let listed = Arc::clone(backlog);
+    let fill = move |all: &_| listed.fill(all);
+    let (events, store) = copied(api, cluster.every(), slim, |_| (), fill);
+    Controller::for_stream(events, store)
+}
+
 #[tokio::test]
 async fn a_look_that_panics_is_told_on_its_object_and_its_neighbours_are_looked_at() {
     let names = ["alpha", "broken", "gamma", "omega"];
@@ -70,16 +79,7 @@ async fn a_look_that_panics_is_told_on_its_object_and_its_neighbours_are_looked_
         listed: 1,
         others: 3,
     });
-    let listed = Arc::clone(&backlog);
-    let api: Api<PgBouncer> = Api::all(cluster.client().clone());
-    let (events, store) = copied(
-        api,
-        cluster.every(),
-        slim,
-        |_| (),
-        move |all| listed.fill(all),
-    );
-    let controller = Controller::for_stream(events, store);
+    let controller = controller(&cluster, &backlog);
     let errors = InternalErrors::default();
     let bystander = Bystander::new(cluster.clone(), Clock::System, errors.clone());
     let seen: Arc<Shared<HashMap<String, usize>>> = Arc::default();

@@ -3,6 +3,7 @@ use std::process::{Child, Command, Stdio};
 
 use tokio::io::{AsyncBufReadExt, BufReader, copy_bidirectional};
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
 use super::*;
 
@@ -26,7 +27,12 @@ fn openssl(arguments: &[&str]) {
     );
 }
 
-async fn server(key: &[&str], is_version_1: bool, protocol: &str) -> Server {
+async fn server(
+    key: &[&str],
+    is_version_1: bool,
+    protocol: &str,
+    tasks: &mut JoinSet<()>,
+) -> Server {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let (pem, request, certificate) = (path("key"), path("csr"), path("crt"));
@@ -83,7 +89,7 @@ async fn server(key: &[&str], is_version_1: bool, protocol: &str) -> Server {
             break address.parse().unwrap();
         }
     };
-    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    tasks.spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
     let document = fs::read(certificate).unwrap();
     Server {
         program,
@@ -94,10 +100,10 @@ async fn server(key: &[&str], is_version_1: bool, protocol: &str) -> Server {
 }
 
 /// Answers one `SSLRequest` as PostgreSQL does, and hands the connection on.
-async fn postgres(behind: SocketAddr) -> SocketAddr {
+async fn postgres(behind: SocketAddr, tasks: &mut JoinSet<()>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
+    tasks.spawn(async move {
         let (mut client, _) = listener.accept().await.unwrap();
         let mut request = [0; 8];
         client.read_exact(&mut request).await.unwrap();
@@ -129,16 +135,20 @@ async fn whatever_psql_would_connect_to_is_shown() {
         (&["-algorithm", "ED448"], false, "-tls1_3", false),
         (&["-algorithm", "RSA-PSS"], false, "-tls1_3", false),
     ] {
-        let mut server = server(key, is_version_1, protocol).await;
-        let address = postgres(server.address).await;
+        let mut tasks = JoinSet::new();
+        let mut program = server(key, is_version_1, protocol, &mut tasks).await;
+        let address = postgres(program.address, &mut tasks).await;
         let served = probe(address, Some("odd"), Duration::from_secs(20)).await;
         let served = served.unwrap_or_else(|error| panic!("{key:?} {protocol}: {error:?}"));
         let Served::Tls(seen) = served else {
             panic!("{key:?} {protocol}: no TLS")
         };
-        assert_eq!(seen.leaf(), Some(server.der.as_slice()), "{key:?}");
+        assert_eq!(seen.leaf(), Some(program.der.as_slice()), "{key:?}");
         assert_eq!(seen.is_proved, is_proved, "{key:?} {protocol}");
         assert_eq!(seen.fingerprint().is_some(), is_proved, "{key:?}");
-        server.program.start_kill().unwrap();
+        program.program.start_kill().unwrap();
+        while let Some(ended) = tasks.join_next().await {
+            ended.unwrap();
+        }
     }
 }

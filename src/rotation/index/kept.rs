@@ -30,8 +30,11 @@ impl Kept {
         if let Some(all) = &mut bouncer.metadata.annotations {
             all.retain(|key, _| key.starts_with(OWN_PREFIX));
             for text in all.values_mut() {
-                let end = text.floor_char_boundary(ANNOTATION_MAX);
-                text.truncate(end);
+                let mut ends = (0..=ANNOTATION_MAX.min(text.len())).rev();
+                text.truncate(
+                    ends.find(|end| text.is_char_boundary(*end))
+                        .unwrap_or_default(),
+                );
             }
         }
         let spec = &mut bouncer.spec;

@@ -157,12 +157,12 @@ impl Bounds {
         value
             .filter(|value| (self.least..=self.most).contains(value))
             .ok_or_else(|| {
-                let names = match self.names {
+                let or_named = match self.names {
                     [first, .., last] => format!(", or {first} to {last}"),
                     _ => String::new(),
                 };
                 format!(
-                    "{} {part:?}: {text:?} is not a number from {} to {}{names}",
+                    "{} {part:?}: {text:?} is not a number from {} to {}{or_named}",
                     self.field, self.least, self.most
                 )
             })

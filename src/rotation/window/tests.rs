@@ -320,7 +320,7 @@ fn sixteen_windows_at_any_time_cost_little() {
         assert!(windows.next(datetime!(2096-03-01 00:00 UTC)).is_some());
     }
     // A tenth of a second each would be too much; this is a hundred times more than it takes.
-    assert!(computed() - began < std::time::Duration::from_secs(20));
+    assert!(computed().saturating_sub(began) < std::time::Duration::from_secs(20));
     assert!(Windows::parse(&vec!["always"; WINDOWS_MAX + 1].join(";")).is_err());
 }
 

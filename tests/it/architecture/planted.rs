@@ -62,8 +62,8 @@ fn planted(source: &Source, line: &str) -> [Source; 2] {
     let head: usize = head.map(|line| line.len() + 1).sum();
     let (head, rest) = source.text.split_at(head.min(source.text.len()));
     [
-        source.with(format!("{head}{line}\n{rest}")),
-        source.with(format!("{}\n{line}\n", source.text)),
+        source.with(&format!("{head}{line}\n{rest}")),
+        source.with(&format!("{}\n{line}\n", source.text)),
     ]
 }
 
@@ -115,13 +115,13 @@ fn a_planted_violation_is_seen_in_every_file_that_it_could_stand_in() {
             seen[1] += 1;
         }
         let line = "fn planted() { DeleteParams::default(); }";
-        let acts = source.with(line.to_owned());
+        let acts = source.with(line);
         if !unguarded(&acts).is_empty() {
             assert_seen(source, line, |source| unguarded(source).len());
             seen[2] += 1;
         }
         let line = "fn planted() { serde_json::from_slice(text); }";
-        let parses = source.with(line.to_owned());
+        let parses = source.with(line);
         if !parsers(&parses).is_empty() {
             assert_seen(source, line, |source| parsers(source).len());
             seen[3] += 1;
@@ -130,7 +130,7 @@ fn a_planted_violation_is_seen_in_every_file_that_it_could_stand_in() {
         assert_seen(source, line, |source| idle_tests(source).len());
         let lines = source.text.lines().count();
         let long = "\n".repeat(LINES_MAX + 1 - lines);
-        assert!(oversize(&source.with(format!("{}{long}", source.text))).is_some());
+        assert!(oversize(&source.with(&format!("{}{long}", source.text))).is_some());
         if is_product {
             let line = "pub(crate) fn planted_and_never_called() {}";
             assert_seen(source, line, |source| exports.unused(source).len());

@@ -33,11 +33,11 @@ impl Source {
     }
 
     /// The same file with another text.
-    pub(super) fn with(&self, text: String) -> Self {
+    pub(super) fn with(&self, text: &str) -> Self {
         let is_for_tests = self.is_for_tests;
         Self {
             is_for_tests,
-            ..Self::new(&self.path, &text)
+            ..Self::new(&self.path, text)
         }
     }
 

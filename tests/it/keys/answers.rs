@@ -175,10 +175,7 @@ fn an_issuer_that_sends_a_private_key_is_refused_and_the_key_is_shown_nowhere() 
         .collect();
     let der = STANDARD.decode(&body).unwrap();
     let middle = |text: &str| text[text.len() / 3..][..24].to_owned();
-    let hex: String = der[40..56]
-        .iter()
-        .map(|octet| format!("{octet:02x}"))
-        .collect();
+    let hex = data_encoding::HEXLOWER.encode(&der[40..56]);
     let whole = STANDARD.encode(&pem);
     for form in [middle(&body), middle(&whole), hex] {
         assert!(!seen.contains(&form), "in an object, a metric or the state");

@@ -114,10 +114,9 @@ impl Shared {
         let mut server = LeafProfile::new(LeafUsage::Server, "localhost");
         server.dns_names = vec!["localhost".to_owned()];
         let (cert, key) = self.leaf(&server);
-        let users: String = USERS
-            .iter()
+        let users = USERS
             .map(|user| format!("\"{user}\" \"s3cret\"\n"))
-            .collect();
+            .concat();
         let settings = format!(
             "auth_type=hba\nauth_hba_file={{dir}}/hba\nauth_file={{dir}}/users\nadmin_users={}\n\
              query_wait_timeout=1\nserver_connect_timeout=1\nclient_tls_sslmode=verify-full\n\
@@ -146,14 +145,14 @@ impl Shared {
         let path = |name: &str| self.directory.path().join(name);
         write_private(&path("crt"), cert);
         write_private(&path("key"), key);
-        let (crt, key) = (path("crt"), path("key"));
+        let (shown, own) = (path("crt"), path("key"));
         let conninfo = format!(
             "host={} port={} user='{user}' dbname={database} sslmode=require connect_timeout=10 \
              sslcert={} sslkey={}",
             pooler.address.ip(),
             pooler.address.port(),
-            crt.display(),
-            key.display()
+            shown.display(),
+            own.display()
         );
         let output = tokio::process::Command::new("psql")
             .args(["-X", "-w", "-At", "-c", "SHOW VERSION", &conninfo])

@@ -10,6 +10,7 @@ mod unsigned;
 
 use std::time::Duration;
 
+use crate::computing::computed;
 use bouncert::rotation::limits::Limits;
 
 #[test]

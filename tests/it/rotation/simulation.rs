@@ -17,7 +17,7 @@ use bouncert::rotation::window::Windows;
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
 
-use crate::support::computed;
+use super::computed;
 
 /// When virtual time begins.
 pub(crate) const BEGINNING: OffsetDateTime = datetime!(2031-01-01 00:00 UTC);
@@ -143,7 +143,7 @@ pub(crate) fn run(world: &World) -> Report {
         }
         let begun = computed();
         let pass = fleet.pass(now);
-        run.report.passes.push(computed() - begun);
+        run.report.passes.push(computed().saturating_sub(begun));
         for start in &pass.starts {
             let member = run.begin(start, now);
             fleet.upsert(&start.at, run.members[member].facts.clone(), now);
