@@ -304,7 +304,8 @@ impl CertificateAuthority {
     }
 
     /// Whether it, and every CA above it on one of its paths, may sign at `now`.
-    pub fn check_valid_at(&self, now: OffsetDateTime) -> Result<(), CaError> {
+    #[cfg(test)]
+    pub(super) fn check_valid_at(&self, now: OffsetDateTime) -> Result<(), CaError> {
         self.path(Duration::ZERO, now).map(drop)
     }
 

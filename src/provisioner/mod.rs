@@ -11,7 +11,7 @@
 //! One file each. `observe` writes nothing; it ends a look at an object that has gone, is being deleted,
 //! is held by a request, or is settled and only its pods are to be looked at.
 //!
-//! Whatever keeps the objects from being made is a [`Blocked`] value, not an error: it becomes a
+//! Whatever keeps the objects from being made is a `Blocked` value, not an error: it becomes a
 //! condition that says what to change, and health is looked at all the same, because pods that run
 //! are not worse for an AppBinding that has gone. Errors are only what trying again may cure.
 //!
