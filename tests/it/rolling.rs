@@ -198,7 +198,7 @@ async fn a_pod_stays_while_clients_of_one_family_are_sent_to_it(stage: &Stage) {
     assert!(uids(&pods(stage, "wide").await).is_disjoint(&old));
 }
 
-/// The new pod shows the right leaf, and trusts nobody's client certificate: only a login can tell.
+/// The new pod shows the right leaf, and lets nobody log in over TLS: only a login can tell.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_canary_that_lets_nobody_in_saves_the_other_pods() {
     let stage = Stage::start().await;
@@ -206,13 +206,23 @@ async fn a_canary_that_lets_nobody_in_saves_the_other_pods() {
         .openssl_ca("pgbouncer-ca", "/CN=pgbouncer/O=kubedb")
         .await;
     stage.example("pb-issuer").await;
-    let leaf = format!(
-        "{}/tls.crt",
-        bouncert::blueprint::names::tls_dir(bouncert::names::Alias::Server)
-    );
-    let ini = format!("[pgbouncer]\nclient_tls_ca_file = {leaf}\n");
+    let hba = "local all all md5\nhostnossl all all 0.0.0.0/0 md5\nhostnossl all all ::/0 md5\n";
+    stage
+        .create(json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "mine-hba"},
+            "stringData": {"rules": hba},
+        }))
+        .await;
+    let ini = "[pgbouncer]\nauth_type = hba\nauth_hba_file = /etc/hba/rules\n";
     pooler(&stage, "mine", 3, |object| {
         object["spec"]["configuration"] = json!({"inline": {"pgbouncer.ini": ini}});
+        object["spec"]["podTemplate"] = json!({"spec": {
+            "volumes": [{"name": "hba", "secret": {"secretName": "mine-hba"}}],
+            "containers": [{
+                "name": "pgbouncer",
+                "volumeMounts": [{"name": "hba", "mountPath": "/etc/hba"}],
+            }],
+        }});
     })
     .await;
     let old = pods(&stage, "mine").await;
@@ -225,7 +235,7 @@ async fn a_canary_that_lets_nobody_in_saves_the_other_pods() {
     stage.create(asked).await;
     let message = stage.failed("shut").await;
     assert!(message.contains("roll mine-2"), "{message}");
-    assert!(message.contains("client certificate"), "{message}");
+    assert!(message.contains("refused the login"), "{message}");
     let now = pods(&stage, "mine").await;
     for name in ["mine-0", "mine-1"] {
         let of = |pods: &[Pod]| {

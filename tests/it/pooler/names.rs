@@ -67,7 +67,6 @@ fn profiles() -> Vec<(LeafProfile, &'static [&'static str])> {
         (with_dns("Jane.Doe"), &["jane.doe"]),
         (with_dns("*.example.com"), &["a.example.com"]),
         (with_dns("*.doe"), &[]),
-        (with_dns("10.1.2.3"), &[]),
         (with_ip("10.1.2.3"), &["10.1.2.3"]),
         (with_ip("fd00::7"), &["fd00::7"]),
         (both, &["jane", "JANE", "jane.doe"]),
