@@ -27,7 +27,7 @@ impl Operator {
         let kept = Ledger::load(&self.cluster, &self.home, request).await;
         let lost = match kept {
             Ok(Some(ledger)) => match &database {
-                Some(live) if live.uid().as_deref() != Some(&ledger.plan().database.uid) => {
+                Some(live) if live.uid().as_deref() != Some(&ledger.plan.database.uid) => {
                     "the PgBouncer was deleted and created again since the request began".to_owned()
                 }
                 _ => return Ok(Some(ledger)),
@@ -110,8 +110,7 @@ impl Operator {
             message.clone(),
             self.now(),
         );
-        let told = status::Told::default();
-        told.tell_once(self, &own, vec![condition]).await?;
+        status::tell(self, &own, &[condition]).await?;
         let news = News {
             trouble: true,
             reason,

@@ -1,240 +1,290 @@
 //! Carries out one request: decide, journal, act, journal, tell; until it has ended.
 //!
-//! The executor has no opinion. What comes next is [`decide`]'s, how it is done is the steps'. Its
-//! own are three bounds: an act ends at its deadline, when somebody asks to stop, or when the daemon
-//! does. In the last case nothing is written: for the journal that is a crash, and the next daemon
-//! goes on from there.
+//! The executor has no opinion and knows no cluster. [`decide`] says what comes next. Everything outside
+//! is its [`World`]: a cluster's ([`super::live`]), or that of the model, so that what the model proves is
+//! this code. Its own are three bounds: an act ends at its deadline, when the request is to stop, or when
+//! the daemon does. In the last case nothing is written: for the journal that is a crash, and the next
+//! daemon goes on from there.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
-use kube::ResourceExt;
+use futures::FutureExt;
 use time::OffsetDateTime;
-use tokio::time::{Instant, sleep, timeout};
 
-use super::decide::{Abort, Directive, Observed, Outcome, after_undo_failure, decide};
+use super::decide::{Directive, Observed, after_undo_failure, decide};
 use super::error::OpsError;
-use super::hands::Identity;
-use super::journal::{Event, Failure, FailureKind};
-use super::ledger::Ledger;
-use super::metrics::RequestOutcome;
-use super::operator::Operator;
-use super::plan::Step;
-use super::status::{self, Told};
-use super::steps::{Bench, Maker, StepError, Tally, Waiting};
-use super::view;
-use crate::api::PgBouncerOpsRequest;
-use crate::causes::chain;
+use super::journal::{Entry, Event, Failure, FailureKind, Journal, Note};
+use super::plan::{Plan, Step};
+use super::steps::Waiting;
+use super::view::{self, End, News};
+use crate::api::common::Condition;
 use crate::instants::{Shift, Since, signed};
-use crate::retry::{Retry, backoff};
+use crate::retry::backoff;
 
-/// Annotation on a request that asks to stop and undo it.
-pub const ABORT: &str = "bouncert.dev/abort";
-/// How often a running act is interrupted to see whether somebody asks to stop.
+/// How often a running act is interrupted to see whether the request is to stop.
 const ATTEND: Duration = Duration::from_millis(500);
 
 /// How long a daemon that stops, or gives up an undo, takes to put pods back into service.
 const CALM: Duration = Duration::from_secs(5);
 
+/// What lies outside the executor. Steps are indices into the plan's.
+pub(super) trait World: Send + Sync {
+    /// The present instant, by a clock that may be set.
+    fn now(&self) -> OffsetDateTime;
+
+    /// The time since this world began, by a clock that cannot be set.
+    fn elapsed(&self) -> Duration;
+
+    /// Returns after that time.
+    fn sleep(&self, pause: Duration) -> impl Future<Output = ()> + Send;
+
+    /// Returns when the daemon stops.
+    fn stopping(&self) -> impl Future<Output = ()> + Send;
+
+    /// Reads whether the request is to stop.
+    fn observe(&self) -> impl Future<Output = Result<Observed, OpsError>> + Send;
+
+    /// Keeps the journal, whose last line is new. Fails if another daemon has written to it.
+    fn keep(
+        &mut self,
+        plan: &Plan,
+        journal: &Journal,
+        last: &Entry,
+    ) -> impl Future<Output = Result<(), OpsError>> + Send;
+
+    /// Does a step.
+    fn act(&self, plan: &Plan, step: usize) -> impl Future<Output = Result<Note, Failure>> + Send;
+
+    /// Undoes a step, whether it was done, half done, or not begun.
+    fn undo(&self, plan: &Plan, step: usize) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Puts every pod back into service, if that can be done in a moment; returns whether it could.
+    fn calm(&self, plan: &Plan) -> impl Future<Output = bool> + Send;
+
+    /// The level that the running step waits for.
+    fn waiting(&self) -> &Waiting;
+
+    /// Writes conditions into the request.
+    fn tell(&self, conditions: &[Condition]) -> impl Future<Output = Result<(), OpsError>> + Send;
+
+    /// Reports an event of the request.
+    fn report(&self, news: &News) -> impl Future<Output = ()> + Send;
+
+    /// Writes the end into the request, and lets go of it.
+    fn end(&self, plan: &Plan, ending: Ending)
+    -> impl Future<Output = Result<(), OpsError>> + Send;
+}
+
+/// The end of a request, and what is told of it.
+pub(super) struct Ending {
+    /// How it ended.
+    pub(super) end: End,
+    /// Its conditions; the last is new.
+    pub(super) conditions: Vec<Condition>,
+    /// The event.
+    pub(super) news: News,
+}
+
 /// How the executor left a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Left {
-    /// It has ended.
-    Ended,
+    /// The request has ended.
+    Ended(End),
     /// The daemon stops; the next one goes on.
     Interrupted,
 }
 
-/// One request in progress.
-pub(super) struct Execution<'a> {
-    operator: &'a Operator,
-    own: Identity,
-    ledger: Ledger,
-    waiting: Waiting,
-    tally: Tally,
-    maker: Maker,
-    told: Told,
+/// The daemon stops in the middle of a step.
+struct Interrupted;
+
+/// A step is over and the next look follows, or the daemon stops.
+type Flow = ControlFlow<Interrupted>;
+
+/// The time that an undo has.
+#[derive(Clone, Copy)]
+struct Span {
+    began: OffsetDateTime,
+    until: OffsetDateTime,
 }
 
-impl<'a> Execution<'a> {
+/// One request in progress.
+pub(super) struct Execution<W> {
+    world: W,
+    plan: Plan,
+    journal: Journal,
+    /// The conditions that were written last.
+    told: Vec<Condition>,
+}
+
+impl<W: World> Execution<W> {
     /// Takes up a request that has begun.
-    pub(super) fn new(operator: &'a Operator, own: Identity, ledger: Ledger) -> Self {
+    pub(super) const fn new(world: W, plan: Plan, journal: Journal) -> Self {
         Self {
-            operator,
-            own,
-            ledger,
-            waiting: Waiting::default(),
-            tally: Tally::default(),
-            maker: Maker::default(),
-            told: Told::default(),
+            world,
+            plan,
+            journal,
+            told: Vec::new(),
         }
     }
 
-    /// Carries it on until it has ended.
+    /// Carries the request on until it has ended, or the daemon stops.
     pub(super) async fn run(mut self) -> Result<Left, OpsError> {
-        loop {
-            if self.operator.is_stopping() {
-                return Ok(Left::Interrupted);
-            }
-            let observed = self.observe().await?;
-            let now = self.operator.now();
-            match decide(self.ledger.plan(), self.ledger.journal(), &observed, now) {
-                Directive::Run { step, until } => {
-                    if self.step(step, until.since(now)).await? == Left::Interrupted {
-                        return Ok(Left::Interrupted);
-                    }
-                }
+        while self.world.stopping().now_or_never().is_none() {
+            let observed = self.world.observe().await?;
+            let now = self.world.now();
+            let flow = match decide(&self.plan, &self.journal, &observed, now) {
+                Directive::Run { step, until } => self.act(step, until.since(now)).await?,
                 Directive::Undo { step, until } => {
-                    if self.undo(step, (now, until)).await? == Left::Interrupted {
-                        return Ok(Left::Interrupted);
-                    }
+                    self.undo(step, Span { began: now, until }).await?
                 }
                 Directive::Wait { until, .. } => {
-                    let pause = until.since(now).unsigned_abs();
-                    self.operator.sleep(pause).await;
+                    self.pause(until.since(now).unsigned_abs()).await;
+                    Flow::Continue(())
                 }
-                Directive::Finish(outcome) => return self.end(view::End::Outcome(outcome)).await,
-                Directive::Stuck(step) => return self.end(view::End::Stuck(step)).await,
+                Directive::Finish(outcome) => return self.end(End::Outcome(outcome)).await,
+                Directive::Stuck(step) => return self.end(End::Stuck(step)).await,
+            };
+            if flow.is_break() {
+                break;
             }
         }
+        Ok(Left::Interrupted)
     }
 
-    async fn observe(&self) -> Result<Observed, OpsError> {
-        // Another request of its name is not this one: this one is gone.
-        let request = self.operator.read_again(&self.own).await?;
-        Ok(Observed {
-            abort: request.as_ref().map_or(Some(Abort::Deleted), asks_to_stop),
-        })
-    }
-
-    async fn step(&mut self, index: usize, bound: time::Duration) -> Result<Left, OpsError> {
-        let step = self.ledger.plan().steps[index].clone();
-        self.record(index, Event::Started).await?;
+    async fn act(&mut self, step: usize, bound: time::Duration) -> Result<Flow, OpsError> {
+        self.record(step, Event::Started).await?;
         let longest = self.longest(1);
-        let bound = bound.max(time::Duration::ZERO).unsigned_abs();
-        let bench = self.bench();
-        // Boxed, as every act is: the largest is many kilobytes.
-        let acting = timeout(bound.min(longest), Box::pin(bench.act(&step)));
+        let bound = bound.max(time::Duration::ZERO).unsigned_abs().min(longest);
+        // The order decides where two are ready at once.
         let event = tokio::select! {
-            acted = acting => match acted {
-                Ok(Ok(note)) => Event::Succeeded(note),
-                Ok(Err(error)) => Event::Failed(failure(&error)),
-                Err(_) => Event::Failed(self.timed_out(longest)),
+            biased;
+            acted = self.world.act(&self.plan, step) => match acted {
+                Ok(note) => Event::Succeeded(note),
+                Err(failure) => Event::Failed(failure),
             },
-            () = self.attend(&step) => Event::Failed(Failure {
+            () = self.world.sleep(bound) => Event::Failed(self.timed_out(longest)),
+            () = self.attend(&self.plan.steps[step]) => Event::Failed(Failure {
                 kind: FailureKind::Aborted,
                 cause: "somebody asked to stop".to_owned(),
             }),
-            () = self.operator.stopping() => return Ok(self.interrupted(&bench).await),
+            () = self.world.stopping() => return Ok(self.interrupt().await),
         };
-        self.waiting.clear();
-        self.record(index, event).await?;
-        Ok(Left::Ended)
+        self.world.waiting().clear();
+        self.record(step, event).await?;
+        Ok(Flow::Continue(()))
     }
 
     /// Undoes a step from the instant of the decision until its bound, counted by a clock that
-    /// nobody sets.
-    async fn undo(
-        &mut self,
-        index: usize,
-        (began, until): (OffsetDateTime, OffsetDateTime),
-    ) -> Result<Left, OpsError> {
-        let started = Instant::now();
-        let step = self.ledger.plan().steps[index].clone();
+    /// cannot be set.
+    async fn undo(&mut self, index: usize, span: Span) -> Result<Flow, OpsError> {
+        let started = self.world.elapsed();
+        let step = self.plan.steps[index].clone();
         self.record(index, Event::UndoStarted).await?;
         let longest = self.longest(2);
-        let bound = until.since(began).max(time::Duration::ZERO).unsigned_abs();
-        let bound = bound.min(longest);
+        let bound = span.until.since(span.began).max(time::Duration::ZERO);
+        let bound = bound.unsigned_abs().min(longest);
         for attempt in 0.. {
-            let bench = self.bench();
-            let left = bound.saturating_sub(started.elapsed());
-            let undone = tokio::select! {
-                undone = timeout(left, Box::pin(bench.undo(&step))) => undone,
-                () = self.operator.stopping() => return Ok(self.interrupted(&bench).await),
+            let left = bound.saturating_sub(self.spent(started));
+            let failure = tokio::select! {
+                biased;
+                undone = self.world.undo(&self.plan, index) => match undone {
+                    Ok(()) => break,
+                    Err(failure) => failure,
+                },
+                () = self.world.sleep(left) => self.timed_out(longest),
+                () = self.world.stopping() => return Ok(self.interrupt().await),
             };
-            let failure = match undone {
-                Ok(Ok(())) => break,
-                Ok(Err(error)) => failure(&error),
-                Err(_) => self.timed_out(longest),
-            };
-            tracing::warn!(ops.request = %self.own.at, ops.step = %step, cause = failure.cause, attempt,
-                "undo failed");
-            let now = began.plus(signed(started.elapsed()));
-            if after_undo_failure(&step, failure.kind, until, now).is_some() {
+            tracing::warn!(ops.request = %self.plan.request_at(), ops.step = %step,
+                cause = failure.cause, attempt, "undo failed");
+            let now = span.began.plus(signed(self.spent(started)));
+            if after_undo_failure(&step, failure.kind, span.until, now).is_some() {
                 // What the undo had in hand when it was given up is in service all the same.
-                self.calm(&bench).await;
+                self.calm().await;
                 self.record(index, Event::UndoFailed(failure)).await?;
-                return Ok(Left::Ended);
+                return Ok(Flow::Continue(()));
             }
-            self.operator.sleep(backoff(attempt)).await;
+            self.pause(backoff(attempt)).await;
         }
-        self.waiting.clear();
+        self.world.waiting().clear();
         self.record(index, Event::Undone).await?;
-        Ok(Left::Ended)
+        Ok(Flow::Continue(()))
     }
 
     /// The daemon stops in the middle of an act. Nothing is journalled; the next one goes on.
-    async fn interrupted(&self, bench: &Bench<'_>) -> Left {
-        tracing::info!(ops.request = %self.own.at, "interrupted; to be carried on by the next daemon");
-        self.calm(bench).await;
-        Left::Interrupted
+    async fn interrupt(&self) -> Flow {
+        tracing::info!(ops.request = %self.plan.request_at(),
+            "interrupted; to be carried on by the next daemon");
+        self.calm().await;
+        Flow::Break(Interrupted)
     }
 
     /// Puts every pod back into service, if that can be done in a moment.
-    async fn calm(&self, bench: &Bench<'_>) {
+    async fn calm(&self) {
         let calming = async {
             for attempt in 0.. {
-                if Box::pin(bench.calm()).await {
+                if self.world.calm(&self.plan).await {
                     break;
                 }
-                sleep(backoff(attempt)).await;
+                self.world.sleep(backoff(attempt)).await;
             }
         };
-        let _in_time = timeout(CALM, calming).await;
+        tokio::select! {
+            biased;
+            () = calming => {}
+            () = self.world.sleep(CALM) => {}
+        }
     }
 
     /// Writes a line, then tells people what it means.
     async fn record(&mut self, step: usize, event: Event) -> Result<(), OpsError> {
-        let (cluster, now) = (&self.operator.cluster, self.operator.now());
-        let entry = self.ledger.record(cluster, step, event, now).await?;
-        let (plan, journal) = (self.ledger.plan(), self.ledger.journal());
-        self.operator.metrics.line(plan, journal, &entry);
-        let name = plan
-            .steps
-            .get(step)
-            .map_or_else(String::new, Step::to_string);
-        match &entry.event {
-            Event::Failed(failure) | Event::UndoFailed(failure) => tracing::warn!(
-                ops.request = %self.own.at, ops.step = name, ops.event = entry.event.name(),
-                cause = failure.cause, "step"
-            ),
-            Event::Started | Event::Succeeded(_) | Event::UndoStarted | Event::Undone => {
-                tracing::info!(ops.request = %self.own.at, ops.step = name,
-                    ops.event = entry.event.name(), "step");
-            }
+        let at = self.world.now();
+        let entry = Entry { at, step, event };
+        let mut journal = self.journal.clone();
+        journal
+            .record(entry.clone())
+            .map_err(|source| OpsError::Journal {
+                at: self.plan.request_at(),
+                source,
+            })?;
+        self.world.keep(&self.plan, &journal, &entry).await?;
+        self.journal = journal;
+        self.log(&entry);
+        let conditions = view::conditions(&self.plan, &self.journal, None);
+        if self.told != conditions {
+            self.world.tell(&conditions).await?;
+            self.told = conditions;
         }
-        let conditions = view::conditions(plan, journal, None);
-        self.told.tell(self.operator, &self.own, conditions).await?;
-        for news in view::news(plan, journal, &entry) {
-            self.operator.report(&self.own, &news).await;
+        for news in view::news(&self.plan, &self.journal, &entry) {
+            self.world.report(&news).await;
         }
         Ok(())
     }
 
-    /// Returns when somebody asks to stop; tells meanwhile what the step waits for.
+    fn log(&self, entry: &Entry) {
+        let (at, event) = (self.plan.request_at(), entry.event.name());
+        let step = self.plan.steps.get(entry.step);
+        let step = step.map_or_else(String::new, Step::to_string);
+        match &entry.event {
+            Event::Failed(failure) | Event::UndoFailed(failure) => tracing::warn!(
+                ops.request = %at, ops.step = step, ops.event = event,
+                cause = failure.cause, "step"
+            ),
+            Event::Started | Event::Succeeded(_) | Event::UndoStarted | Event::Undone => {
+                tracing::info!(ops.request = %at, ops.step = step, ops.event = event, "step");
+            }
+        }
+    }
+
+    /// Returns when the request is to stop; tells meanwhile what the step waits for.
     async fn attend(&self, step: &Step) {
         let mut told = None;
         loop {
-            sleep(ATTEND).await;
-            let word = self.waiting.word();
+            self.world.sleep(ATTEND).await;
+            let word = self.world.waiting().word();
             if word.is_some() && word != told {
-                let (plan, journal) = (self.ledger.plan(), self.ledger.journal());
-                let conditions = view::conditions(plan, journal, word.as_deref());
-                let fresh = Told::default();
-                if fresh
-                    .tell_once(self.operator, &self.own, conditions)
-                    .await
-                    .is_ok()
-                {
+                let conditions = view::conditions(&self.plan, &self.journal, word.as_deref());
+                if self.world.tell(&conditions).await.is_ok() {
                     told = word;
                 }
             }
@@ -242,57 +292,53 @@ impl<'a> Execution<'a> {
                 continue;
             }
             // An API server that does not answer is not a wish to stop.
-            if let Ok(Observed { abort: Some(_) }) = self.observe().await {
+            if let Ok(Observed { abort: Some(_) }) = self.world.observe().await {
                 return;
             }
         }
     }
 
-    async fn end(&mut self, end: view::End) -> Result<Left, OpsError> {
-        let (plan, journal) = (self.ledger.plan(), self.ledger.journal());
-        let mut conditions = view::conditions(plan, journal, None);
-        let now = self.operator.now();
-        let last = view::ended(plan, journal, end, now);
-        let news = view::end(plan, journal, end);
-        tracing::info!(ops.request = %self.own.at, ops.outcome = last.type_, said = last.message,
-            "request ended");
-        conditions.push(last);
-        let outcome = match end {
-            view::End::Outcome(Outcome::Successful) => RequestOutcome::Successful,
-            view::End::Outcome(Outcome::Failed) => RequestOutcome::Failed,
-            view::End::Stuck(_) => RequestOutcome::Stuck,
+    async fn end(self, end: End) -> Result<Left, OpsError> {
+        let Self {
+            world,
+            plan,
+            journal,
+            ..
+        } = self;
+        let mut conditions = view::conditions(&plan, &journal, None);
+        conditions.push(view::ended(&plan, &journal, end, world.now()));
+        let news = view::end(&plan, &journal, end);
+        let ending = Ending {
+            end,
+            conditions,
+            news,
         };
-        self.operator.metrics.request(&plan.request_type, outcome);
-        status::end(self.operator, &self.own, conditions).await?;
-        self.operator.report(&self.own, &news).await;
-        self.operator.unhold(&self.own).await?;
-        Ok(Left::Ended)
+        world.end(&plan, ending).await?;
+        Ok(Left::Ended(end))
     }
 
-    fn bench(&self) -> Bench<'_> {
-        Bench {
-            cluster: &self.operator.cluster,
-            materials: &self.operator.materials,
-            kind: self.operator.kind,
-            clock: &self.operator.clock,
-            plan: self.ledger.plan(),
-            waiting: &self.waiting,
-            tally: &self.tally,
-            maker: &self.maker,
+    /// Sleeps, but not beyond the daemon's end.
+    async fn pause(&self, pause: Duration) {
+        tokio::select! {
+            biased;
+            () = self.world.sleep(pause) => {}
+            () = self.world.stopping() => {}
         }
     }
 
-    /// No act runs for longer than this, whatever the wall clock does meanwhile.
+    fn spent(&self, started: Duration) -> Duration {
+        self.world.elapsed().saturating_sub(started)
+    }
+
+    /// The longest time of any act, whatever the clock says meanwhile.
     fn longest(&self, times: u32) -> Duration {
-        let timeout = self.ledger.plan().settings.step_timeout.to_std();
+        let timeout = self.plan.settings.step_timeout.to_std();
         timeout.unwrap_or_default().saturating_mul(times)
     }
 
     fn timed_out(&self, longest: Duration) -> Failure {
-        let last = self
-            .waiting
-            .word()
-            .unwrap_or_else(|| "an answer".to_owned());
+        let last = self.world.waiting().word();
+        let last = last.unwrap_or_else(|| "an answer".to_owned());
         Failure {
             kind: FailureKind::TimedOut,
             cause: format!(
@@ -301,26 +347,4 @@ impl<'a> Execution<'a> {
             ),
         }
     }
-}
-
-fn failure(error: &StepError) -> Failure {
-    Failure {
-        kind: match error.retry() {
-            Retry::Never => FailureKind::Permanent,
-            Retry::Backoff | Retry::WhenChanged => FailureKind::Transient,
-        },
-        cause: chain(error),
-    }
-}
-
-/// Why a request should stop, if it should.
-fn asks_to_stop(request: &PgBouncerOpsRequest) -> Option<Abort> {
-    if request.metadata.deletion_timestamp.is_some() {
-        return Some(Abort::Deleted);
-    }
-    request
-        .annotations()
-        .get(ABORT)
-        .filter(|value| *value != "false")
-        .map(|_| Abort::Asked)
 }

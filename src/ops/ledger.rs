@@ -12,10 +12,9 @@ use std::collections::{BTreeMap, HashSet};
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
-use time::OffsetDateTime;
 
 use super::error::{LedgerError, OpsError};
-use super::journal::{Entry, Event, Journal};
+use super::journal::Journal;
 use super::plan::{PLAN_FORM, Plan};
 use crate::api::PgBouncerOpsRequest;
 use crate::api::annotations::{REQUEST_LABEL, REQUEST_NAMESPACE_LABEL};
@@ -29,10 +28,16 @@ const PREFIX: &str = "journal-";
 
 /// Plan and journal of a request that has begun.
 pub(super) struct Ledger {
-    map: ConfigMap,
-    plan: Plan,
-    journal: Journal,
+    /// Where they are kept.
+    pub(super) kept: Kept,
+    /// The plan.
+    pub(super) plan: Plan,
+    /// The journal, as it is kept.
+    pub(super) journal: Journal,
 }
+
+/// The ConfigMap of plan and journal, as it was read or written last.
+pub(super) struct Kept(ConfigMap);
 
 impl Ledger {
     /// Reads what is kept of `request` in the namespace `home`; `None` if nothing is. Fails if it was
@@ -80,47 +85,28 @@ impl Ledger {
             ..ConfigMap::default()
         };
         Ok(Self {
-            map: cluster.create(&map).await?,
+            kept: Kept(cluster.create(&map).await?),
             plan,
             journal,
         })
     }
+}
 
-    /// The plan.
-    pub(super) const fn plan(&self) -> &Plan {
-        &self.plan
-    }
-
-    /// The journal, as it is kept.
-    pub(super) const fn journal(&self) -> &Journal {
-        &self.journal
-    }
-
-    /// Adds a line. When this returns, the line survives us.
-    pub(super) async fn record(
+impl Kept {
+    /// Writes the journal, unless another daemon has written since. When this returns, the journal
+    /// survives us.
+    pub(super) async fn replace(
         &mut self,
         cluster: &Cluster,
-        step: usize,
-        event: Event,
-        at: OffsetDateTime,
-    ) -> Result<Entry, OpsError> {
-        let place = reference(&self.map);
-        let entry = Entry { at, step, event };
-        let mut journal = self.journal.clone();
-        journal
-            .record(entry.clone())
-            .map_err(|source| OpsError::Journal {
-                at: place.clone(),
-                source,
-            })?;
-        let mut map = self.map.clone();
-        let text = json(&journal, JOURNAL, &place)?;
+        journal: &Journal,
+    ) -> Result<(), OpsError> {
+        let mut map = self.0.clone();
+        let text = json(journal, JOURNAL, &reference(&self.0))?;
         map.data
             .get_or_insert_default()
             .insert(JOURNAL.to_owned(), text);
-        self.map = cluster.replace(&map).await?;
-        self.journal = journal;
-        Ok(entry)
+        self.0 = cluster.replace(&map).await?;
+        Ok(())
     }
 }
 
@@ -226,7 +212,7 @@ fn json<T: serde::Serialize>(
     })
 }
 
-fn read(map: ConfigMap) -> Result<Ledger, LedgerError> {
+pub(super) fn read(map: ConfigMap) -> Result<Ledger, LedgerError> {
     let data = map.data.clone().unwrap_or_default();
     let text = |key| data.get(key).ok_or(LedgerError::NoKey(key));
     let plan_text = text(PLAN)?;
@@ -248,7 +234,12 @@ fn read(map: ConfigMap) -> Result<Ledger, LedgerError> {
     {
         return Err(LedgerError::NoStep(step));
     }
-    Ok(Ledger { map, plan, journal })
+    let kept = Kept(map);
+    Ok(Ledger {
+        kept,
+        plan,
+        journal,
+    })
 }
 
 #[derive(serde::Deserialize)]

@@ -39,16 +39,19 @@ mod executor;
 mod former;
 mod hands;
 mod ledger;
+mod live;
 mod locks;
 mod metrics;
 mod operator;
 mod orphans;
 mod status;
+#[cfg(test)]
+mod stored;
 
 pub use admit::held_by_another;
 pub use error::{LedgerError, OpsError, PlanError};
-pub use executor::ABORT;
 pub use former::FormerJournals;
 pub use ledger::journal_name;
+pub use live::ABORT;
 pub use metrics::{OpsMetrics, RequestOutcome};
 pub use operator::{Next, Operator, OperatorOptions};

@@ -16,7 +16,8 @@ use super::error::{OpsError, PlanError};
 use super::executor::{Execution, Left};
 use super::former::FormerJournals;
 use super::hands::{Hands, Identity};
-use super::ledger;
+use super::ledger::{self, Ledger};
+use super::live::Live;
 use super::locks::Locks;
 use super::metrics::{OpsMetrics, RequestOutcome};
 use super::planner;
@@ -274,13 +275,21 @@ impl Operator {
         let Some(hand) = self.hands.take(&database_of(request), &own.uid) else {
             return Ok(Next::Again(IN_HAND));
         };
-        let left = match self.ledger(request).await? {
-            Some(ledger) => Box::pin(Execution::new(self, own.clone(), ledger).run()).await?,
-            None => Left::Ended,
+        let has_ended = match self.ledger(request).await? {
+            Some(Ledger {
+                kept,
+                plan,
+                journal,
+            }) => {
+                let world = Live::new(self, own.clone(), kept);
+                let left = Box::pin(Execution::new(world, plan, journal).run()).await?;
+                matches!(left, Left::Ended(_))
+            }
+            None => true,
         };
         drop(hand);
         // While it ran its journal was kept, even if it was gone.
-        if left == Left::Ended && self.read_again(&own).await?.is_none() {
+        if has_ended && self.read_again(&own).await?.is_none() {
             ledger::forget(&self.cluster, &self.home, &own.uid).await?;
         }
         Ok(Next::Wait)
@@ -344,7 +353,7 @@ impl Operator {
             reason: "Failed",
             message: condition.message.clone(),
         };
-        status::end(self, &own, vec![condition]).await?;
+        status::end(self, &own, RequestPhase::Failed, &[condition]).await?;
         self.report(&own, &news).await;
         self.unhold(&own).await
     }
@@ -433,22 +442,9 @@ impl Operator {
         self.clock.now()
     }
 
-    /// Whether the daemon stops.
-    pub(super) fn is_stopping(&self) -> bool {
-        self.cancel.is_cancelled()
-    }
-
     /// Returns when the daemon stops.
     pub(super) async fn stopping(&self) {
         self.cancel.cancelled().await;
-    }
-
-    /// Sleeps, but not beyond the daemon's end.
-    pub(super) async fn sleep(&self, pause: Duration) {
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = self.stopping() => {}
-        }
     }
 }
 

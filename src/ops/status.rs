@@ -13,52 +13,23 @@ use crate::cluster::reference;
 /// Condition that says what a step waits for; it goes when the request ends.
 pub(super) const WAITS: &str = "Running";
 
-/// What has been told last, so that it is not told again.
-#[derive(Debug, Default)]
-pub(super) struct Told(Vec<Condition>);
-
-impl Told {
-    /// Writes conditions, unless they are what was written last.
-    pub(super) async fn tell(
-        &mut self,
-        operator: &Operator,
-        own: &Identity,
-        conditions: Vec<Condition>,
-    ) -> Result<(), OpsError> {
-        if self.0 == conditions {
-            return Ok(());
-        }
-        write(operator, own, &conditions, None).await?;
-        self.0 = conditions;
-        Ok(())
-    }
-
-    /// Writes conditions.
-    pub(super) async fn tell_once(
-        mut self,
-        operator: &Operator,
-        own: &Identity,
-        conditions: Vec<Condition>,
-    ) -> Result<(), OpsError> {
-        self.tell(operator, own, conditions).await
-    }
+/// Writes conditions.
+pub(super) async fn tell(
+    operator: &Operator,
+    own: &Identity,
+    conditions: &[Condition],
+) -> Result<(), OpsError> {
+    write(operator, own, conditions, None).await
 }
 
-/// Writes the last conditions and the phase that the very last of them stands for.
+/// Writes the last conditions and the phase.
 pub(super) async fn end(
     operator: &Operator,
     own: &Identity,
-    conditions: Vec<Condition>,
+    phase: RequestPhase,
+    conditions: &[Condition],
 ) -> Result<(), OpsError> {
-    let successful = conditions
-        .last()
-        .is_some_and(|last| last.type_ == "Successful");
-    let phase = if successful {
-        RequestPhase::Successful
-    } else {
-        RequestPhase::Failed
-    };
-    write(operator, own, &conditions, Some(phase)).await
+    write(operator, own, conditions, Some(phase)).await
 }
 
 /// Moves `request` to `phase` with one more condition, if nobody has written it since it was read.

@@ -4,7 +4,7 @@
 //! each begins with the invariant's number (ARCHITECTURE.md).
 
 use super::FINAL_TRIES;
-use super::model::{End, KEY, Run, Side, World};
+use super::model::{End, KEY, Run, Side, Site};
 use crate::names::Alias;
 use crate::ops::journal::{Event, FailureKind, State};
 use crate::ops::plan::Step;
@@ -75,7 +75,7 @@ impl Run {
         expect(serve, "I2: a pod stays out of service");
         match end {
             End::Failed => {
-                let mut before = World::new(&self.plan);
+                let mut before = Site::new(&self.plan);
                 let known = before.pods.keys().eq(world.pods.keys());
                 for (name, pod) in before.pods.iter_mut().filter(|_| known) {
                     // It may have been replaced there and back.
@@ -107,7 +107,7 @@ impl Run {
     }
 
     /// The world after a success, but for what does not matter.
-    fn done(&self) -> World {
+    fn done(&self) -> Site {
         let mut run = Self::new(self.plan.clone());
         run.finish();
         for (name, pod) in &mut run.world.pods {

@@ -11,7 +11,7 @@
 //! looked.
 
 #[cfg(test)]
-mod carry;
+mod daemon;
 #[cfg(test)]
 mod invariants;
 #[cfg(test)]

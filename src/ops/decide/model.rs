@@ -1,10 +1,12 @@
-//! A world small enough to break in every place: one PgBouncer, its pods and its material, and what
-//! each step does to them. Every outside effect goes through [`Run::effect`] (`carry.rs`), where a
-//! fault may strike, and where the invariants are checked afterwards (`invariants.rs`).
+//! A cluster small enough to break in every place: one PgBouncer, its pods and its material, and what
+//! each step does to them. Every outside effect goes through [`Run::effect`], where a fault may strike,
+//! and where the invariants are checked afterwards (`invariants.rs`). The executor's own code carries
+//! the request out (`daemon.rs`).
 //!
 //! A new step is one arm in [`Run::act`] and one in [`Run::undo_act`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use time::OffsetDateTime;
 use time::macros::datetime;
@@ -50,7 +52,7 @@ pub(super) enum Fault {
     Transient,
     /// The effect does not happen, and never will.
     Permanent,
-    /// The effect does not happen, and nobody answers until the bound of the step has passed.
+    /// The effect does not happen, and no answer comes.
     Silence,
     /// The effect happens, and the daemon dies before it can tell.
     CrashAfter,
@@ -59,7 +61,7 @@ pub(super) enum Fault {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct World {
+pub(super) struct Site {
     pub(super) paused: bool,
     pub(super) issued: Vec<Alias>,
     /// Whose new material somebody has verified who did not make it.
@@ -105,16 +107,21 @@ pub(super) const KEY: &str = "-----BEGIN PRIVATE KEY-----";
 /// Why an act stopped.
 pub(super) enum Stop {
     Trouble(FailureKind),
+    /// No answer comes.
+    Silence,
+    /// The daemon is dead.
     Crash,
 }
 
-/// A run: the world, the journal, the faults still to come.
+/// A run: the cluster, the journal, the clocks, the faults still to come.
 pub(super) struct Run {
     pub(super) plan: Plan,
-    pub(super) world: World,
+    pub(super) world: Site,
     pub(super) journal: Journal,
-    pub(super) now: OffsetDateTime,
+    pub(super) clocks: Clocks,
     pub(super) abort_after_events: Option<usize>,
+    /// By number of journal lines: the daemon is told to stop then, once.
+    pub(super) stop_after_events: Option<usize>,
     /// Every act and undo is done twice.
     pub(super) twice: bool,
     /// By number of the effect, counted over the whole run.
@@ -129,9 +136,34 @@ pub(super) struct Run {
     /// The daemon's number, and that of the one whose write was the last.
     pub(super) daemon: u32,
     pub(super) last_writer: u32,
-    /// Lines of the journal as the daemon believes it to be.
-    pub(super) held: usize,
+    /// How often it was looked what comes next.
+    pub(super) looks: usize,
+    /// Whether an act is under way that does not answer.
+    pub(super) is_silent: bool,
+    /// Whether the daemon has just died.
+    pub(super) is_dead: bool,
     pub(super) violations: Vec<String>,
+}
+
+/// The wall's clock, which is set now and then, and the one that is not; both go on when everything
+/// waits.
+#[derive(Debug)]
+pub(super) struct Clocks {
+    /// What the wall's clock showed when the other was at zero.
+    pub(super) wall: OffsetDateTime,
+    pub(super) elapsed: Duration,
+    /// The ends of what is waited for.
+    pub(super) timers: Vec<Duration>,
+}
+
+impl Default for Clocks {
+    fn default() -> Self {
+        Self {
+            wall: datetime!(2033-01-02 03:04 UTC),
+            elapsed: Duration::ZERO,
+            timers: Vec::new(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,7 +173,7 @@ pub(super) enum End {
     Stuck(usize),
 }
 
-impl World {
+impl Site {
     pub(super) fn new(plan: &Plan) -> Self {
         let pod = Pod {
             side: Side::Former,
@@ -173,7 +205,7 @@ impl World {
     }
 }
 
-impl World {
+impl Site {
     pub(super) fn put_back(&mut self, name: &str) {
         if let Some(pod) = self.pods.get_mut(name) {
             pod.quiesced = false;
@@ -195,11 +227,12 @@ impl World {
 impl Run {
     pub(super) fn new(plan: Plan) -> Self {
         Self {
-            world: World::new(&plan),
+            world: Site::new(&plan),
             plan,
             journal: Journal::default(),
-            now: datetime!(2033-01-02 03:04 UTC),
+            clocks: Clocks::default(),
             abort_after_events: None,
+            stop_after_events: None,
             twice: false,
             faults: BTreeMap::new(),
             cut_at: None,
@@ -209,13 +242,40 @@ impl Run {
             late: None,
             daemon: 0,
             last_writer: 0,
-            held: 0,
+            looks: 0,
+            is_silent: false,
+            is_dead: false,
             violations: Vec::new(),
         }
     }
 
     pub(super) fn errs(&self, mistake: Mistake) -> bool {
         self.mistake == Some(mistake)
+    }
+
+    /// What the wall's clock shows.
+    pub(super) fn now(&self) -> OffsetDateTime {
+        self.clocks.wall + self.clocks.elapsed
+    }
+
+    pub(super) fn effect(&mut self, change: impl FnOnce(&mut Site)) -> Result<(), Stop> {
+        let n = self.effects;
+        self.effects += 1;
+        let fault = self.faults.get(&n).copied().or_else(|| self.strike());
+        match fault {
+            Some(Fault::Transient) => return Err(Stop::Trouble(FailureKind::Transient)),
+            Some(Fault::Permanent) => return Err(Stop::Trouble(FailureKind::Permanent)),
+            Some(Fault::Silence) => return Err(Stop::Silence),
+            Some(Fault::CrashBefore) => return Err(Stop::Crash),
+            Some(Fault::CrashAfter) | None => {}
+        }
+        change(&mut self.world);
+        self.last_writer = self.daemon;
+        self.check_effect();
+        match fault {
+            Some(Fault::CrashAfter) => Err(Stop::Crash),
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn act(&mut self, step: usize) -> Result<(), Stop> {

@@ -117,7 +117,7 @@ impl Run {
             && chance.once_in(chance.jump)
         {
             let hour = if chance.rng.bool() { 1 } else { -1 };
-            self.now += Duration::hours(hour);
+            self.clocks.wall += Duration::hours(hour);
         }
     }
 
@@ -173,7 +173,7 @@ impl Run {
         let is_alone = (late.lines, late.effects) == (lines, self.effects);
         if is_alone || self.errs(Mistake::HearsDeposed) {
             self.check_writer(late.daemon);
-            let (at, step, event) = (self.now, late.step, Event::Started);
+            let (at, step, event) = (self.now(), late.step, Event::Started);
             // A line that cannot follow is one that it would not write.
             let _written = self.journal.record(Entry { at, step, event });
         }

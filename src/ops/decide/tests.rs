@@ -334,3 +334,53 @@ fn model_every_planted_mistake_is_seen_and_named() {
         assert!(seen, "{mistake:?} is not seen to violate {invariant}");
     }
 }
+
+#[test]
+fn a_daemon_that_stops_after_any_line_leaves_the_rest_to_the_next() {
+    for plan in plans() {
+        let (_, undisturbed) = end_of(Run::new(plan.clone()));
+        for at in 0..size(&plan).1 {
+            let mut run = Run::new(plan.clone());
+            run.stop_after_events = Some(at);
+            let (end, mut run) = end_of(run);
+            assert_eq!(end, End::Successful, "stopped after line {at}");
+            for (name, pod) in &mut run.world.pods {
+                pod.generation = undisturbed.world.pods[name].generation;
+            }
+            assert_eq!(run.world, undisturbed.world, "stopped after line {at}");
+        }
+    }
+}
+
+#[test]
+fn silence_ends_a_step_at_its_bound_or_at_the_word_to_stop() {
+    let plan = plan(&present(), &issuer(), 3);
+    for (abort, kind) in [
+        (None, FailureKind::TimedOut),
+        (Some(3), FailureKind::Aborted),
+    ] {
+        let mut run = with_fault(&plan, 1, Fault::Silence);
+        run.abort_after_events = abort;
+        let (end, run) = end_of(run);
+        assert_eq!(end, End::Failed);
+        let began = run.journal.of(1).started_at.unwrap();
+        let failed = run
+            .journal
+            .entries()
+            .iter()
+            .find_map(|entry| match &entry.event {
+                Event::Failed(failure) => Some((entry.at - began, failure)),
+                _ => None,
+            });
+        let (took, failure) = failed.unwrap();
+        assert_eq!(failure.kind, kind);
+        let bound = plan.settings.step_timeout.to_time();
+        match kind {
+            FailureKind::TimedOut => {
+                assert!(took <= bound && took > bound - Duration::SECOND, "{took}");
+                assert!(failure.cause.contains("not done within 300 s"));
+            }
+            _ => assert!(took <= Duration::SECOND, "{took}"),
+        }
+    }
+}
