@@ -10,7 +10,7 @@ use crate::cluster::Cluster;
 use crate::material::Materials;
 use crate::names::Alias;
 use crate::ops::plan::{Plan, Step};
-use crate::ops::planner;
+use crate::ops::planner::Planner;
 use crate::surroundings;
 
 /// The plan, as people and programs read it.
@@ -53,7 +53,12 @@ pub(super) async fn print(
     let kind = surroundings::workload_kind(cluster, namespace).await?;
     // The namespace of ClusterIssuers' Secrets matters to whoever issues.
     let materials = Materials::new(cluster.clone(), Clock::System, "");
-    let plan = planner::plan(cluster, &materials, kind, request, pooler).await?;
+    let planner = Planner {
+        cluster,
+        materials: &materials,
+        kind,
+    };
+    let plan = planner.plan(request, pooler).await?;
     output.result(&Report::of(&plan), text)?;
     Ok(())
 }
@@ -65,11 +70,8 @@ impl Report {
             revision: issuance.revision.get(),
             issuer: format!("{}/{}", issuance.issuer.kind, issuance.issuer.name),
         });
-        let reloaded = plan.steps.iter().filter_map(|step| match step {
-            Step::Reload(pod) => Some(pod.clone()),
-            _ => None,
-        });
-        let rolled = plan.steps.iter().flat_map(Step::rolls).cloned();
+        let reloaded = plan.steps.iter().filter_map(Step::reloads);
+        let rolled = plan.steps.iter().flat_map(Step::rolls);
         let steps = plan.steps.iter().zip(plan.outline());
         let steps = steps.map(|(step, does)| StepReport {
             step: step.to_string(),

@@ -9,6 +9,7 @@ use std::borrow::Borrow;
 
 use time::OffsetDateTime;
 
+use super::view::Topic;
 use crate::api::common::{Condition, ConditionStatus, parse_rfc3339};
 use crate::api::opsrequest::{ApplyPolicy, PgBouncerOpsRequest, RequestPhase, RequestType};
 use crate::api::{PgBouncer, Phase};
@@ -163,7 +164,9 @@ pub fn skipped(
         request.spec.type_.as_str(),
         created.map_or_else(String::new, crate::api::common::rfc3339_seconds),
     );
-    Condition::new("Skipped", ConditionStatus::True, "Skipped", message, now)
+    let skipped = Topic::Skipped;
+    let (type_, reason) = (skipped.as_str(), skipped.reason());
+    Condition::new(type_, ConditionStatus::True, reason, message, now)
 }
 
 /// Phase of a request, if anybody has looked at it.

@@ -16,8 +16,8 @@ use super::decide::{Directive, Observed, after_undo_failure, decide};
 use super::error::OpsError;
 use super::journal::{Entry, Event, Failure, FailureKind, Journal, Note};
 use super::plan::{Plan, Step};
-use super::steps::Waiting;
 use super::view::{self, End, News};
+use super::work::Waiting;
 use crate::api::common::Condition;
 use crate::instants::{Shift, Since, signed};
 use crate::retry::backoff;
@@ -255,7 +255,7 @@ impl<W: World> Execution<W> {
             self.world.tell(&conditions).await?;
             self.told = conditions;
         }
-        for news in view::news(&self.plan, &self.journal, &entry) {
+        if let Some(news) = view::news(&self.plan, &self.journal, &entry) {
             self.world.report(&news).await;
         }
         Ok(())

@@ -13,12 +13,13 @@ use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
+use super::context::Context;
 use super::error::{LedgerError, OpsError, PlanError};
 use super::journal::{Entry, Journal, State};
 use super::ledger::{JOURNAL, Ledger, PLAN, check};
-use super::operator::Operator;
-use super::plan::{Facts, PLAN_FORM, Plan, PodFact, Step, Way};
-use super::planner;
+use super::plan::judge::{Asked, read as ask, with};
+use super::plan::{Facts, PLAN_FORM, Plan, PodFact, Step, Subject, Way};
+use super::planner::replicas;
 use super::request::{Pools, Strategy, TlsState, target_state};
 use crate::api::{PgBouncer, PgBouncerOpsRequest};
 use crate::blueprint::certificates::wanted;
@@ -40,155 +41,159 @@ pub enum FormerJournals {
     CarriedOver,
 }
 
-impl Operator {
-    /// Carries the journal of `request` over from the former place; `None` if there is none that is
-    /// proved.
-    pub(super) async fn carry_over(
-        &self,
-        request: &PgBouncerOpsRequest,
-        database: &PgBouncer,
-    ) -> Result<Option<Ledger>, OpsError> {
-        let at = former_at(request);
-        let Some(map) = self.cluster.get::<ConfigMap>(&at).await? else {
-            return Ok(None);
-        };
-        // What is published now is sealed, so that the plan's revisions can be taken up.
-        if let Err(MaterialError::Cluster(error)) = self.materials.take_stock(database).await {
-            return Err(error.into());
-        }
-        let Some(begun) = self.proved(request, database, &map).await? else {
-            tracing::warn!(ops.request = %at, "former journal is not proved");
-            return Ok(None);
-        };
-        let ledger = Ledger::open(&self.cluster, &self.home, request, begun).await?;
-        self.cluster.delete_read(&map).await?;
-        tracing::info!(ops.request = %at, "former journal carried over");
-        Ok(Some(ledger))
+/// Carries the journal of `request` over from the former place; `None` if there is none that is
+/// proved.
+pub(super) async fn carry_over(
+    context: &Context,
+    request: &PgBouncerOpsRequest,
+    database: &PgBouncer,
+) -> Result<Option<Ledger>, OpsError> {
+    let at = former_at(request);
+    let Some(map) = context.cluster.get::<ConfigMap>(&at).await? else {
+        return Ok(None);
+    };
+    // What is published now is sealed, so that the plan's revisions can be taken up.
+    if let Err(MaterialError::Cluster(error)) = context.materials.take_stock(database).await {
+        return Err(error.into());
     }
+    let Some((plan, journal)) = proved(context, request, database, &map).await? else {
+        tracing::warn!(ops.request = %at, "former journal is not proved");
+        return Ok(None);
+    };
+    let ledger = Ledger::open(&context.cluster, &context.home, request, plan, journal).await?;
+    context.cluster.delete_read(&map).await?;
+    tracing::info!(ops.request = %at, "former journal carried over");
+    Ok(Some(ledger))
+}
 
-    async fn proved(
-        &self,
-        request: &PgBouncerOpsRequest,
-        database: &PgBouncer,
-        map: &ConfigMap,
-    ) -> Result<Option<(Plan, Journal)>, OpsError> {
-        let owners = map.owner_references();
-        let is_owned = owners.iter().any(|owner| {
-            owner.controller == Some(true) && Some(&owner.uid) == request.uid().as_ref()
-        });
-        let read = read(map).filter(|_| is_owned);
-        let Some((claimed, journal)) = read else {
-            return Ok(None);
-        };
-        if check(&claimed, request).is_err()
-            || database.uid().as_ref() != Some(&claimed.database.uid)
-        {
-            return Ok(None);
+async fn proved(
+    context: &Context,
+    request: &PgBouncerOpsRequest,
+    database: &PgBouncer,
+    map: &ConfigMap,
+) -> Result<Option<(Plan, Journal)>, OpsError> {
+    let owners = map.owner_references();
+    let is_owned = owners
+        .iter()
+        .any(|owner| owner.controller == Some(true) && Some(&owner.uid) == request.uid().as_ref());
+    let read = read(map).filter(|_| is_owned);
+    let Some((claimed, journal)) = read else {
+        return Ok(None);
+    };
+    if check(&claimed, request).is_err() || database.uid().as_ref() != Some(&claimed.database.uid) {
+        return Ok(None);
+    }
+    match made_again(context, request, database, &claimed).await {
+        Ok(Some(plan)) => {
+            seal_staged(context, database, &plan).await?;
+            Ok(believed(&plan, &journal).map(|journal| (plan, journal)))
         }
-        match self.made_again(request, database, &claimed).await {
-            Ok(Some(plan)) => {
-                self.seal_staged(database, &plan).await?;
-                Ok(believed(&plan, &journal).map(|journal| (plan, journal)))
+        Err(PlanError::Cluster(error)) => Err(error.into()),
+        Ok(None) | Err(PlanError::Refused(_) | PlanError::Unworkable(_)) => Ok(None),
+    }
+}
+
+/// The plan that is made from the request and the PgBouncer, if it is the claimed one.
+async fn made_again(
+    context: &Context,
+    request: &PgBouncerOpsRequest,
+    database: &PgBouncer,
+    claimed: &Plan,
+) -> Result<Option<Plan>, PlanError> {
+    context.check_references(database).await?;
+    let Asked { change, settings } = ask(request, database)?;
+    let former = TlsState::of(&database.spec);
+    let fits = settings.strategy != Strategy::RollingRestart || claimed.choice.way == Way::Restart;
+    if former != claimed.former || !fits || !is_published(context, database, claimed).await? {
+        return Ok(None);
+    }
+    let planner = context.planner();
+    let signer = planner.signer(database, &change).await?;
+    let set = planner.workload(database).await?;
+    let replicas = replicas(database, set.as_ref());
+    let made = |pools| {
+        let facts = Facts {
+            namespace: database.namespace().unwrap_or_default(),
+            request: Subject::of(request),
+            generation: request.metadata.generation.unwrap_or_default(),
+            request_type: request.spec.type_.as_str().to_owned(),
+            database: Subject::of(database),
+            former: former.clone(),
+            target: target_state(&database.name_any(), &database.spec, &change, signer),
+            published: claimed.published.clone(),
+            next: numbers(claimed),
+            replicas,
+            pods: pods(claimed),
+            pools,
+            choice: claimed.choice.clone(),
+        };
+        Plan::new(change.clone(), settings, facts)
+    };
+    let made = [Pools::Transactions, Pools::Sessions].map(made);
+    let mut same = made.into_iter().find(|plan| plan == claimed);
+    if let Some(plan) = &mut same {
+        plan.backend = Some(database.spec.database.clone());
+    }
+    Ok(same)
+}
+
+/// Seals the revisions that the plan names, before and after, as far as each can be proved. A step
+/// that needs another one fails.
+async fn seal_staged(context: &Context, database: &PgBouncer, plan: &Plan) -> Result<(), OpsError> {
+    let service: Option<Service> = context.cluster.get(&plan.database_at()).await?;
+    let outside = service.as_ref().map(surroundings::load_balancer);
+    let outside = outside.unwrap_or_default();
+    let issued = plan.issue.iter();
+    let issued = issued.map(|issued| (issued.alias, issued.revision, &plan.target));
+    let held = plan.published.iter();
+    let held = held.map(|(alias, held)| (*alias, held.revision, &plan.former));
+    for (alias, revision, state) in issued.chain(held) {
+        let bouncer = with(database, state);
+        let all = wanted(&bouncer, &outside).unwrap_or_default();
+        let Some(wanted) = all.iter().find(|wanted| wanted.alias == alias) else {
+            continue;
+        };
+        let sealed = context
+            .materials
+            .seal_proved(database, wanted, revision)
+            .await;
+        match sealed {
+            Err(MaterialError::Cluster(error)) => return Err(error.into()),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(alias = %alias, %revision, error, "staged revision is not proved");
             }
-            Err(PlanError::Cluster(error)) => Err(error.into()),
-            Ok(None) | Err(PlanError::Refused(_) | PlanError::Unworkable(_)) => Ok(None),
+            Ok(()) => {}
         }
     }
+    Ok(())
+}
 
-    /// The plan that is made from the request and the PgBouncer, if it is the claimed one.
-    async fn made_again(
-        &self,
-        request: &PgBouncerOpsRequest,
-        database: &PgBouncer,
-        claimed: &Plan,
-    ) -> Result<Option<Plan>, PlanError> {
-        self.check_references(database).await?;
-        let (change, settings) = planner::read(request, database)?;
-        let former = TlsState::of(&database.spec);
-        let fits =
-            settings.strategy != Strategy::RollingRestart || claimed.choice.way == Way::Restart;
-        if former != claimed.former || !fits || !self.is_published(database, claimed).await? {
-            return Ok(None);
-        }
-        let signer = planner::signer(&self.cluster, database, &change).await?;
-        let replicas = planner::replicas(&self.cluster, self.kind, database).await?;
-        let made = |pools| {
-            let facts = Facts {
-                namespace: database.namespace().unwrap_or_default(),
-                request: planner::subject(request),
-                generation: request.metadata.generation.unwrap_or_default(),
-                request_type: request.spec.type_.as_str().to_owned(),
-                database: planner::subject(database),
-                former: former.clone(),
-                target: target_state(&database.name_any(), &database.spec, &change, signer),
-                published: claimed.published.clone(),
-                next: numbers(claimed),
-                replicas,
-                pods: pods(claimed),
-                pools,
-                choice: claimed.choice.clone(),
-            };
-            Plan::new(change.clone(), settings, facts)
+/// Whether everything that undoing would publish again, trust above all, is published now.
+async fn is_published(
+    context: &Context,
+    database: &PgBouncer,
+    claimed: &Plan,
+) -> Result<bool, PlanError> {
+    for (alias, held) in &claimed.published {
+        let name = claimed.former.secret_name(&database.name_any(), *alias);
+        let Some(name) = name else {
+            return Ok(false);
         };
-        let made = [Pools::Transactions, Pools::Sessions].map(made);
-        let mut same = made.into_iter().find(|plan| plan == claimed);
-        if let Some(plan) = &mut same {
-            plan.backend = Some(database.spec.database.clone());
+        let found = match context.materials.published(database, *alias, &name).await {
+            Ok(found) => found,
+            Err(MaterialError::Cluster(error)) => return Err(error.into()),
+            Err(_) => None,
+        };
+        let trust = TrustBundle::from_pem(&held.trust);
+        let (Some(found), Ok(trust)) = (found, trust) else {
+            return Ok(false);
+        };
+        if found.bundle.union(&trust) != found.bundle {
+            return Ok(false);
         }
-        Ok(same)
     }
-
-    /// Seals the revisions that the plan names, before and after, as far as each can be proved. A step
-    /// that needs another one fails.
-    async fn seal_staged(&self, database: &PgBouncer, plan: &Plan) -> Result<(), OpsError> {
-        let service: Option<Service> = self.cluster.get(&plan.database_at()).await?;
-        let outside = service.as_ref().map(surroundings::load_balancer);
-        let outside = outside.unwrap_or_default();
-        let issued = plan.issue.iter();
-        let issued = issued.map(|issued| (issued.alias, issued.revision, &plan.target));
-        let held = plan.published.iter();
-        let held = held.map(|(alias, held)| (*alias, held.revision, &plan.former));
-        for (alias, revision, state) in issued.chain(held) {
-            let bouncer = planner::with(database, state);
-            let all = wanted(&bouncer, &outside).unwrap_or_default();
-            let Some(wanted) = all.iter().find(|wanted| wanted.alias == alias) else {
-                continue;
-            };
-            let sealed = self.materials.seal_proved(database, wanted, revision).await;
-            match sealed {
-                Err(MaterialError::Cluster(error)) => return Err(error.into()),
-                Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(alias = %alias, %revision, error, "staged revision is not proved");
-                }
-                Ok(()) => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether everything that undoing would publish again, trust above all, is published now.
-    async fn is_published(&self, database: &PgBouncer, claimed: &Plan) -> Result<bool, PlanError> {
-        for (alias, held) in &claimed.published {
-            let name = claimed.former.secret_name(&database.name_any(), *alias);
-            let Some(name) = name else {
-                return Ok(false);
-            };
-            let found = match self.materials.published(database, *alias, &name).await {
-                Ok(found) => found,
-                Err(MaterialError::Cluster(error)) => return Err(error.into()),
-                Err(_) => None,
-            };
-            let trust = TrustBundle::from_pem(&held.trust);
-            let (Some(found), Ok(trust)) = (found, trust) else {
-                return Ok(false);
-            };
-            if found.bundle.union(&trust) != found.bundle {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
+    Ok(true)
 }
 
 /// Where a journal was kept.

@@ -10,8 +10,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kube::ResourceExt;
 
-use super::error::OpsError;
-use super::operator::Operator;
 use crate::api::PgBouncerOpsRequest;
 use crate::cluster::reference;
 use crate::names::ObjectRef;
@@ -32,17 +30,6 @@ impl Identity {
             at: reference(request),
             uid: request.uid().unwrap_or_default(),
         }
-    }
-}
-
-impl Operator {
-    /// Reads the request again; `None` if it is gone, whatever has its name now.
-    pub(super) async fn read_again(
-        &self,
-        own: &Identity,
-    ) -> Result<Option<PgBouncerOpsRequest>, OpsError> {
-        let found: Option<PgBouncerOpsRequest> = self.cluster.get(&own.at).await?;
-        Ok(found.filter(|found| found.uid().as_deref() == Some(&own.uid)))
     }
 }
 

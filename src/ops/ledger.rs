@@ -61,7 +61,8 @@ impl Ledger {
         cluster: &Cluster,
         home: &str,
         request: &PgBouncerOpsRequest,
-        (plan, journal): (Plan, Journal),
+        plan: Plan,
+        journal: Journal,
     ) -> Result<Self, OpsError> {
         let at = at(home, request);
         let name = request.name_any();

@@ -1,11 +1,13 @@
 //! The executor's world over a cluster: requests, journals, steps and clocks that are real.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kube::ResourceExt;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
+use super::context::Context;
 use super::decide::{Abort, Observed, Outcome};
 use super::error::OpsError;
 use super::executor::{Ending, World};
@@ -13,11 +15,10 @@ use super::hands::Identity;
 use super::journal::{Entry, Failure, FailureKind, Journal, Note};
 use super::ledger::Kept;
 use super::metrics::RequestOutcome;
-use super::operator::Operator;
 use super::plan::Plan;
-use super::status;
-use super::steps::{Bench, Maker, StepError, Tally, Waiting};
 use super::view::{End, News};
+use super::work::{Bench, Ground, Maker, StepError, Tally, Waiting, drain};
+use super::{status, steps};
 use crate::api::common::Condition;
 use crate::api::{PgBouncerOpsRequest, RequestPhase};
 use crate::causes::chain;
@@ -28,9 +29,9 @@ pub const ABORT: &str = "bouncert.dev/abort";
 
 /// The world of one request that is carried out.
 pub(super) struct Live<'a> {
-    operator: &'a Operator,
-    /// The request.
-    own: Identity,
+    context: &'a Context,
+    /// The request, as it was read or written last.
+    request: Mutex<PgBouncerOpsRequest>,
     kept: Kept,
     began: Instant,
     waiting: Waiting,
@@ -39,11 +40,11 @@ pub(super) struct Live<'a> {
 }
 
 impl<'a> Live<'a> {
-    /// The world of a request whose journal is `kept`.
-    pub(super) fn new(operator: &'a Operator, own: Identity, kept: Kept) -> Self {
+    /// The world of a request that was just read, and whose journal is `kept`.
+    pub(super) fn new(context: &'a Context, request: PgBouncerOpsRequest, kept: Kept) -> Self {
         Self {
-            operator,
-            own,
+            context,
+            request: Mutex::new(request),
             kept,
             began: Instant::now(),
             waiting: Waiting::default(),
@@ -54,21 +55,44 @@ impl<'a> Live<'a> {
 
     fn bench<'b>(&'b self, plan: &'b Plan) -> Bench<'b> {
         Bench {
-            cluster: &self.operator.cluster,
-            materials: &self.operator.materials,
-            kind: self.operator.kind,
-            clock: &self.operator.clock,
+            ground: Ground {
+                cluster: &self.context.cluster,
+                kind: self.context.kind,
+                namespace: &plan.namespace,
+                database: &plan.database,
+                secrets: Bench::secrets(plan),
+                waiting: &self.waiting,
+                maker: &self.maker,
+            },
+            materials: &self.context.materials,
+            clock: &self.context.clock,
             plan,
-            waiting: &self.waiting,
             tally: &self.tally,
-            maker: &self.maker,
         }
+    }
+
+    fn request(&self) -> MutexGuard<'_, PgBouncerOpsRequest> {
+        self.request.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes conditions and the phase; returns the request as it is then, or nothing if it is gone.
+    async fn write(
+        &self,
+        conditions: &[Condition],
+        phase: Option<RequestPhase>,
+    ) -> Result<Option<PgBouncerOpsRequest>, OpsError> {
+        let request = self.request().clone();
+        let written = status::write(self.context, &request, conditions, phase).await?;
+        if let Some(written) = &written {
+            self.request().clone_from(written);
+        }
+        Ok(written)
     }
 }
 
 impl World for Live<'_> {
     fn now(&self) -> OffsetDateTime {
-        self.operator.now()
+        self.context.now()
     }
 
     fn elapsed(&self) -> Duration {
@@ -80,38 +104,44 @@ impl World for Live<'_> {
     }
 
     async fn stopping(&self) {
-        self.operator.stopping().await;
+        self.context.cancel.cancelled().await;
     }
 
     async fn observe(&self) -> Result<Observed, OpsError> {
+        let own = Identity::of(&self.request());
         // Another request of its name is not this one: this one is gone.
-        let request = self.operator.read_again(&self.own).await?;
+        let request = self.context.read_again(&own).await?;
+        let Some(request) = request else {
+            return Ok(Observed {
+                abort: Some(Abort::Deleted),
+            });
+        };
+        self.request().clone_from(&request);
         Ok(Observed {
-            abort: request.as_ref().map_or(Some(Abort::Deleted), abort_of),
+            abort: abort_of(&request),
         })
     }
 
     async fn keep(&mut self, plan: &Plan, journal: &Journal, last: &Entry) -> Result<(), OpsError> {
-        self.kept.replace(&self.operator.cluster, journal).await?;
-        self.operator.metrics.line(plan, journal, last);
+        self.kept.replace(&self.context.cluster, journal).await?;
+        self.context.metrics.line(plan, journal, last);
         Ok(())
     }
 
     async fn act(&self, plan: &Plan, step: usize) -> Result<Note, Failure> {
         let bench = self.bench(plan);
-        // Boxed, as every act is: the largest is many kilobytes.
-        let acted = Box::pin(bench.act(&plan.steps[step])).await;
+        let acted = steps::act(&bench, &plan.steps[step]).await;
         acted.map_err(|error| failure(&error))
     }
 
     async fn undo(&self, plan: &Plan, step: usize) -> Result<(), Failure> {
         let bench = self.bench(plan);
-        let undone = Box::pin(bench.undo(&plan.steps[step])).await;
+        let undone = steps::undo(&bench, &plan.steps[step]).await;
         undone.map_err(|error| failure(&error))
     }
 
     async fn calm(&self, plan: &Plan) -> bool {
-        Box::pin(self.bench(plan).calm()).await
+        Box::pin(drain::calm(&self.bench(plan))).await
     }
 
     fn waiting(&self) -> &Waiting {
@@ -119,11 +149,12 @@ impl World for Live<'_> {
     }
 
     async fn tell(&self, conditions: &[Condition]) -> Result<(), OpsError> {
-        status::tell(self.operator, &self.own, conditions).await
+        self.write(conditions, None).await.map(drop)
     }
 
     async fn report(&self, news: &News) {
-        self.operator.report(&self.own, news).await;
+        let request = self.request().clone();
+        self.context.report(&request, news).await;
     }
 
     async fn end(&self, plan: &Plan, ending: Ending) -> Result<(), OpsError> {
@@ -140,11 +171,14 @@ impl World for Live<'_> {
             End::Stuck(_) => (RequestOutcome::Stuck, RequestPhase::Failed),
         };
         let said = conditions.last().map(|last| last.message.as_str());
-        tracing::info!(ops.request = %self.own.at, ops.outcome = phase.as_str(), said, "request ended");
-        self.operator.metrics.request(&plan.request_type, outcome);
-        status::end(self.operator, &self.own, phase, &conditions).await?;
-        self.operator.report(&self.own, &news).await;
-        self.operator.unhold(&self.own).await
+        tracing::info!(ops.request = %plan.request_at(), ops.outcome = phase.as_str(), said,
+            "request ended");
+        self.context.metrics.request(&plan.request_type, outcome);
+        let Some(ended) = self.write(&conditions, Some(phase)).await? else {
+            return Ok(());
+        };
+        self.context.report(&ended, &news).await;
+        status::unhold(self.context, &ended).await
     }
 }
 

@@ -7,7 +7,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::journal::{Entry, Event, FailureKind, Journal, Note};
-use super::plan::{Plan, Step};
+use super::plan::Plan;
+use super::steps::{of, one_of_each};
 use crate::api::RequestType;
 use crate::instants::Since;
 
@@ -76,12 +77,6 @@ const OUTCOMES: [&str; 6] = [
     "skipped",
 ];
 
-/// All steps, as labels say them.
-const STEPS: [&str; 13] = [
-    "pause", "issue", "stage", "hand_out", "switch", "surge", "roll", "reload", "unsurge", "prove",
-    "commit", "retire", "resume",
-];
-
 impl Default for OpsMetrics {
     fn default() -> Self {
         let histogram: fn() -> Histogram = || Histogram::new(SECONDS);
@@ -110,7 +105,8 @@ impl OpsMetrics {
                 }));
             }
         }
-        for step in STEPS {
+        for step in one_of_each() {
+            let step = of(&step).label();
             for outcome in [
                 "succeeded",
                 "transient",
@@ -182,7 +178,7 @@ impl OpsMetrics {
 
     /// Counts a line of the journal; it is the last one.
     pub fn line(&self, plan: &Plan, journal: &Journal, entry: &Entry) {
-        let Some(step) = plan.steps.get(entry.step).map(kind) else {
+        let Some(step) = plan.steps.get(entry.step).map(|step| of(step).label()) else {
             return;
         };
         let (family, outcome) = match &entry.event {
@@ -221,25 +217,6 @@ impl OpsMetrics {
             self.drain_seconds
                 .observe(f64::from(drained.drained_ms) / 1_000.0);
         }
-    }
-}
-
-/// The step without what it carries.
-const fn kind(step: &Step) -> &'static str {
-    match step {
-        Step::Pause => "pause",
-        Step::Issue(_) => "issue",
-        Step::Stage => "stage",
-        Step::HandOut => "hand_out",
-        Step::Switch => "switch",
-        Step::Surge => "surge",
-        Step::Roll(_) | Step::RollTogether(_) => "roll",
-        Step::Reload(_) => "reload",
-        Step::Unsurge => "unsurge",
-        Step::Prove => "prove",
-        Step::Commit => "commit",
-        Step::Retire => "retire",
-        Step::Resume => "resume",
     }
 }
 

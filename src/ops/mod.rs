@@ -1,9 +1,10 @@
 //! One request, one plan, one journal: decide is pure, steps act.
 //!
-//! A `PgBouncerOpsRequest` goes through four rooms. [`request`] reads it together with the PgBouncer
-//! and says which [`request::Change`] it is, or why it is none. [`plan`] turns the change into a list
-//! of steps with everything filled in. [`decide`] looks at plan and [`journal`] and says what comes
-//! next; it is the whole brain and knows no cluster. [`view`] writes what people read.
+//! A `PgBouncerOpsRequest` goes through these rooms. [`request`] reads it together with the PgBouncer
+//! and says which [`request::Change`] it is, or why it is none. [`planner`] reads what the change depends
+//! on, and [`plan`] makes a list of steps of it with everything filled in. [`decide`] looks at plan and
+//! [`journal`] and says what comes next; it is the whole brain and knows no cluster. The executor carries
+//! that out, `steps` has a file for each step, and [`view`] writes what people read.
 //!
 //! ```text
 //!   request ──► admit ──► plan ──► decide ──► run a step ──► journal ──► view
@@ -29,11 +30,10 @@ pub mod admit;
 
 pub mod view;
 
-pub mod steps;
-
 pub mod planner;
 
 mod begun;
+mod context;
 mod error;
 mod executor;
 mod former;
@@ -44,9 +44,10 @@ mod locks;
 mod metrics;
 mod operator;
 mod orphans;
+mod putback;
 mod status;
-#[cfg(test)]
-mod stored;
+mod steps;
+mod work;
 
 pub use admit::held_by_another;
 pub use error::{LedgerError, OpsError, PlanError};
@@ -55,3 +56,6 @@ pub use ledger::journal_name;
 pub use live::ABORT;
 pub use metrics::{OpsMetrics, RequestOutcome};
 pub use operator::{Next, Operator, OperatorOptions};
+
+#[cfg(test)]
+mod tests;

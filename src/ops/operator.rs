@@ -7,11 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::ResourceExt;
-use serde_json::json;
-use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use super::admit::{Admission, Hold, admit, held_by_another, phase, skipped};
+use super::context::{Context, database_of};
 use super::error::{OpsError, PlanError};
 use super::executor::{Execution, Left};
 use super::former::FormerJournals;
@@ -20,20 +19,19 @@ use super::ledger::{self, Ledger};
 use super::live::Live;
 use super::locks::Locks;
 use super::metrics::{OpsMetrics, RequestOutcome};
-use super::planner;
-use super::view::{self, News};
-use super::{plan::Plan, status};
-use crate::api::annotations::{REQUEST_FINALIZER, class_of};
-use crate::api::common::Condition;
+use super::plan::Plan;
+use super::plan::judge::read;
+use super::{begun, status, view};
+use crate::api::annotations::class_of;
 use crate::api::{PgBouncer, PgBouncerOpsRequest, RequestPhase};
 use crate::blueprint::WorkloadKind;
 use crate::causes::chain;
 use crate::clock::Clock;
-use crate::cluster::{Cluster, EventKind, Reporter};
-use crate::material::{MaterialError, Materials};
+use crate::cluster::{Cluster, Reporter, reference};
+use crate::material::Materials;
 use crate::names::ObjectRef;
 use crate::panics::InternalErrors;
-use crate::surroundings::{self, References, SurroundingsError};
+use crate::surroundings::References;
 
 /// How often a request that waits for others, or for its PgBouncer, looks again by itself. What it waits
 /// for wakes it; this is the net under a lost event.
@@ -70,20 +68,9 @@ pub struct OperatorOptions {
 
 /// The ops manager.
 pub struct Operator {
-    pub(super) cluster: Cluster,
-    pub(super) materials: Materials,
-    pub(super) clock: Clock,
-    pub(super) kind: WorkloadKind,
-    /// The namespace of plans and journals.
-    pub(super) home: String,
-    pub(super) former: FormerJournals,
-    pub(super) metrics: OpsMetrics,
-    cancel: CancellationToken,
-    pub(super) reporter: Reporter,
-    references: References,
+    pub(super) context: Context,
     /// Held from listing the requests of a namespace until one has begun.
-    pub(super) admission: Locks,
-    pub(super) hands: Hands,
+    admission: Locks,
     pub(super) errors: InternalErrors,
     /// The class of PgBouncers whose requests are carried out.
     class: String,
@@ -107,18 +94,20 @@ impl Operator {
         } = options;
         let reporter = Reporter::new(cluster.clone(), view::COMPONENT);
         Self {
-            cluster,
-            materials,
-            clock,
-            kind,
-            home,
-            former,
-            metrics,
-            cancel,
-            reporter,
-            references,
+            context: Context {
+                cluster,
+                materials,
+                clock,
+                kind,
+                home,
+                former,
+                references,
+                metrics,
+                reporter,
+                cancel,
+                hands: Hands::default(),
+            },
             admission: Locks::default(),
-            hands: Hands::default(),
             errors: InternalErrors::default(),
             class: String::new(),
         }
@@ -154,29 +143,30 @@ impl Operator {
         if waits.is_some_and(|own| held_by_another(own, known).is_some()) {
             return Ok(Next::Again(WAKES_ITSELF));
         }
-        let Some(request) = self.cluster.get::<PgBouncerOpsRequest>(at).await? else {
+        let context = &self.context;
+        let Some(request) = context.cluster.get::<PgBouncerOpsRequest>(at).await? else {
             return Ok(Next::Wait);
         };
-        let database = self.database(&request).await?;
+        let database = context.database(&request).await?;
         if database.as_ref().map_or("", class_of) != self.class {
             return Ok(Next::Wait);
         }
         match phase(&request) {
             Some(phase) if phase.is_terminal() => {
-                self.unhold(&Identity::of(&request)).await?;
+                status::unhold(context, &request).await?;
                 Ok(Next::Wait)
             }
-            Some(RequestPhase::Progressing) => self.carry_on(&request).await,
+            Some(RequestPhase::Progressing) => self.carry_on(request).await,
             _ if request.metadata.deletion_timestamp.is_some() => {
                 // It has not begun, so there is nothing to undo.
-                self.unhold(&Identity::of(&request)).await?;
+                status::unhold(context, &request).await?;
                 Ok(Next::Wait)
             }
             // It has said that it waits, and by the copy it still has to: nothing is listed.
             Some(RequestPhase::Pending) if is_held(&request, known, database.as_ref()) => {
                 Ok(Next::Again(WAKES_ITSELF))
             }
-            Some(RequestPhase::Pending) if self.hands.is_taken(&database_of(&request)) => {
+            Some(RequestPhase::Pending) if context.hands.is_taken(&database_of(&request)) => {
                 Ok(Next::Again(IN_HAND))
             }
             _ => Box::pin(self.admit(at)).await,
@@ -189,43 +179,33 @@ impl Operator {
         request: &PgBouncerOpsRequest,
         database: &PgBouncer,
     ) -> Result<Plan, PlanError> {
-        self.check_references(database).await?;
-        planner::plan(&self.cluster, &self.materials, self.kind, request, database).await
-    }
-
-    /// Refuses a PgBouncer that refers to another namespace without its word. Asked once, before
-    /// anything is touched: a grant that is withdrawn later stops no undo.
-    pub(super) async fn check_references(&self, database: &PgBouncer) -> Result<(), PlanError> {
-        match surroundings::check_references(&self.cluster, database, self.references).await {
-            Ok(()) => Ok(()),
-            Err(SurroundingsError::Cluster(error)) => Err(error.into()),
-            Err(error) => Err(PlanError::Unworkable(chain(&error))),
-        }
+        self.context.plan(request, database).await
     }
 
     /// Begins a request if it may, and then carries it on.
     async fn admit(&self, at: &ObjectRef) -> Result<Next, OpsError> {
+        let context = &self.context;
         let begun = {
             // One list of a namespace at a time, whatever its requests name: a list holds all of them.
             let namespace = ObjectRef::new(&at.namespace, "");
             let _one_at_a_time = self.admission.lock(&namespace).await;
             // Read again: who was in here before may have changed it.
-            let all: Vec<PgBouncerOpsRequest> = self.cluster.list(&at.namespace, "").await?;
+            let all: Vec<PgBouncerOpsRequest> = context.cluster.list(&at.namespace, "").await?;
             let Some(request) = all.iter().find(|request| request.name_any() == at.name) else {
                 return Ok(Next::Wait);
             };
-            let database = self.database(request).await?;
+            let database = context.database(request).await?;
             match admit(request, &all, database.as_ref()) {
-                Admission::Begin if self.hands.is_taken(&database_of(request)) => {
+                Admission::Begin if context.hands.is_taken(&database_of(request)) => {
                     return self.hold(request, &Hold::InHand).await;
                 }
                 Admission::Begin => self.begin(request, database.as_ref()).await?,
                 Admission::Hold(hold) => return self.hold(request, &hold).await,
                 Admission::Skip { by, created } => {
-                    let condition = skipped(request, &by, created, self.now());
+                    let condition = skipped(request, &by, created, context.now());
                     let skipped = RequestPhase::Skipped;
-                    status::move_to(self, request, skipped, Some(condition)).await?;
-                    self.count(request, RequestOutcome::Skipped);
+                    status::move_to(context, request, skipped, Some(condition)).await?;
+                    context.count(request, RequestOutcome::Skipped);
                     tracing::info!(ops.request = %at, by, "request skipped");
                     return Ok(Next::Wait);
                 }
@@ -240,7 +220,7 @@ impl Operator {
             }
         };
         match begun {
-            Some(request) => self.carry_on(&request).await,
+            Some(request) => self.carry_on(request).await,
             None => Ok(Next::Wait),
         }
     }
@@ -251,37 +231,37 @@ impl Operator {
         request: &PgBouncerOpsRequest,
         database: Option<&PgBouncer>,
     ) -> Result<Option<PgBouncerOpsRequest>, OpsError> {
+        let context = &self.context;
         if let Some(database) = database
-            && let Err(error) = planner::read(request, database)
+            && let Err(error) = read(request, database)
         {
             self.refuse(request, &chain(&error)).await?;
             return Ok(None);
         }
-        let at = crate::cluster::reference(request);
-        let held = self.hold_finalizer(request).await?;
-        let condition = view::begun(request.spec.type_.as_str(), self.now());
+        let at = reference(request);
+        let held = status::hold(context, request).await?;
+        let condition = view::begun(request.spec.type_, context.now());
         let progressing = RequestPhase::Progressing;
-        let begun = status::move_to(self, &held, progressing, Some(condition)).await?;
-        self.count(request, RequestOutcome::Begun);
+        let begun = status::move_to(context, &held, progressing, Some(condition)).await?;
+        context.count(request, RequestOutcome::Begun);
         tracing::info!(ops.request = %at, "request begun");
-        self.report(&Identity::of(&begun), &view::starting(&at))
-            .await;
+        context.report(&begun, &view::starting(&at)).await;
         Ok(Some(begun))
     }
 
-    /// Carries on a request that is Progressing.
-    async fn carry_on(&self, request: &PgBouncerOpsRequest) -> Result<Next, OpsError> {
-        let own = Identity::of(request);
-        let Some(hand) = self.hands.take(&database_of(request), &own.uid) else {
+    /// Carries on a request that is Progressing, as it was just read.
+    async fn carry_on(&self, request: PgBouncerOpsRequest) -> Result<Next, OpsError> {
+        let (context, own) = (&self.context, Identity::of(&request));
+        let Some(hand) = context.hands.take(&database_of(&request), &own.uid) else {
             return Ok(Next::Again(IN_HAND));
         };
-        let has_ended = match self.ledger(request).await? {
+        let has_ended = match begun::take_up(context, &request).await? {
             Some(Ledger {
                 kept,
                 plan,
                 journal,
             }) => {
-                let world = Live::new(self, own.clone(), kept);
+                let world = Live::new(context, request, kept);
                 let left = Box::pin(Execution::new(world, plan, journal).run()).await?;
                 matches!(left, Left::Ended(_))
             }
@@ -289,41 +269,16 @@ impl Operator {
         };
         drop(hand);
         // While it ran its journal was kept, even if it was gone.
-        if has_ended && self.read_again(&own).await?.is_none() {
-            ledger::forget(&self.cluster, &self.home, &own.uid).await?;
+        if has_ended && context.read_again(&own).await?.is_none() {
+            ledger::forget(&context.cluster, &context.home, &own.uid).await?;
         }
         Ok(Next::Wait)
     }
 
-    /// The plan of a request that has just begun; `None` if it ended here.
-    pub(super) async fn make_plan(
-        &self,
-        request: &PgBouncerOpsRequest,
-    ) -> Result<Option<Plan>, OpsError> {
-        let database = self.database(request).await?;
-        let Some(database) = database.filter(|_| request.metadata.deletion_timestamp.is_none())
-        else {
-            let why = "the PgBouncer or the request was deleted before anything was done";
-            self.refuse(request, why).await?;
-            return Ok(None);
-        };
-        if let Err(MaterialError::Cluster(error)) = self.materials.take_stock(&database).await {
-            return Err(error.into());
-        }
-        match self.plan(request, &database).await {
-            Ok(plan) => Ok(Some(plan)),
-            Err(PlanError::Cluster(error)) => Err(error.into()),
-            Err(error @ (PlanError::Refused(_) | PlanError::Unworkable(_))) => {
-                self.refuse(request, &chain(&error)).await?;
-                Ok(None)
-            }
-        }
-    }
-
     async fn hold(&self, request: &PgBouncerOpsRequest, hold: &Hold) -> Result<Next, OpsError> {
         if phase(request).is_none() {
-            status::move_to(self, request, RequestPhase::Pending, None).await?;
-            tracing::info!(ops.request = %crate::cluster::reference(request), ?hold, "request waits");
+            status::move_to(&self.context, request, RequestPhase::Pending, None).await?;
+            tracing::info!(ops.request = %reference(request), ?hold, "request waits");
         }
         Ok(match hold {
             Hold::Approval => Next::Wait,
@@ -332,126 +287,15 @@ impl Operator {
         })
     }
 
-    /// Ends a request before it has touched anything.
     async fn refuse(&self, request: &PgBouncerOpsRequest, why: &str) -> Result<Next, OpsError> {
-        self.end_early(request, view::refused(why, self.now()))
-            .await?;
+        status::refuse(&self.context, request, why).await?;
         Ok(Next::Wait)
-    }
-
-    /// Ends a request without carrying anything out.
-    pub(super) async fn end_early(
-        &self,
-        request: &PgBouncerOpsRequest,
-        condition: Condition,
-    ) -> Result<(), OpsError> {
-        let own = Identity::of(request);
-        self.count(request, RequestOutcome::Refused);
-        tracing::info!(ops.request = %own.at, why = condition.message, "request refused");
-        let news = News {
-            trouble: true,
-            reason: "Failed",
-            message: condition.message.clone(),
-        };
-        status::end(self, &own, RequestPhase::Failed, &[condition]).await?;
-        self.report(&own, &news).await;
-        self.unhold(&own).await
-    }
-
-    fn count(&self, request: &PgBouncerOpsRequest, outcome: RequestOutcome) {
-        self.metrics.request(request.spec.type_.as_str(), outcome);
     }
 
     /// Whether the PgBouncer is of our class.
     pub(super) fn looks_after(&self, bouncer: &PgBouncer) -> bool {
         class_of(bouncer) == self.class
     }
-
-    pub(super) async fn database(
-        &self,
-        request: &PgBouncerOpsRequest,
-    ) -> Result<Option<PgBouncer>, OpsError> {
-        Ok(self.cluster.get(&database_of(request)).await?)
-    }
-
-    /// Puts our finalizer on a request, so that deleting it undoes it.
-    async fn hold_finalizer(
-        &self,
-        request: &PgBouncerOpsRequest,
-    ) -> Result<PgBouncerOpsRequest, OpsError> {
-        let mut finalizers = request.finalizers().to_vec();
-        if finalizers
-            .iter()
-            .any(|finalizer| finalizer == REQUEST_FINALIZER)
-        {
-            return Ok(request.clone());
-        }
-        finalizers.push(REQUEST_FINALIZER.to_owned());
-        let patch = json!({ "metadata": {
-            "finalizers": finalizers, "resourceVersion": request.resource_version(),
-        } });
-        Ok(self
-            .cluster
-            .patch(&crate::cluster::reference(request), &patch)
-            .await?)
-    }
-
-    /// Takes our finalizer off again.
-    pub(super) async fn unhold(&self, own: &Identity) -> Result<(), OpsError> {
-        let at = &own.at;
-        loop {
-            let Some(request) = self.read_again(own).await? else {
-                return Ok(());
-            };
-            let all = request.finalizers();
-            let rest: Vec<&String> = all
-                .iter()
-                .filter(|name| *name != REQUEST_FINALIZER)
-                .collect();
-            if rest.len() == all.len() {
-                return Ok(());
-            }
-            let patch = json!({ "metadata": {
-                "finalizers": rest, "resourceVersion": request.resource_version(),
-            } });
-            match self.cluster.patch::<PgBouncerOpsRequest>(at, &patch).await {
-                Err(error) if error.is_conflict() => {}
-                Err(error) if error.is_not_found() => return Ok(()),
-                other => return Ok(other.map(drop)?),
-            }
-        }
-    }
-
-    /// Tells people, in an event of the request.
-    pub(super) async fn report(&self, own: &Identity, news: &News) {
-        if let Ok(Some(request)) = self.read_again(own).await {
-            let kind = if news.trouble {
-                EventKind::Warning
-            } else {
-                EventKind::Normal
-            };
-            let words = (news.reason, news.message.as_str());
-            self.reporter
-                .report(&request, kind, words, self.now())
-                .await;
-        }
-    }
-
-    /// The present instant.
-    pub(super) fn now(&self) -> OffsetDateTime {
-        self.clock.now()
-    }
-
-    /// Returns when the daemon stops.
-    pub(super) async fn stopping(&self) {
-        self.cancel.cancelled().await;
-    }
-}
-
-/// The PgBouncer that a request is for.
-pub(super) fn database_of(request: &PgBouncerOpsRequest) -> ObjectRef {
-    let namespace = request.namespace().unwrap_or_default();
-    ObjectRef::new(namespace, &request.spec.database_ref.name)
 }
 
 /// Whether a request waits, by a copy of the requests of its namespace. An empty copy says nothing.

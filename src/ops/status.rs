@@ -1,74 +1,126 @@
-//! Writing what people read: the status of a request. One writer, one patch per change.
+//! Writing a request: its status, and the finalizer by which deleting it undoes it. One writer, one patch
+//! per change. What was read of it is handed on, and read again only where others have written since.
 
 use kube::ResourceExt;
 use serde_json::json;
 
+use super::context::Context;
 use super::error::OpsError;
 use super::hands::Identity;
-use super::operator::Operator;
+use super::metrics::RequestOutcome;
+use super::view::{self, News, Reason, Topic};
+use crate::api::annotations::REQUEST_FINALIZER;
 use crate::api::common::{Condition, set_condition};
 use crate::api::{PgBouncerOpsRequest, RequestPhase};
 use crate::cluster::reference;
 
-/// Condition that says what a step waits for; it goes when the request ends.
-pub(super) const WAITS: &str = "Running";
-
-/// Writes conditions.
-pub(super) async fn tell(
-    operator: &Operator,
-    own: &Identity,
-    conditions: &[Condition],
-) -> Result<(), OpsError> {
-    write(operator, own, conditions, None).await
-}
-
-/// Writes the last conditions and the phase.
-pub(super) async fn end(
-    operator: &Operator,
-    own: &Identity,
-    phase: RequestPhase,
-    conditions: &[Condition],
-) -> Result<(), OpsError> {
-    write(operator, own, conditions, Some(phase)).await
-}
-
-/// Moves `request` to `phase` with one more condition, if nobody has written it since it was read.
+/// Moves `request` to `phase` with one more condition, if it was not written since it was read.
 pub(super) async fn move_to(
-    operator: &Operator,
+    context: &Context,
     request: &PgBouncerOpsRequest,
     phase: RequestPhase,
     condition: Option<Condition>,
 ) -> Result<PgBouncerOpsRequest, OpsError> {
     let patch = patch(request, condition.as_slice(), Some(phase));
-    Ok(operator
-        .cluster
-        .patch_status(&reference(request), &patch)
-        .await?)
+    let cluster = &context.cluster;
+    Ok(cluster.patch_status(&reference(request), &patch).await?)
 }
 
-/// Writes conditions into the very request that is meant, which only we write. That somebody else (a label, a finalizer)
-/// wrote in between is a reason to look again, not to fail.
-async fn write(
-    operator: &Operator,
-    own: &Identity,
+/// Writes conditions, and the phase if there is one, into the very request that was read, which only we
+/// write. That others (a label, a finalizer) wrote in between is a reason to read it again, not to fail.
+/// Returns the request as it is then; `None` if it is gone.
+pub(super) async fn write(
+    context: &Context,
+    request: &PgBouncerOpsRequest,
     conditions: &[Condition],
     phase: Option<RequestPhase>,
-) -> Result<(), OpsError> {
-    loop {
-        let Some(request) = operator.read_again(own).await? else {
-            return Ok(());
-        };
+) -> Result<Option<PgBouncerOpsRequest>, OpsError> {
+    let own = Identity::of(request);
+    let mut read = Some(request.clone());
+    while let Some(request) = read {
         let patch = patch(&request, conditions, phase);
-        let written = operator
+        match context.cluster.patch_status(&own.at, &patch).await {
+            Err(error) if error.is_conflict() => read = context.read_again(&own).await?,
+            Err(error) if error.is_not_found() => break,
+            written => return Ok(Some(written?)),
+        }
+    }
+    Ok(None)
+}
+
+/// Ends a request before it has touched anything.
+pub(super) async fn refuse(
+    context: &Context,
+    request: &PgBouncerOpsRequest,
+    why: &str,
+) -> Result<(), OpsError> {
+    end_early(context, request, view::refused(why, context.now())).await
+}
+
+/// Ends a request as failed without carrying anything out.
+pub(super) async fn end_early(
+    context: &Context,
+    request: &PgBouncerOpsRequest,
+    condition: Condition,
+) -> Result<(), OpsError> {
+    context.count(request, RequestOutcome::Refused);
+    tracing::info!(ops.request = %reference(request), why = condition.message, "request refused");
+    let news = News {
+        trouble: true,
+        reason: Reason::Failed,
+        message: condition.message.clone(),
+    };
+    let failed = Some(RequestPhase::Failed);
+    let Some(ended) = write(context, request, &[condition], failed).await? else {
+        return Ok(());
+    };
+    context.report(&ended, &news).await;
+    unhold(context, &ended).await
+}
+
+/// Puts our finalizer on a request, so that deleting it undoes it.
+pub(super) async fn hold(
+    context: &Context,
+    request: &PgBouncerOpsRequest,
+) -> Result<PgBouncerOpsRequest, OpsError> {
+    let mut finalizers = request.finalizers().to_vec();
+    let is_ours = |finalizer: &String| finalizer == REQUEST_FINALIZER;
+    if finalizers.iter().any(is_ours) {
+        return Ok(request.clone());
+    }
+    finalizers.push(REQUEST_FINALIZER.to_owned());
+    let patch = json!({ "metadata": {
+        "finalizers": finalizers, "resourceVersion": request.resource_version(),
+    } });
+    Ok(context.cluster.patch(&reference(request), &patch).await?)
+}
+
+/// Takes our finalizer off the very request that was read.
+pub(super) async fn unhold(
+    context: &Context,
+    request: &PgBouncerOpsRequest,
+) -> Result<(), OpsError> {
+    let own = Identity::of(request);
+    let mut read = Some(request.clone());
+    while let Some(request) = read {
+        let all = request.finalizers().iter();
+        let rest: Vec<&String> = all.filter(|name| *name != REQUEST_FINALIZER).collect();
+        if rest.len() == request.finalizers().len() {
+            return Ok(());
+        }
+        let patch = json!({ "metadata": {
+            "finalizers": rest, "resourceVersion": request.resource_version(),
+        } });
+        let patched = context
             .cluster
-            .patch_status::<PgBouncerOpsRequest>(&own.at, &patch)
-            .await;
-        match written {
-            Err(error) if error.is_conflict() => {}
+            .patch::<PgBouncerOpsRequest>(&own.at, &patch);
+        match patched.await {
+            Err(error) if error.is_conflict() => read = context.read_again(&own).await?,
             Err(error) if error.is_not_found() => return Ok(()),
             other => return Ok(other.map(drop)?),
         }
     }
+    Ok(())
 }
 
 fn patch(
@@ -83,8 +135,12 @@ fn patch(
         condition.observed_generation = request.metadata.generation;
         set_condition(&mut all, condition);
     }
-    let waits = conditions.iter().any(|condition| condition.type_ == WAITS);
-    all.retain(|condition| waits || condition.type_ != WAITS);
+    // What a step waits for goes when it no longer does.
+    let running = Topic::Running.as_str();
+    let waits = conditions
+        .iter()
+        .any(|condition| condition.type_ == running);
+    all.retain(|condition| waits || condition.type_ != running);
     json!({
         "metadata": { "resourceVersion": request.resource_version() },
         "status": {

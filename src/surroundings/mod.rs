@@ -207,7 +207,7 @@ pub async fn issuer_kind(
 }
 
 /// The admin user; `None` until the auth Secret is there.
-async fn admin(
+pub async fn admin(
     cluster: &Cluster,
     bouncer: &PgBouncer,
 ) -> Result<Option<Credentials>, SurroundingsError> {

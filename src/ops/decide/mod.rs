@@ -10,23 +10,11 @@
 //! undone all the same, the pause is released, and then the request is stuck until a person has
 //! looked.
 
-#[cfg(test)]
-mod daemon;
-#[cfg(test)]
-mod invariants;
-#[cfg(test)]
-mod model;
-#[cfg(test)]
-mod random;
-#[cfg(test)]
-mod reload_model;
-#[cfg(test)]
-mod tests;
-
 use time::OffsetDateTime;
 
 use super::journal::{FailureKind, Journal, Record, State};
 use super::plan::{Plan, Step};
+use super::steps::{Debt, Loss, of};
 use crate::instants::{Scale, Shift, signed};
 use crate::retry::backoff;
 
@@ -136,22 +124,7 @@ pub fn after_undo_failure(
     until: OffsetDateTime,
     now: OffsetDateTime,
 ) -> Option<FailureKind> {
-    let lasting = match step {
-        Step::Pause
-        | Step::Switch
-        | Step::Surge
-        | Step::Roll(_)
-        | Step::Reload(_)
-        | Step::RollTogether(_)
-        | Step::Unsurge => false,
-        Step::Issue(_)
-        | Step::Stage
-        | Step::HandOut
-        | Step::Prove
-        | Step::Commit
-        | Step::Retire
-        | Step::Resume => kind == FailureKind::Permanent,
-    };
+    let lasting = of(step).debt() == Debt::Goods && kind == FailureKind::Permanent;
     (lasting || now >= until).then_some(kind)
 }
 
@@ -197,21 +170,22 @@ fn after_failure(plan: &Plan, step: usize, record: &Record, now: OffsetDateTime)
             AfterFailure::Pause(again_at)
         };
     }
-    match &plan.steps[step] {
-        Step::Retire => AfterFailure::Skip,
-        Step::Resume => AfterFailure::Stuck,
-        Step::Pause
-        | Step::Issue(_)
-        | Step::Stage
-        | Step::HandOut
-        | Step::Switch
-        | Step::Surge
-        | Step::Roll(_)
-        | Step::Reload(_)
-        | Step::RollTogether(_)
-        | Step::Unsurge
-        | Step::Prove
-        | Step::Commit => AfterFailure::Unwind,
+    match of(&plan.steps[step]).loss() {
+        Loss::Ignored => AfterFailure::Skip,
+        Loss::Stuck => AfterFailure::Stuck,
+        Loss::Unwinds => AfterFailure::Unwind,
+    }
+}
+
+/// Whether undoing `step` is still owed after undoing `stuck` has failed for good.
+fn is_owed_after(step: &Step, stuck: &Step) -> bool {
+    match of(step).debt() {
+        Debt::Service => true,
+        Debt::Pods => {
+            let stuck = of(stuck);
+            !stuck.rolls().is_empty() || stuck.reloads().is_some()
+        }
+        Debt::Goods => false,
     }
 }
 
@@ -225,7 +199,7 @@ fn unwind(plan: &Plan, records: &[Record], now: OffsetDateTime) -> Directive {
                 stuck.get_or_insert(step);
             }
             State::Running | State::Succeeded | State::Failed | State::Undoing => {
-                let owed = |at: usize| plan.steps[step].is_owed_after(&plan.steps[at]);
+                let owed = |at: usize| is_owed_after(&plan.steps[step], &plan.steps[at]);
                 if stuck.is_none_or(owed) {
                     let until = persistent_deadline(plan, record.undo_started_at, now);
                     return Directive::Undo { step, until };
@@ -258,3 +232,8 @@ fn deadline(
     let began = since.unwrap_or(now).min(now);
     began.saturating_add(plan.settings.step_timeout.to_time().times(times))
 }
+
+#[cfg(test)]
+pub(super) mod testing;
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,7 @@
 //! ([`Step::HandOut`]) only when every pod trusts its issuer. Where nobody holds client material yet
 //! it goes out first, because the pods are about to ask for it.
 
+pub mod judge;
 mod step;
 mod strategy;
 #[cfg(test)]
@@ -22,6 +23,7 @@ pub(super) mod tests;
 
 use std::collections::BTreeMap;
 
+use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
 
 pub use self::step::Step;
@@ -42,6 +44,16 @@ pub struct Subject {
     pub name: String,
     /// UID.
     pub uid: String,
+}
+
+impl Subject {
+    /// An object that was read.
+    pub fn of<K: ResourceExt>(object: &K) -> Self {
+        Self {
+            name: object.name_any(),
+            uid: object.meta().uid.clone().unwrap_or_default(),
+        }
+    }
 }
 
 /// A revision that is to be issued.
@@ -226,48 +238,9 @@ impl Plan {
         self.pods.iter().find(|pod| pod.name == name)
     }
 
-    /// The plan in words, one line per step, for somebody who asks what would happen.
-    pub fn outline(&self) -> Vec<String> {
-        self.steps.iter().map(|step| self.line(step)).collect()
-    }
-
-    fn line(&self, step: &Step) -> String {
-        let database = self.database_at();
-        match step {
-            Step::Pause => format!("pause PgBouncer {database}"),
-            Step::Issue(alias) => {
-                let issuance = self.issue.iter().find(|issuance| issuance.alias == *alias);
-                let what = issuance.map_or_else(String::new, |issuance| {
-                    let IssuerRef { kind, name, .. } = &issuance.issuer;
-                    format!(" {} by {kind} {name}", issuance.revision)
-                });
-                format!("issue {alias}{what}")
-            }
-            Step::Stage => "publish trust in the old and the new issuer".to_owned(),
-            Step::HandOut => "publish the material of clients and exporter".to_owned(),
-            Step::Switch => {
-                "publish the server's material, the configuration and the pod template".to_owned()
-            }
-            Step::Surge => format!(
-                "start {} to take over meanwhile, and prove it",
-                self.surge_pod()
-            ),
-            Step::Roll(pod) => format!("drain {pod}, restart it and prove it"),
-            Step::Reload(pod) => format!("reload {pod} and prove it"),
-            Step::RollTogether(pods) => {
-                format!("drain {}, restart and prove them", pods.join(" and "))
-            }
-            Step::Unsurge => format!("drain {} and end it", self.surge_pod()),
-            Step::Prove => "prove every pod and the Service".to_owned(),
-            Step::Commit => "write spec.tls, spec.sslMode and authType".to_owned(),
-            Step::Retire => "delete what is no longer needed".to_owned(),
-            Step::Resume => format!("resume PgBouncer {database}"),
-        }
-    }
-
     /// The pods that are out of service at the same time as that one: itself, and those that are
     /// replaced along with it.
-    pub fn together(&self, pod: &str) -> &[String] {
+    pub fn together(&self, pod: &str) -> Vec<String> {
         let mut batches = self.steps.iter().map(Step::rolls);
         let found = batches.find(|batch| batch.iter().any(|name| name == pod));
         found.unwrap_or_default()

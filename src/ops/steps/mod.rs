@@ -1,148 +1,208 @@
-//! What the steps do: each act reads the cluster first and can be repeated, and so can each undo.
+//! The steps: one file for each, with all that is known of it – its names, what it does and how that is
+//! undone, what its failure comes to, and what is told of it.
 //!
-//! A [`Bench`] holds what acts need. Its two entrances are [`Bench::act`] and [`Bench::undo`]; who
-//! calls them, in which order and with which bound, is the executor's business. Both may be dropped
-//! at any `await`, which is the same as a crash there: nothing depends on an act being finished.
+//! [`of`] is the only list of them. A new step is a variant of [`Step`], a file here and a line there.
+//! Acts and undos read the cluster first and can be repeated, and may be dropped at any `await`.
 
 mod commit;
-mod error;
-mod look;
-mod material;
+mod hand_out;
+mod issue;
 mod pause;
-mod pods;
 mod prove;
-mod reach;
 mod reload;
+mod resume;
+mod retire;
 mod roll;
-mod subject;
+mod stage;
+mod surge;
 mod switch;
-mod takeup;
-mod verdict;
+mod unsurge;
 
-use std::sync::{Mutex, PoisonError};
+use futures::future::BoxFuture;
 
-pub use self::error::{Leaf, StepError};
-pub use self::look::Waiting;
-pub(super) use self::pause::{Held, held};
-pub use self::pods::Maker;
-pub(super) use self::pods::{Set, is_ready, workload};
-use super::journal::{Closed, Note};
+use super::journal::{Event, Note};
 use super::plan::{Plan, Step};
-use super::request::Change;
-use crate::blueprint::WorkloadKind;
-use crate::clock::Clock;
-use crate::cluster::Cluster;
-use crate::material::Materials;
+use super::view::{Milestone, Said};
+use super::work::{Bench, StepError};
+use crate::names::Alias;
 
-/// What acts need.
-pub struct Bench<'a> {
-    /// The cluster.
-    pub cluster: &'a Cluster,
-    /// Key material.
-    pub materials: &'a Materials,
-    /// What makes pods here.
-    pub kind: WorkloadKind,
-    /// Time.
-    pub clock: &'a Clock,
-    /// The plan.
-    pub plan: &'a Plan,
-    /// What the step waits for.
-    pub waiting: &'a Waiting,
-    /// What the step closes.
-    pub tally: &'a Tally,
-    /// What makes the pods.
-    pub maker: &'a Maker,
-}
+/// An act or an undo under way. Boxed here, so that no future contains that of every step.
+type Doing<'a> = BoxFuture<'a, Result<(), StepError>>;
 
-/// What has been closed and not yet been journalled; kept over the tries of a step.
-#[derive(Debug, Default)]
-pub struct Tally(Mutex<Note>);
+/// All that is known of a step.
+pub(super) trait Action: Modelled + Send + Sync {
+    /// Its name in metrics.
+    fn label(&self) -> &'static str;
 
-impl Tally {
-    fn add(&self, pod: &str, closed: Closed) {
-        let mut note = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        note.add(pod, closed);
+    /// Its name in messages.
+    fn title(&self) -> String;
+
+    /// What it does, in words for a person who asks what would happen.
+    fn outline(&self, plan: &Plan) -> String;
+
+    /// The pods that it replaces.
+    fn rolls(&self) -> Vec<String> {
+        Vec::new()
     }
 
-    fn take(&self) -> Note {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    /// The pod that it reloads.
+    fn reloads(&self) -> Option<String> {
+        None
+    }
+
+    /// What its failure comes to, once it is not tried again.
+    fn loss(&self) -> Loss {
+        Loss::Unwinds
+    }
+
+    /// What its undo owes.
+    fn debt(&self) -> Debt {
+        Debt::Goods
+    }
+
+    /// What is reached when it, and all others of that milestone, have succeeded.
+    fn milestone(&self) -> Option<Milestone> {
+        None
+    }
+
+    /// What an event of it says to people, besides its milestone's condition.
+    fn said(&self, _event: &Event, _plan: &Plan) -> Option<Said> {
+        None
+    }
+
+    /// Does it.
+    fn act<'a>(&'a self, bench: &'a Bench<'a>) -> Doing<'a>;
+
+    /// Undoes it, whether it was done, half done, or not begun.
+    fn undo<'a>(&'a self, _bench: &'a Bench<'a>) -> Doing<'a> {
+        Box::pin(async { Ok(()) })
     }
 }
 
-/// Which of two states of the PgBouncer is meant.
+/// What the failure of a step comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Side {
-    /// As it was before the request.
-    Former,
-    /// As the request wants it.
-    Target,
+pub(super) enum Loss {
+    /// Everything that was begun is undone.
+    Unwinds,
+    /// Nothing: the request has succeeded without it.
+    Ignored,
+    /// The request has succeeded, and a person has to look.
+    Stuck,
 }
 
-impl Bench<'_> {
-    /// Does a step.
-    pub async fn act(&self, step: &Step) -> Result<Note, StepError> {
-        match step {
-            Step::Pause => self.pause().await?,
-            Step::Issue(alias) => self.issue(*alias).await?,
-            Step::Stage => self.stage().await?,
-            Step::HandOut => self.hand_out().await?,
-            Step::Switch => self.switch().await?,
-            Step::Surge => self.surge(Side::Target).await?,
-            Step::Roll(pod) => self.roll(pod).await?,
-            Step::Reload(pod) => {
-                let restarted = self.reload(pod).await?;
-                let note = self.tally.take();
-                return Ok(Note { restarted, ..note });
-            }
-            Step::RollTogether(pods) => self.roll_together(pods).await?,
-            Step::Unsurge => self.unsurge(Side::Target).await?,
-            Step::Prove => self.prove(Side::Target).await?,
-            Step::Commit => self.commit(Side::Target).await?,
-            Step::Retire => self.retire().await?,
-            Step::Resume => self.resume().await?,
-        }
-        Ok(self.tally.take())
-    }
+/// What an undo owes, which says how long it is tried, and whether it is owed after another undo has
+/// failed for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Debt {
+    /// Material or words. Lasting trouble ends the undo, and it is not owed after another has failed:
+    /// every pod serves the new material, so what it needs is better left alone.
+    Goods,
+    /// What pods serve. The undo is tried until its bound. A pod that could not be put back is replaced
+    /// by it, so it is owed after that.
+    Pods,
+    /// Service: a pause, or a pod that is out. The undo is tried until its bound, and owed always.
+    Service,
+}
 
-    /// Leaves no pod paused or out of service, as far as that can be done in a moment; says whether
-    /// it could. The daemon stops, and the next one may be long in coming; or an undo is given up.
-    pub async fn calm(&self) -> bool {
-        let mut is_calm = true;
-        let pods = self.plan.pods.iter().map(|pod| pod.name.clone());
-        for pod in pods.chain([self.plan.surge_pod()]) {
-            let calmed = async {
-                self.unpause(&pod).await?;
-                self.put_back(&pod).await
-            };
-            if let Err(error) = calmed.await {
-                let error = &error as &(dyn std::error::Error + 'static);
-                tracing::warn!(pod, error, "left out of service");
-                is_calm = false;
-            }
-        }
-        is_calm
-    }
-
-    /// Undoes a step, whether it was done, half done, or not begun.
-    pub async fn undo(&self, step: &Step) -> Result<(), StepError> {
-        let undone = match step {
-            Step::Pause => self.resume().await,
-            Step::Issue(alias) => self.discard(*alias).await,
-            Step::Stage => self.unstage().await,
-            Step::HandOut => self.take_back().await,
-            Step::Switch => self.switch_back().await,
-            Step::Roll(pod) => self.put_back(pod).await,
-            Step::Reload(pod) => self.unreload(pod).await,
-            Step::RollTogether(pods) => self.put_all_back(pods).await,
-            // Without a switch to undo, nothing else takes the surge pod away.
-            Step::Surge if self.plan.change == Change::Restart => self.unsurge(Side::Former).await,
-            Step::Surge | Step::Unsurge | Step::Prove | Step::Retire | Step::Resume => Ok(()),
-            Step::Commit => self.commit(Side::Former).await,
-        };
-        match undone {
-            // Whatever there was went with the PgBouncer.
-            Err(StepError::Gone(_)) => Ok(()),
-            other => other,
-        }
+/// The list of all steps.
+pub(super) fn of(step: &Step) -> Box<dyn Action + '_> {
+    match step {
+        Step::Pause => Box::new(pause::Pause),
+        Step::Issue(alias) => Box::new(issue::Issue(*alias)),
+        Step::Stage => Box::new(stage::Stage),
+        Step::HandOut => Box::new(hand_out::HandOut),
+        Step::Switch => Box::new(switch::Switch),
+        Step::Surge => Box::new(surge::Surge),
+        Step::Roll(pod) => Box::new(roll::Roll(std::slice::from_ref(pod))),
+        Step::Reload(pod) => Box::new(reload::Reload(pod)),
+        Step::RollTogether(pods) => Box::new(roll::Roll(pods)),
+        Step::Unsurge => Box::new(unsurge::Unsurge),
+        Step::Prove => Box::new(prove::Prove),
+        Step::Commit => Box::new(commit::Commit),
+        Step::Retire => Box::new(retire::Retire),
+        Step::Resume => Box::new(resume::Resume),
     }
 }
+
+/// One step of each label, for what counts them from the start.
+pub(super) fn one_of_each() -> [Step; 13] {
+    [
+        Step::Pause,
+        Step::Issue(Alias::Server),
+        Step::Stage,
+        Step::HandOut,
+        Step::Switch,
+        Step::Surge,
+        Step::Roll(String::new()),
+        Step::Reload(String::new()),
+        Step::Unsurge,
+        Step::Prove,
+        Step::Commit,
+        Step::Retire,
+        Step::Resume,
+    ]
+}
+
+/// Does a step; returns what it has to tell.
+pub(super) async fn act(bench: &Bench<'_>, step: &Step) -> Result<Note, StepError> {
+    of(step).act(bench).await?;
+    Ok(bench.tally.take())
+}
+
+/// Undoes a step, whether it was done, half done, or not begun.
+pub(super) async fn undo(bench: &Bench<'_>, step: &Step) -> Result<(), StepError> {
+    match of(step).undo(bench).await {
+        // Whatever there was went with the PgBouncer.
+        Err(StepError::Gone(_)) => Ok(()),
+        other => other,
+    }
+}
+
+// === impl Plan ===
+
+impl Plan {
+    /// The plan in words, one line per step, for a person who asks what would happen.
+    pub fn outline(&self) -> Vec<String> {
+        let steps = self.steps.iter();
+        steps.map(|step| of(step).outline(self)).collect()
+    }
+}
+
+// === impl Step ===
+
+impl Step {
+    /// Whether the step comes after the point of no return: everything is proved and written, and
+    /// going back would undo a success.
+    pub fn is_final(&self) -> bool {
+        of(self).loss() != Loss::Unwinds
+    }
+
+    /// The pods that the step replaces.
+    pub fn rolls(&self) -> Vec<String> {
+        of(self).rolls()
+    }
+
+    /// The pod that the step reloads.
+    pub fn reloads(&self) -> Option<String> {
+        of(self).reloads()
+    }
+}
+
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&of(self).title())
+    }
+}
+
+/// What a step does in the model.
+#[cfg(not(test))]
+pub(super) trait Modelled {}
+
+#[cfg(not(test))]
+impl<T> Modelled for T {}
+
+#[cfg(test)]
+pub(super) use self::modelled::Modelled;
+
+#[cfg(test)]
+mod modelled;

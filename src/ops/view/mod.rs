@@ -1,8 +1,7 @@
 //! What people read about a request: conditions and events, derived from plan and journal and never
 //! stored as a second truth (docs/kubedb-compatibility.md, "Conditions of a request").
 
-#[cfg(test)]
-mod tests;
+mod words;
 
 use std::fmt::Write as _;
 
@@ -10,9 +9,13 @@ use time::OffsetDateTime;
 
 use super::decide::Outcome;
 use super::journal::{Closed, Entry, Event, Failure, FailureKind, Journal, Note, Record, State};
-use super::plan::{Plan, Step};
+use super::plan::Plan;
 use super::request::Change;
+use super::steps::of;
+use crate::api::RequestType;
 use crate::api::common::{Condition, ConditionStatus};
+
+pub use self::words::{Milestone, Reason, Said, Topic};
 
 /// Component that the events name.
 pub const COMPONENT: &str = "KubeDB Ops-manager Operator";
@@ -22,8 +25,8 @@ pub const COMPONENT: &str = "KubeDB Ops-manager Operator";
 pub struct News {
     /// Whether it is trouble.
     pub trouble: bool,
-    /// One word.
-    pub reason: &'static str,
+    /// What it is about.
+    pub reason: Reason,
     /// A sentence.
     pub message: String,
 }
@@ -38,13 +41,18 @@ pub enum End {
 }
 
 /// The first condition, written together with phase Progressing.
-pub fn begun(request_type: &str, now: OffsetDateTime) -> Condition {
+pub fn begun(request_type: RequestType, now: OffsetDateTime) -> Condition {
     let what = match request_type {
-        "ReconfigureTLS" => "reconfigure tls for pgbouncer",
-        _ => "restart pgbouncer",
+        RequestType::ReconfigureTLS => "reconfigure tls for pgbouncer",
+        RequestType::Restart
+        | RequestType::HorizontalScaling
+        | RequestType::VerticalScaling
+        | RequestType::UpdateVersion
+        | RequestType::Reconfigure
+        | RequestType::RotateAuth => "restart pgbouncer",
     };
     let message = format!("PgBouncer ops request has started to {what}");
-    condition(request_type, request_type, message, now)
+    holds(Topic::Begun(request_type), message, now)
 }
 
 /// The conditions that the journal justifies, in the order that
@@ -52,68 +60,43 @@ pub fn begun(request_type: &str, now: OffsetDateTime) -> Condition {
 /// waits for.
 pub fn conditions(plan: &Plan, journal: &Journal, waiting: Option<&str>) -> Vec<Condition> {
     let mut found = Vec::new();
-    let done = |wanted: fn(&Step) -> bool| last_success(plan, journal, wanted);
-    let mut add = |type_: &str, reason: &str, message: String, at: Option<OffsetDateTime>| {
-        found.extend(at.map(|at| condition(type_, reason, message, at)));
-    };
-    let paused = "DatabasePauseSucceeded";
-    add(
-        paused,
-        paused,
-        "Successfully paused database".to_owned(),
-        done(|step| *step == Step::Pause),
-    );
-    let issued = done(|step| matches!(step, Step::Issue(_)));
-    if matches!(plan.change, Change::Rotate { .. }) {
-        let issuing = "IssueCertificatesSucceeded";
-        add(
-            issuing,
-            issuing,
-            "successfully add issuing condition to all the certificates".to_owned(),
-            issued,
-        );
+    for milestone in Milestone::ALL {
+        let Some(at) = reached_at(plan, journal, milestone) else {
+            continue;
+        };
+        if milestone == Milestone::Issued && matches!(plan.change, Change::Rotate { .. }) {
+            let message = "successfully add issuing condition to all the certificates";
+            found.push(holds(Topic::Issuing, message.to_owned(), at));
+        }
+        found.push(reached(plan, journal, milestone, at));
     }
-    let synced = "CertificateSynced";
-    add(
-        synced,
-        synced,
-        "Successfully synced all certificates".to_owned(),
-        issued,
-    );
-    let switched = done(|step| *step == Step::Switch);
-    add(
-        "UpdatePetSets",
-        "UpdatePetSets",
-        "successfully reconciled the PgBouncer with TLS".to_owned(),
-        switched,
-    );
-    add(
-        "RestartPods",
-        "RestartPodsSucceeded",
-        restarted(plan, journal),
-        done(|step| !step.rolls().is_empty()),
-    );
-    add(
-        "ReloadPods",
-        "ReloadPodsSucceeded",
-        reloaded(plan, journal),
-        done(|step| matches!(step, Step::Reload(_))),
-    );
-    let updated = "Successfully updated PgBouncer".to_owned();
-    let committed = done(|step| *step == Step::Commit);
-    add("UpdateDatabase", "UpdateDatabase", updated, committed);
     found.extend(undo_failed(plan, journal));
     let running = (0..plan.steps.len()).find(|step| journal.of(*step).state == State::Running);
     if let (Some(step), Some(waiting)) = (running, waiting) {
         let at = journal.of(step).changed_at;
-        let issuing = matches!(plan.steps[step], Step::Issue(_));
-        let type_ = if issuing { synced } else { "Running" };
+        let topic = match of(&plan.steps[step]).milestone() {
+            Some(Milestone::Issued) => Topic::Reached(Milestone::Issued),
+            _ => Topic::Running,
+        };
+        let (type_, reason) = (topic.as_str(), Reason::Waiting.as_str());
         let message = format!("step `{}` waits: {waiting}", plan.steps[step]);
-        found.extend(
-            at.map(|at| Condition::new(type_, ConditionStatus::False, "Waiting", message, at)),
-        );
+        let status = ConditionStatus::False;
+        found.extend(at.map(|at| Condition::new(type_, status, reason, message, at)));
     }
     found
+}
+
+/// The condition of a milestone that was reached at `at`.
+fn reached(plan: &Plan, journal: &Journal, milestone: Milestone, at: OffsetDateTime) -> Condition {
+    let message = match milestone {
+        Milestone::Paused => "Successfully paused database".to_owned(),
+        Milestone::Issued => "Successfully synced all certificates".to_owned(),
+        Milestone::Switched => "successfully reconciled the PgBouncer with TLS".to_owned(),
+        Milestone::Restarted => restarted(plan, journal),
+        Milestone::Reloaded => reloaded(plan, journal),
+        Milestone::Committed => "Successfully updated PgBouncer".to_owned(),
+    };
+    holds(Topic::Reached(milestone), message, at)
 }
 
 /// What could not be undone, and waits for a person.
@@ -128,7 +111,7 @@ fn undo_failed(plan: &Plan, journal: &Journal) -> Option<Condition> {
     } = record(stuck);
     let cause = failure.map_or_else(String::new, |failure| failure.cause);
     let message = format!("step `{}` cannot be undone: {cause}", plan.steps[stuck]);
-    Some(condition("UndoFailed", "UndoFailed", message, changed_at?))
+    Some(holds(Topic::UndoFailed, message, changed_at?))
 }
 
 /// The last condition.
@@ -144,10 +127,10 @@ pub fn ended(plan: &Plan, journal: &Journal, end: End, now: OffsetDateTime) -> C
                 message
                     .push_str(" (no pod runs, so none was proved; those that start will have it)");
             }
-            condition("Successful", "Successful", message, now)
+            holds(Topic::Successful, message, now)
         }
         End::Outcome(Outcome::Failed) | End::Stuck(_) => {
-            condition("Failed", "Failed", post_mortem(plan, journal, end), now)
+            holds(Topic::Failed, post_mortem(plan, journal, end), now)
         }
     }
 }
@@ -155,7 +138,7 @@ pub fn ended(plan: &Plan, journal: &Journal, end: End, now: OffsetDateTime) -> C
 /// The condition of a request that was refused before anything was touched.
 pub fn refused(why: &str, now: OffsetDateTime) -> Condition {
     let message = format!("{why} (nothing has been changed)");
-    condition("Failed", "Failed", message, now)
+    holds(Topic::Failed, message, now)
 }
 
 /// The condition of a request whose plan and journal are not proved to be its own.
@@ -164,77 +147,49 @@ pub fn given_up(why: &str, now: OffsetDateTime) -> Condition {
         "{why}. Nothing was carried on, and the PgBouncer is put back into service: look at what its \
          pods serve, and create a new request"
     );
-    condition("Failed", "Failed", message, now)
+    holds(Topic::Failed, message, now)
 }
 
-/// The events that a line of the journal is worth.
-pub fn news(plan: &Plan, journal: &Journal, entry: &Entry) -> Vec<News> {
-    let Some(step) = plan.steps.get(entry.step) else {
-        return Vec::new();
-    };
-    let (database, request) = (plan.database_at(), &plan.request.name);
-    let normal = |reason, message: String| News {
-        trouble: false,
-        reason,
-        message,
-    };
-    let condition_of = |type_: &'static str| {
-        conditions(plan, journal, None)
-            .into_iter()
-            .find(|condition| condition.type_ == type_)
-            .map(|condition| normal(type_, condition.message))
-    };
-    match (&entry.event, step) {
-        (Event::Started, Step::Pause) => vec![normal(
-            "Starting",
-            format!("Pausing PgBouncer databse: {database}"),
-        )],
-        (Event::Succeeded(_), Step::Pause) => vec![normal(
-            "Successful",
-            format!(
-                "Successfully paused PgBouncer database: {database} for PgBouncerOpsRequest: \
-                 {request}"
-            ),
-        )],
-        (Event::Started, Step::Resume) => vec![normal(
-            "Starting",
-            format!("Resuming PgBouncer database: {database}"),
-        )],
-        (Event::Succeeded(_), Step::Resume) | (Event::Undone, Step::Pause) => vec![normal(
-            "Successful",
-            format!(
-                "Successfully resumed PgBouncer database: {database} for PgBouncerOpsRequest: \
-                 {request}"
-            ),
-        )],
-        (Event::Succeeded(_), Step::Issue(_)) => {
-            condition_of("CertificateSynced").into_iter().collect()
-        }
-        (Event::Succeeded(_), Step::Switch) => condition_of("UpdatePetSets").into_iter().collect(),
-        (Event::Succeeded(_), Step::Roll(_) | Step::RollTogether(_)) => {
-            condition_of("RestartPods").into_iter().collect()
-        }
-        (Event::Succeeded(_), Step::Reload(_)) => condition_of("ReloadPods").into_iter().collect(),
-        (Event::Failed(failure), step) => vec![News {
+/// The event that a line of the journal is worth, if it is worth one.
+pub fn news(plan: &Plan, journal: &Journal, entry: &Entry) -> Option<News> {
+    let step = plan.steps.get(entry.step)?;
+    match &entry.event {
+        Event::Failed(failure) => Some(News {
             trouble: true,
-            reason: "Failed",
+            reason: Reason::Failed,
             message: format!("step `{step}` failed: {}", failure.cause),
-        }],
-        (Event::UndoFailed(failure), step) => vec![News {
+        }),
+        Event::UndoFailed(failure) => Some(News {
             trouble: true,
-            reason: "UndoFailed",
+            reason: Reason::UndoFailed,
             message: format!("step `{step}` cannot be undone: {}", failure.cause),
-        }],
-        _ => Vec::new(),
+        }),
+        Event::Started | Event::Succeeded(_) | Event::UndoStarted | Event::Undone => {
+            let action = of(step);
+            let (reason, message) = match action.said(&entry.event, plan)? {
+                Said::Words { reason, message } => (reason, message),
+                Said::Milestone => {
+                    let milestone = action.milestone()?;
+                    let at = reached_at(plan, journal, milestone)?;
+                    let condition = reached(plan, journal, milestone, at);
+                    (Reason::Reached(milestone), condition.message)
+                }
+            };
+            Some(News {
+                trouble: false,
+                reason,
+                message,
+            })
+        }
     }
 }
 
 /// The event that begins a request.
-pub fn starting(plan_or_request: &crate::names::ObjectRef) -> News {
+pub fn starting(request: &crate::names::ObjectRef) -> News {
     News {
         trouble: false,
-        reason: "Starting",
-        message: format!("Start processing for PgBouncerOpsRequest: {plan_or_request}"),
+        reason: Reason::Starting,
+        message: format!("Start processing for PgBouncerOpsRequest: {request}"),
     }
 }
 
@@ -243,7 +198,7 @@ pub fn end(plan: &Plan, journal: &Journal, end: End) -> News {
     match end {
         End::Outcome(Outcome::Successful) => News {
             trouble: false,
-            reason: "Successful",
+            reason: Reason::Successful,
             message: format!(
                 "Controller has Successfully {} the PgBouncer database: {}",
                 verb(&plan.change),
@@ -252,7 +207,7 @@ pub fn end(plan: &Plan, journal: &Journal, end: End) -> News {
         },
         End::Outcome(Outcome::Failed) | End::Stuck(_) => News {
             trouble: true,
-            reason: "Failed",
+            reason: Reason::Failed,
             message: post_mortem(plan, journal, end),
         },
     }
@@ -314,21 +269,36 @@ const fn verb(change: &Change) -> &'static str {
 }
 
 fn restarted(plan: &Plan, journal: &Journal) -> String {
-    all_pods(plan, journal, ("Restarting", "restarted"))
+    let deed = Deed {
+        doing: "Restarting",
+        done: "restarted",
+    };
+    all_pods(plan, journal, &deed)
 }
 
 fn reloaded(plan: &Plan, journal: &Journal) -> String {
-    let mut text = all_pods(plan, journal, ("Reloading", "reloaded"));
+    let deed = Deed {
+        doing: "Reloading",
+        done: "reloaded",
+    };
+    let mut text = all_pods(plan, journal, &deed);
     for (step, planned) in plan.steps.iter().enumerate() {
-        if let (Step::Reload(pod), Some(why)) = (planned, journal.of(step).note.restarted) {
+        if let (Some(pod), Some(why)) = (planned.reloads(), journal.of(step).note.restarted) {
             let _ = write!(text, "; {pod} was restarted instead, because {why}");
         }
     }
     text
 }
 
+/// What was done to all pods, in two forms of the verb.
+struct Deed {
+    doing: &'static str,
+    done: &'static str,
+}
+
 /// That all pods have gone through it, what that closed, and why it was chosen.
-fn all_pods(plan: &Plan, journal: &Journal, (doing, done): (&str, &str)) -> String {
+fn all_pods(plan: &Plan, journal: &Journal, deed: &Deed) -> String {
+    let Deed { doing, done } = deed;
     let mut text = format!(
         "{doing} all pods performed successfully in PgBouncer: {} for PgBouncerOpsRequest: {} \
          (client connections {})",
@@ -367,20 +337,12 @@ fn closed(plan: &Plan, journal: &Journal) -> String {
     parts.join("; ")
 }
 
-/// When the last of the steps was done; `None` unless all have been. Undoing does not change what
-/// has happened.
-fn last_success(
-    plan: &Plan,
-    journal: &Journal,
-    wanted: fn(&Step) -> bool,
-) -> Option<OffsetDateTime> {
+/// When the last of a milestone's steps was done; `None` unless all have been. Undoing does not change
+/// what has happened.
+fn reached_at(plan: &Plan, journal: &Journal, milestone: Milestone) -> Option<OffsetDateTime> {
     let mut latest = None;
-    for (index, _) in plan
-        .steps
-        .iter()
-        .enumerate()
-        .filter(|(_, step)| wanted(step))
-    {
+    let steps = plan.steps.iter().enumerate();
+    for (index, _) in steps.filter(|(_, step)| of(step).milestone() == Some(milestone)) {
         let done = journal.entries().iter().rev().find_map(|entry| {
             let succeeded = matches!(entry.event, Event::Succeeded(_));
             (entry.step == index && succeeded).then_some(entry.at)
@@ -390,6 +352,10 @@ fn last_success(
     latest
 }
 
-fn condition(type_: &str, reason: &str, message: String, at: OffsetDateTime) -> Condition {
+fn holds(topic: Topic, message: String, at: OffsetDateTime) -> Condition {
+    let (type_, reason) = (topic.as_str(), topic.reason());
     Condition::new(type_, ConditionStatus::True, reason, message, at)
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ use time::macros::datetime;
 
 use super::*;
 use crate::ops::journal::{Closed, NoReload, Note};
+use crate::ops::plan::Step;
 use crate::ops::plan::tests::{issuer, plan, present, reload_plan};
 use crate::ops::request::Strategy;
 
@@ -162,7 +163,7 @@ fn successes_are_never_warnings() {
         all.iter()
             .any(|news| news.message.contains("Pausing PgBouncer databse"))
     );
-    assert!(all.iter().any(|news| news.reason == "RestartPods"));
+    assert!(all.iter().any(|news| news.reason.as_str() == "RestartPods"));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::ops::request::Strategy;
 
 impl Run {
     /// A reload; with strategy Auto the last pod turns out to need a restart, with company.
-    pub(super) fn reload(&mut self, name: &str) -> Result<(), Stop> {
+    pub(in crate::ops) fn reload(&mut self, name: &str) -> Result<(), Stop> {
         let surge = self.plan.surge_pod();
         let cannot = self.plan.settings.strategy == Strategy::Auto
             && self.plan.pods.last().is_some_and(|last| last.name == name);
@@ -42,14 +42,14 @@ impl Run {
         self.effect(|w| w.pods.get_mut(name).unwrap().marked = Some(side))
     }
 
-    pub(super) fn unreload(&mut self, name: &str) -> Result<(), Stop> {
+    pub(in crate::ops) fn unreload(&mut self, name: &str) -> Result<(), Stop> {
         self.effect(|w| w.pods.get_mut(name).unwrap().paused = false)?;
         self.effect(|w| w.server = Side::Former)?;
         self.effect(|w| w.template = Side::Former)?;
         self.go_back(name)
     }
 
-    pub(super) fn go_back(&mut self, name: &str) -> Result<(), Stop> {
+    pub(in crate::ops) fn go_back(&mut self, name: &str) -> Result<(), Stop> {
         if self.world.pods[name].marked != Some(Side::Former) {
             self.take_up(name, Side::Former)?;
         }

@@ -18,7 +18,7 @@ use crate::surroundings::SurroundingsError;
 
 /// Trouble in a step.
 #[derive(Debug, thiserror::Error)]
-pub enum StepError {
+pub(in crate::ops) enum StepError {
     /// The API server did not do what it was asked.
     #[error("the API server did not do its part")]
     Cluster(#[from] ClusterError),
@@ -189,7 +189,7 @@ pub enum StepError {
 
 /// What an address serves, or should.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Leaf {
+pub(in crate::ops) enum Leaf {
     /// No TLS.
     Plaintext,
     /// The leaf of that fingerprint.
@@ -225,7 +225,7 @@ impl StepError {
     }
 
     /// Whether trying again may help.
-    pub fn retry(&self) -> Retry {
+    pub(in crate::ops) fn retry(&self) -> Retry {
         match self {
             Self::Cluster(source) => source.retry(),
             // Whoever holds it is in no hurry, and the PgBouncer is paused meanwhile.

@@ -17,7 +17,7 @@ const RUNS: u64 = 6_000;
 
 /// How often what strikes; each is one in so many.
 #[derive(Debug)]
-pub(super) struct Chance {
+pub(in crate::ops) struct Chance {
     rng: Rng,
     fault: u32,
     cut: u32,
@@ -27,7 +27,7 @@ pub(super) struct Chance {
 
 /// What a daemon that has been replaced still wants to write.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Late {
+pub(in crate::ops) struct Late {
     daemon: u32,
     step: usize,
     /// The journal's lines and the effects as it knew them.
@@ -36,7 +36,7 @@ pub(super) struct Late {
 }
 
 /// Every kind of request, on every interesting number of replicas.
-pub(super) fn plans() -> Vec<Plan> {
+pub(in crate::ops) fn plans() -> Vec<Plan> {
     let off = json!({ "sslMode": "disable" });
     let asked = [
         (off, issuer()),
@@ -71,7 +71,7 @@ pub(super) fn plans() -> Vec<Plan> {
 }
 
 /// The run of that seed.
-pub(super) fn run_of(plans: &[Plan], seed: u64) -> Run {
+pub(in crate::ops) fn run_of(plans: &[Plan], seed: u64) -> Run {
     let mut rng = Rng::with_seed(seed);
     let mut run = Run::new(plans[rng.usize(..plans.len())].clone());
     run.twice = rng.u8(..4) == 0;
@@ -93,7 +93,7 @@ pub(super) fn run_of(plans: &[Plan], seed: u64) -> Run {
 }
 
 /// The seeds that are asked for.
-pub(super) fn seeds() -> std::ops::Range<u64> {
+pub(in crate::ops) fn seeds() -> std::ops::Range<u64> {
     let number = |name| {
         let text: String = std::env::var(name).ok()?;
         Some(text.parse::<u64>().expect("a seed is a number"))
@@ -112,7 +112,7 @@ impl Chance {
 
 impl Run {
     /// Between two looks: the clock is set.
-    pub(super) fn disturb(&mut self) {
+    pub(in crate::ops) fn disturb(&mut self) {
         if let Some(chance) = &mut self.chance
             && chance.once_in(chance.jump)
         {
@@ -122,7 +122,7 @@ impl Run {
     }
 
     /// What strikes an effect.
-    pub(super) fn strike(&mut self) -> Option<Fault> {
+    pub(in crate::ops) fn strike(&mut self) -> Option<Fault> {
         let chance = self.chance.as_mut()?;
         chance.once_in(chance.fault).then(|| {
             let all = [
@@ -138,14 +138,14 @@ impl Run {
     }
 
     /// Whether the daemon dies at a line of the journal.
-    pub(super) fn is_cut(&mut self) -> bool {
+    pub(in crate::ops) fn is_cut(&mut self) -> bool {
         self.chance
             .as_mut()
             .is_some_and(|chance| chance.once_in(chance.cut))
     }
 
     /// Not every daemon that is replaced is dead.
-    pub(super) fn remember_deposed(&mut self, step: usize) {
+    pub(in crate::ops) fn remember_deposed(&mut self, step: usize) {
         let lives = self.chance.as_mut().is_some_and(|c| c.rng.bool());
         if lives && self.late.is_none() {
             self.late = Some(Late {
@@ -160,7 +160,7 @@ impl Run {
     /// A daemon that has been replaced writes what it had in hand. Lines are compare-and-swap, and its
     /// lease ends before another one's begins: where somebody else has written since, nothing comes
     /// through.
-    pub(super) fn hear_deposed(&mut self) {
+    pub(in crate::ops) fn hear_deposed(&mut self) {
         let wakes = self
             .chance
             .as_mut()

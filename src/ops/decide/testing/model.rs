@@ -3,7 +3,7 @@
 //! and where the invariants are checked afterwards (`invariants.rs`). The executor's own code carries
 //! the request out (`daemon.rs`).
 //!
-//! A new step is one arm in [`Run::act`] and one in [`Run::undo_act`].
+//! What a step does to the cluster stands in the step's own file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,12 +14,13 @@ use time::macros::datetime;
 use super::random::{Chance, Late};
 use crate::names::Alias;
 use crate::ops::journal::{FailureKind, Journal};
-use crate::ops::plan::{Plan, Step, Way};
+use crate::ops::plan::{Plan, Way};
 use crate::ops::request::Change;
+use crate::ops::steps::of;
 
 /// Which of two states a thing is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
+pub(in crate::ops) enum Side {
     Former,
     Target,
 }
@@ -29,25 +30,25 @@ pub(super) enum Side {
     clippy::struct_excessive_bools,
     reason = "each is seen on its own from outside"
 )]
-pub(super) struct Pod {
-    pub(super) side: Side,
-    pub(super) serving: bool,
-    pub(super) quiesced: bool,
+pub(in crate::ops) struct Pod {
+    pub(in crate::ops) side: Side,
+    pub(in crate::ops) serving: bool,
+    pub(in crate::ops) quiesced: bool,
     /// What its mark says that it has loaded; nothing while it is being reloaded.
-    pub(super) marked: Option<Side>,
+    pub(in crate::ops) marked: Option<Side>,
     /// Paused for a reload: clients stay, and wait.
-    pub(super) paused: bool,
+    pub(in crate::ops) paused: bool,
     /// Whether a client is in a transaction on it.
-    pub(super) in_flight: bool,
+    pub(in crate::ops) in_flight: bool,
     /// What it was last seen serving, and in which generation.
-    pub(super) seen: Option<(Side, u32)>,
+    pub(in crate::ops) seen: Option<(Side, u32)>,
     /// Told apart from its predecessor by a restart only.
-    pub(super) generation: u32,
+    pub(in crate::ops) generation: u32,
 }
 
 /// What a fault does to the effect it hits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(in crate::ops) enum Fault {
     /// The effect does not happen; the error may pass.
     Transient,
     /// The effect does not happen, and never will.
@@ -61,24 +62,24 @@ pub(super) enum Fault {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Site {
-    pub(super) paused: bool,
-    pub(super) issued: Vec<Alias>,
+pub(in crate::ops) struct Site {
+    pub(in crate::ops) paused: bool,
+    pub(in crate::ops) issued: Vec<Alias>,
     /// Whose new material somebody has verified who did not make it.
-    pub(super) verified: BTreeSet<Alias>,
-    pub(super) trusts_both: bool,
-    pub(super) client: Side,
-    pub(super) server: Side,
-    pub(super) template: Side,
-    pub(super) spec: Side,
-    pub(super) retired: bool,
-    pub(super) replicas: u32,
-    pub(super) pods: BTreeMap<String, Pod>,
+    pub(in crate::ops) verified: BTreeSet<Alias>,
+    pub(in crate::ops) trusts_both: bool,
+    pub(in crate::ops) client: Side,
+    pub(in crate::ops) server: Side,
+    pub(in crate::ops) template: Side,
+    pub(in crate::ops) spec: Side,
+    pub(in crate::ops) retired: bool,
+    pub(in crate::ops) replicas: u32,
+    pub(in crate::ops) pods: BTreeMap<String, Pod>,
 }
 
 /// A mistake built into the executor, to see that the checker notices: one for each invariant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mistake {
+pub(in crate::ops) enum Mistake {
     /// I1: material is published that nobody has read.
     IssuesUnread,
     /// I2: the pause stays.
@@ -102,10 +103,10 @@ pub(super) enum Mistake {
 }
 
 /// What stands in for the octets of a private key.
-pub(super) const KEY: &str = "-----BEGIN PRIVATE KEY-----";
+pub(in crate::ops) const KEY: &str = "-----BEGIN PRIVATE KEY-----";
 
 /// Why an act stopped.
-pub(super) enum Stop {
+pub(in crate::ops) enum Stop {
     Trouble(FailureKind),
     /// No answer comes.
     Silence,
@@ -114,46 +115,46 @@ pub(super) enum Stop {
 }
 
 /// A run: the cluster, the journal, the clocks, the faults still to come.
-pub(super) struct Run {
-    pub(super) plan: Plan,
-    pub(super) world: Site,
-    pub(super) journal: Journal,
-    pub(super) clocks: Clocks,
-    pub(super) abort_after_events: Option<usize>,
+pub(in crate::ops) struct Run {
+    pub(in crate::ops) plan: Plan,
+    pub(in crate::ops) world: Site,
+    pub(in crate::ops) journal: Journal,
+    pub(in crate::ops) clocks: Clocks,
+    pub(in crate::ops) abort_after_events: Option<usize>,
     /// By number of journal lines: the daemon is told to stop then, once.
-    pub(super) stop_after_events: Option<usize>,
+    pub(in crate::ops) stop_after_events: Option<usize>,
     /// Every act and undo is done twice.
-    pub(super) twice: bool,
+    pub(in crate::ops) twice: bool,
     /// By number of the effect, counted over the whole run.
-    pub(super) faults: BTreeMap<usize, Fault>,
+    pub(in crate::ops) faults: BTreeMap<usize, Fault>,
     /// By number of journal lines: die before, or right after, that line is written.
-    pub(super) cut_at: Option<usize>,
-    pub(super) effects: usize,
-    pub(super) chance: Option<Chance>,
-    pub(super) mistake: Option<Mistake>,
+    pub(in crate::ops) cut_at: Option<usize>,
+    pub(in crate::ops) effects: usize,
+    pub(in crate::ops) chance: Option<Chance>,
+    pub(in crate::ops) mistake: Option<Mistake>,
     /// What a daemon that has been replaced still has in hand.
-    pub(super) late: Option<Late>,
+    pub(in crate::ops) late: Option<Late>,
     /// The daemon's number, and that of the one whose write was the last.
-    pub(super) daemon: u32,
-    pub(super) last_writer: u32,
+    pub(in crate::ops) daemon: u32,
+    pub(in crate::ops) last_writer: u32,
     /// How often it was looked what comes next.
-    pub(super) looks: usize,
+    pub(in crate::ops) looks: usize,
     /// Whether an act is under way that does not answer.
-    pub(super) is_silent: bool,
+    pub(in crate::ops) is_silent: bool,
     /// Whether the daemon has just died.
-    pub(super) is_dead: bool,
-    pub(super) violations: Vec<String>,
+    pub(in crate::ops) is_dead: bool,
+    pub(in crate::ops) violations: Vec<String>,
 }
 
 /// The wall's clock, which is set now and then, and the one that is not; both go on when everything
 /// waits.
 #[derive(Debug)]
-pub(super) struct Clocks {
+pub(in crate::ops) struct Clocks {
     /// What the wall's clock showed when the other was at zero.
-    pub(super) wall: OffsetDateTime,
-    pub(super) elapsed: Duration,
+    pub(in crate::ops) wall: OffsetDateTime,
+    pub(in crate::ops) elapsed: Duration,
     /// The ends of what is waited for.
-    pub(super) timers: Vec<Duration>,
+    pub(in crate::ops) timers: Vec<Duration>,
 }
 
 impl Default for Clocks {
@@ -167,14 +168,14 @@ impl Default for Clocks {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(in crate::ops) enum End {
     Successful,
     Failed,
     Stuck(usize),
 }
 
 impl Site {
-    pub(super) fn new(plan: &Plan) -> Self {
+    pub(in crate::ops) fn new(plan: &Plan) -> Self {
         let pod = Pod {
             side: Side::Former,
             marked: Some(Side::Former),
@@ -206,7 +207,7 @@ impl Site {
 }
 
 impl Site {
-    pub(super) fn put_back(&mut self, name: &str) {
+    pub(in crate::ops) fn put_back(&mut self, name: &str) {
         if let Some(pod) = self.pods.get_mut(name) {
             pod.quiesced = false;
             pod.paused = false;
@@ -216,7 +217,7 @@ impl Site {
     }
 
     /// Every pod that is there goes back into service.
-    pub(super) fn calm(&mut self) {
+    pub(in crate::ops) fn calm(&mut self) {
         let names: Vec<String> = self.pods.keys().cloned().collect();
         for name in names {
             self.put_back(&name);
@@ -225,7 +226,7 @@ impl Site {
 }
 
 impl Run {
-    pub(super) fn new(plan: Plan) -> Self {
+    pub(in crate::ops) fn new(plan: Plan) -> Self {
         Self {
             world: Site::new(&plan),
             plan,
@@ -249,16 +250,16 @@ impl Run {
         }
     }
 
-    pub(super) fn errs(&self, mistake: Mistake) -> bool {
+    pub(in crate::ops) fn errs(&self, mistake: Mistake) -> bool {
         self.mistake == Some(mistake)
     }
 
     /// What the wall's clock shows.
-    pub(super) fn now(&self) -> OffsetDateTime {
+    pub(in crate::ops) fn now(&self) -> OffsetDateTime {
         self.clocks.wall + self.clocks.elapsed
     }
 
-    pub(super) fn effect(&mut self, change: impl FnOnce(&mut Site)) -> Result<(), Stop> {
+    pub(in crate::ops) fn effect(&mut self, change: impl FnOnce(&mut Site)) -> Result<(), Stop> {
         let n = self.effects;
         self.effects += 1;
         let fault = self.faults.get(&n).copied().or_else(|| self.strike());
@@ -278,89 +279,17 @@ impl Run {
         }
     }
 
-    pub(super) fn act(&mut self, step: usize) -> Result<(), Stop> {
-        let removes = matches!(self.plan.change, Change::Remove { .. });
-        match self.plan.steps[step].clone() {
-            Step::Pause => self.effect(|w| w.paused = true),
-            Step::Issue(alias)
-                if self.world.issued.contains(&alias) && !self.errs(Mistake::IssuesTwice) =>
-            {
-                Ok(())
-            }
-            Step::Issue(alias) => {
-                let read = !self.errs(Mistake::IssuesUnread);
-                self.effect(|w| {
-                    w.issued.push(alias);
-                    if read {
-                        w.verified.insert(alias);
-                    }
-                })
-            }
-            Step::Stage => self.effect(|w| w.trusts_both = true),
-            Step::HandOut => self.effect(|w| w.client = Side::Target),
-            Step::Switch => {
-                let retires = self.errs(Mistake::RetiresEarly);
-                let drops = self.errs(Mistake::DropsAnchor);
-                self.effect(|w| {
-                    w.server = Side::Target;
-                    w.retired |= retires;
-                    w.trusts_both &= !drops;
-                })?;
-                self.effect(|w| w.template = Side::Target)
-            }
-            Step::Surge => self.surge(),
-            Step::Roll(pod) => self.roll(&pod),
-            Step::Reload(pod) => self.reload(&pod),
-            Step::RollTogether(pods) => self.roll_together(&pods),
-            Step::Unsurge => self.unsurge(),
-            Step::Prove => self.prove(),
-            Step::Commit => self.effect(|w| w.spec = Side::Target),
-            Step::Retire => self.effect(|w| w.retired = removes || w.retired),
-            Step::Resume => {
-                let stays = self.errs(Mistake::KeepsPause);
-                self.effect(|w| w.paused = stays)
-            }
-        }
+    pub(in crate::ops) fn act(&mut self, step: usize) -> Result<(), Stop> {
+        let step = self.plan.steps[step].clone();
+        of(&step).model(self)
     }
 
-    pub(super) fn undo_act(&mut self, step: usize) -> Result<(), Stop> {
-        match self.plan.steps[step].clone() {
-            Step::Pause => self.effect(|w| w.paused = false),
-            Step::Issue(alias) => self.effect(|w| {
-                w.issued.retain(|issued| *issued != alias);
-                w.verified.remove(&alias);
-            }),
-            Step::Stage => self.effect(|w| w.trusts_both = false),
-            Step::HandOut => self.effect(|w| w.client = Side::Former),
-            Step::Switch => self.converge_back(),
-            Step::Roll(pod) => self.effect(|w| w.put_back(&pod)),
-            Step::RollTogether(pods) => pods
-                .iter()
-                .try_for_each(|pod| self.effect(|w| w.put_back(pod))),
-            Step::Reload(pod) => self.unreload(&pod),
-            Step::Surge if self.plan.change == Change::Restart => self.unsurge(),
-            Step::Surge | Step::Unsurge | Step::Prove | Step::Retire | Step::Resume => Ok(()),
-            Step::Commit => self.effect(|w| w.spec = Side::Former),
-        }
+    pub(in crate::ops) fn undo_act(&mut self, step: usize) -> Result<(), Stop> {
+        let step = self.plan.steps[step].clone();
+        of(&step).model_undo(self)
     }
 
-    fn prove(&mut self) -> Result<(), Stop> {
-        let side = self.wanted();
-        let serves = |pod: &Pod| pod.side == side && pod.serving;
-        if self.errs(Mistake::ProvesBlindly) {
-            return self.effect(|_| ());
-        }
-        if !self.world.pods.values().all(serves) {
-            return Err(Stop::Trouble(FailureKind::Permanent));
-        }
-        self.effect(|w| {
-            for pod in w.pods.values_mut() {
-                pod.seen = Some((pod.side, pod.generation));
-            }
-        })
-    }
-
-    pub(super) fn wanted(&self) -> Side {
+    pub(in crate::ops) fn wanted(&self) -> Side {
         if matches!(self.plan.change, Change::Restart | Change::NoOp) {
             Side::Former
         } else {
@@ -368,7 +297,7 @@ impl Run {
         }
     }
 
-    pub(super) fn surge(&mut self) -> Result<(), Stop> {
+    pub(in crate::ops) fn surge(&mut self) -> Result<(), Stop> {
         let (name, side) = (self.plan.surge_pod(), self.world.template);
         if self.world.pods.contains_key(&name) {
             return Ok(());
@@ -389,7 +318,7 @@ impl Run {
         })
     }
 
-    pub(super) fn unsurge(&mut self) -> Result<(), Stop> {
+    pub(in crate::ops) fn unsurge(&mut self) -> Result<(), Stop> {
         let (name, replicas) = (self.plan.surge_pod(), self.plan.replicas);
         if self.world.pods.contains_key(&name) {
             self.drain(&name)?;
@@ -424,15 +353,8 @@ impl Run {
         pod.side == self.world.template && (!restart || pod.generation > 0) && pod.serving
     }
 
-    fn roll(&mut self, name: &str) -> Result<(), Stop> {
-        if self.is_rolled(name) {
-            return Ok(());
-        }
-        self.replace(name)
-    }
-
     /// At worst all of them are out of service at once.
-    fn roll_together(&mut self, names: &[String]) -> Result<(), Stop> {
+    pub(in crate::ops) fn roll(&mut self, names: &[String]) -> Result<(), Stop> {
         let stale: Vec<_> = names.iter().filter(|name| !self.is_rolled(name)).collect();
         for name in &stale {
             self.drain(name)?;
@@ -443,7 +365,7 @@ impl Run {
         Ok(())
     }
 
-    pub(super) fn replace(&mut self, name: &str) -> Result<(), Stop> {
+    pub(in crate::ops) fn replace(&mut self, name: &str) -> Result<(), Stop> {
         self.drain(name)?;
         self.restart(name)
     }
@@ -467,7 +389,7 @@ impl Run {
     }
 
     /// Publishes the former material and brings every pod to it; a single replica gets company.
-    fn converge_back(&mut self) -> Result<(), Stop> {
+    pub(in crate::ops) fn converge_back(&mut self) -> Result<(), Stop> {
         self.effect(|w| w.template = Side::Former)?;
         self.effect(|w| w.server = Side::Former)?;
         let stale: Vec<String> = self

@@ -3,15 +3,15 @@
 //! A violation is written down, not thrown, so that a planted mistake can be told from another one;
 //! each begins with the invariant's number (ARCHITECTURE.md).
 
-use super::FINAL_TRIES;
 use super::model::{End, KEY, Run, Side, Site};
 use crate::names::Alias;
+use crate::ops::decide::FINAL_TRIES;
 use crate::ops::journal::{Event, FailureKind, State};
 use crate::ops::plan::Step;
 
 impl Run {
     /// What holds after every effect.
-    pub(super) fn check_effect(&mut self) {
+    pub(in crate::ops) fn check_effect(&mut self) {
         for check in [published, served, trusted, kept] {
             if let Some(words) = check(self) {
                 self.violations.push(format!("{words}: {:?}", self.world));
@@ -20,7 +20,7 @@ impl Run {
     }
 
     /// What holds of every line of the journal.
-    pub(super) fn check_line(&mut self) {
+    pub(in crate::ops) fn check_line(&mut self) {
         let line = self.journal.entries().last();
         let text = serde_json::to_string(&line).unwrap();
         if text.contains(KEY) {
@@ -29,7 +29,7 @@ impl Run {
     }
 
     /// What holds when a pod is about to end.
-    pub(super) fn check_cut(&mut self, name: &str) {
+    pub(in crate::ops) fn check_cut(&mut self, name: &str) {
         let pod = &self.world.pods[name];
         if pod.in_flight {
             let words = format!("I4: {name} ends in a transaction: {pod:?}");
@@ -38,7 +38,7 @@ impl Run {
     }
 
     /// What holds when a write has come through.
-    pub(super) fn check_writer(&mut self, daemon: u32) {
+    pub(in crate::ops) fn check_writer(&mut self, daemon: u32) {
         if daemon < self.last_writer {
             let words = format!("I10: daemon {daemon} wrote after {} had", self.last_writer);
             self.violations.push(words);
@@ -46,13 +46,13 @@ impl Run {
     }
 
     /// What an ended run must look like.
-    pub(super) fn check_end(&self, end: End) {
+    pub(in crate::ops) fn check_end(&self, end: End) {
         let violations = self.violations(end);
         assert_eq!(violations, Vec::<String>::new(), "{:?}", self.journal);
     }
 
     /// Everything that went against an invariant in a run that has ended.
-    pub(super) fn violations(&self, end: End) -> Vec<String> {
+    pub(in crate::ops) fn violations(&self, end: End) -> Vec<String> {
         let mut all = self.violations.clone();
         let mut expect = |holds: bool, words: &str| {
             if !holds {

@@ -13,15 +13,15 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use super::model::{End, KEY, Mistake, Run, Site, Stop};
-use super::{Abort, Observed, Outcome};
 use crate::api::common::Condition;
 use crate::cluster::ClusterError;
+use crate::ops::decide::{Abort, Observed, Outcome};
 use crate::ops::error::OpsError;
 use crate::ops::executor::{Ending, Execution, Left, World};
 use crate::ops::journal::{Entry, Failure, FailureKind, Journal, Note};
 use crate::ops::plan::Plan;
-use crate::ops::steps::Waiting;
 use crate::ops::view::{self, News};
+use crate::ops::work::Waiting;
 
 /// Looks of a run that has no end.
 const LOOKS_MAX: usize = 10_000;
@@ -45,7 +45,7 @@ enum Written {
 
 impl Run {
     /// Runs to the end, with another daemon after every death.
-    pub(super) fn finish(&mut self) -> End {
+    pub(in crate::ops) fn finish(&mut self) -> End {
         self.looks = 0;
         let run = Mutex::new(self);
         loop {

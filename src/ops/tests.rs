@@ -2,7 +2,7 @@
 //!
 //! `tests/stored/<version>` holds them as that version's daemon wrote them, one for each kind of request
 //! and some that were left halfway. They are never written anew. The text beside each is what is made of
-//! it: what comes next, and what people read (`GOLDEN=update cargo test --lib stored`).
+//! it: what comes next, and what people read (`GOLDEN=update cargo test --lib ops::tests`).
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -84,14 +84,19 @@ fn told(ledger: &Ledger) -> String {
         .unwrap();
     }
     let entries = journal.entries().iter();
-    let news = entries.flat_map(|entry| view::news(plan, journal, entry));
+    let news = entries.filter_map(|entry| view::news(plan, journal, entry));
     for news in news.chain(end.map(|end| view::end(plan, journal, end))) {
         let News {
             trouble,
             reason,
             message,
         } = news;
-        writeln!(text, "event: trouble {trouble}, {reason}: {message}").unwrap();
+        writeln!(
+            text,
+            "event: trouble {trouble}, {}: {message}",
+            reason.as_str()
+        )
+        .unwrap();
     }
     text
 }

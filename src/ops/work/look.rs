@@ -10,12 +10,12 @@ use crate::causes::chain;
 use crate::retry::Retry;
 
 /// How often pods and endpoints are looked at: much shorter than a pooler's start.
-pub(super) const OFTEN: Duration = Duration::from_millis(50);
+pub(in crate::ops) const OFTEN: Duration = Duration::from_millis(50);
 /// How often an issuer is asked: it may make a key and a request each time.
-pub(super) const SELDOM: Duration = Duration::from_millis(500);
+pub(in crate::ops) const SELDOM: Duration = Duration::from_millis(500);
 
 /// What a look found.
-pub(super) enum Look<T> {
+pub(in crate::ops) enum Look<T> {
     /// The level is there.
     Found(T),
     /// Not yet; what is missing.
@@ -24,11 +24,11 @@ pub(super) enum Look<T> {
 
 /// What the running step waits for; shared with whoever tells people.
 #[derive(Clone, Debug, Default)]
-pub struct Waiting(Arc<Mutex<Option<String>>>);
+pub(in crate::ops) struct Waiting(Arc<Mutex<Option<String>>>);
 
 impl Waiting {
     /// What is waited for, if anything is.
-    pub fn word(&self) -> Option<String> {
+    pub(in crate::ops) fn word(&self) -> Option<String> {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -36,18 +36,18 @@ impl Waiting {
     }
 
     /// Nothing is waited for any more.
-    pub fn clear(&self) {
+    pub(in crate::ops) fn clear(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Says what is waited for.
-    pub(super) fn wait_for(&self, word: String) {
+    pub(in crate::ops) fn wait_for(&self, word: String) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(word);
     }
 
     /// Looks until the level is there. Passing trouble is outlived; the bound is the caller's, who
     /// drops the future when it passes.
-    pub(super) async fn until<T, F>(
+    pub(in crate::ops) async fn until<T, F>(
         &self,
         pause: Duration,
         mut look: impl FnMut() -> F,
