@@ -8,7 +8,7 @@ FUZZ_TARGETS = pem der csr duration policy printable ini projection patch
 FUZZ_SECONDS ?= 60
 SOAK ?= 10m
 
-.PHONY: help deps demo compare test chaos fmt lint bans audit doc ci bench fleet soak fuzz fuzzci crds
+.PHONY: help deps demo compare test readers chaos fmt lint bans audit doc ci bench fleet soak fuzz fuzzci crds pkilint
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ test: deps ## Run all tests
 	@echo "test: alerts of a broken issuer under Prometheus (two minutes, alone, because their bounds are seconds)"
 	BOUNCERT_LIVE_ALERTS=1 $(CARGO) test --test it -- monitoring::seen
 
+readers: deps ## Ask Go, Java, Node.js, Python, cryptography and GnuTLS about what is issued (those that are there)
+	@BOUNCERT_READERS=1 $(CARGO) test --test it -- readers:: --nocapture
+
 chaos: deps ## Break everything under load for ten minutes (SEED=1 is the schedule)
 	@$(CARGO) build --bin bouncert
 	@$(CARGO) run --quiet --bin bouncert -- chaos --minutes 10 --seed $(or $(SEED),1)
@@ -49,17 +52,19 @@ bans: audit ## Check that there is one crypto provider and no OpenSSL, and known
 	  fi; \
 	done; echo "bans: neither aws-lc-sys nor openssl-sys is in the tree"
 
-# RustSec's database is a Git repository, and no registry carries it. ADVISORIES names a checkout of it,
-# for machines without access to GitHub; its commit is printed, so that a report says how old it was.
-audit: ## Compare Cargo.lock with RustSec's advisories (cargo-audit; ADVISORIES=checkout of its database)
+# RustSec's database is a Git repository, and no registry carries it. What concerns the crates in Cargo.lock stands as
+# facts in deploy/advisories.toml, with the state of the database; a test compares them, without a network. Where
+# cargo-audit is installed and the database can be had (ADVISORIES is a checkout of it), that is asked as well.
+audit: ## Compare Cargo.lock with RustSec's advisories (deploy/advisories.toml; ADVISORIES=checkout of the database)
+	@$(CARGO) test --quiet --test it -- advisories::
 	@if ! $(CARGO) audit --version >/dev/null 2>&1; then \
-	  echo "audit: NOT RUN: cargo-audit is not installed (cargo install cargo-audit --locked)"; \
+	  echo "audit: cargo-audit is not installed, so only the facts in deploy/advisories.toml were compared"; \
 	elif [ -n "$(ADVISORIES)" ]; then \
 	  echo "audit: advisories of commit $$(git -C "$(ADVISORIES)" log -1 --format='%h of %cs')"; \
 	  $(CARGO) audit --db "$(ADVISORIES)" --no-fetch --deny warnings; \
 	elif git ls-remote --exit-code https://github.com/rustsec/advisory-db HEAD >/dev/null 2>&1; then \
 	  $(CARGO) audit --deny warnings; \
-	else echo "audit: NOT RUN: no access to github.com/rustsec/advisory-db, and no ADVISORIES"; fi
+	else echo "audit: the database is out of reach, so only the facts in deploy/advisories.toml were compared"; fi
 
 doc: ## Check the documentation
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
@@ -68,6 +73,9 @@ ci: ## Everything that has to pass before a change is accepted
 	@set -e; for step in fmt bans lint doc test fuzzci; do \
 	  echo "ci: $$step"; $(MAKE) --no-print-directory $$step; \
 	done; echo "ci: all passed"
+
+pkilint: ## Have pkilint judge the certificates that tests sign (from PyPI; NOT RUN where it cannot be installed)
+	@tests/pkilint/run.sh
 
 bench: ## Measure what is worth measuring
 	$(CARGO) bench

@@ -223,7 +223,7 @@ fn parse_part<'a>(rest: &'a str, text: &str) -> Result<(i128, &'a str), ParseDur
         .find(|c: char| c == '.' || c.is_ascii_digit())
         .unwrap_or(rest.len());
     let (unit, rest) = rest.split_at(unit_end);
-    let scale = i128::from(unit_nanoseconds(unit, text)?);
+    let scale = unit_nanoseconds(unit, text)?;
     let too_long = || ParseDurationError::TooLong {
         text: text.to_owned(),
     };
@@ -233,7 +233,8 @@ fn parse_part<'a>(rest: &'a str, text: &str) -> Result<(i128, &'a str), ParseDur
         // More digits than a u64 holds are too long in every unit.
         i128::from(whole.parse::<u64>().map_err(|_| too_long())?)
     };
-    Ok((whole * scale + fraction_nanoseconds(fraction, scale), rest))
+    let whole = whole * i128::from(scale);
+    Ok((whole + fraction_nanoseconds(fraction, scale), rest))
 }
 
 fn split_digits(text: &str) -> (&str, &str) {
@@ -262,16 +263,26 @@ fn unit_nanoseconds(unit: &str, text: &str) -> Result<u64, ParseDurationError> {
     }
 }
 
-/// `0.<digits>` of a unit, cut off below a nanosecond.
-fn fraction_nanoseconds(digits: &str, scale: i128) -> i128 {
-    // 14 digits of an hour are already below a nanosecond.
-    let (value, divisor) = digits
-        .bytes()
-        .take(18)
-        .fold((0_i128, 1_i128), |(value, divisor), digit| {
-            (value * 10 + i128::from(digit - b'0'), divisor * 10)
-        });
-    value * scale / divisor
+/// `0.<digits>` of a unit, cut off below a nanosecond, as Go computes it: from as many digits as
+/// 63 bits hold, with a floating-point number of 64 bits.
+fn fraction_nanoseconds(digits: &str, scale: u64) -> i128 {
+    const MOST: u64 = i64::MAX.cast_unsigned();
+    let (mut value, mut divisor) = (0_u64, 1.0_f64);
+    for digit in digits.bytes() {
+        // The digits that do not fit any more are left out.
+        if value > MOST / 10 || value * 10 + u64::from(digit - b'0') > MOST + 1 {
+            break;
+        }
+        value = value * 10 + u64::from(digit - b'0');
+        divisor *= 10.0;
+    }
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        reason = "Go rounds here as well; less than one unit is far below 2^63 nanoseconds"
+    )]
+    let nanoseconds = (value as f64 * (scale as f64 / divisor)) as i64;
+    i128::from(nanoseconds)
 }
 
 /// Writes `length` in `unit`s with as many decimals as it needs.
@@ -343,6 +354,42 @@ mod tests {
         let days = parse("90d").unwrap_err().to_string();
         assert!(days.contains("\"d\"") && days.contains("24h"), "{days}");
         assert!(parse(&"1h".repeat(100)).is_err());
+    }
+
+    /// What Go 1.27's `time.ParseDuration` makes of these.
+    #[test]
+    fn a_fraction_is_cut_off_where_go_cuts_it_off() {
+        for (text, nanoseconds) in [
+            ("0.3333333333333333333h", 1_200_000_000_000),
+            ("0.9223372036854775807h", 3_320_413_933_267),
+            ("0.9223372036854775808h", 3_320_413_933_267),
+            ("0.99999999999999999999h", 3_600_000_000_000),
+            ("0.100000000000000000000h", 360_000_000_000),
+            ("0.000000000000000000001h", 0),
+            ("1.0000000000000003h", 3_600_000_000_000),
+            ("0.1666666666666667h", 600_000_000_000),
+            ("0.830103483285477580700h", 2_988_372_539_827),
+            ("81.0008857759333210174101h", 291_603_188_793_359),
+            ("74.003698521211491942941m", 4_440_221_911_272),
+            ("8.8688052675854595469ns", 8),
+            ("8.8303974284727040676h", 31_789_430_742_501),
+            ("1.s", 1_000_000_000),
+            ("9223372036854775.807us", i64::MAX),
+            ("2562047.788015215501944444h", i64::MAX),
+            ("-2562047h47m16.854775808s", i64::MIN),
+            ("-9223372036854775808ns", i64::MIN),
+        ] {
+            assert_eq!(parse(text), Ok(nanoseconds), "{text}");
+        }
+        for text in [
+            "9223372036854775808ns",
+            "2562047.99h",
+            ".s",
+            ".5.5s",
+            "1e3s",
+        ] {
+            assert!(parse(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -26,6 +26,21 @@ pub fn is_label(name: &str) -> bool {
         && !name.ends_with('-')
 }
 
+/// Longest name of an object (RFC 1123, a subdomain).
+pub const OBJECT_NAME_MAX: usize = 253;
+
+/// Whether `name` is a DNS subdomain (RFC 1123), as names of Secrets, issuers and most objects are.
+pub fn is_object_name(name: &str) -> bool {
+    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let is_part = |part: &str| {
+        !part.is_empty()
+            && part.bytes().all(is_inner)
+            && !part.starts_with('-')
+            && !part.ends_with('-')
+    };
+    name.len() <= OBJECT_NAME_MAX && name.split('.').all(is_part)
+}
+
 /// Whether `name` stays one segment of a URL's path. Names in specifications become parts of paths at
 /// the API server, and one with a slash would lead to another object, in another namespace too.
 pub fn is_path_segment(name: &str) -> bool {
@@ -260,6 +275,40 @@ mod tests {
             "", ".", "..", "../x", "a/b", "a%2fb", "a?b", "a#b", "a b", "a\\b", "\u{e9}",
         ] {
             assert!(!is_path_segment(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_name_of_an_object_is_a_dns_subdomain() {
+        for name in ["till", "till-0", "a.b", "1.18.0", &"a".repeat(253)] {
+            assert!(is_object_name(name), "{name}");
+        }
+        for name in [
+            "",
+            ".",
+            "..",
+            "a..b",
+            ".a",
+            "a.",
+            "-a",
+            "a-",
+            "a.-b",
+            "a-.b",
+            "A",
+            "a_b",
+            "a b",
+            "a/b",
+            "../a",
+            "a%2fb",
+            "a?b",
+            "a#b",
+            "a:b",
+            "*",
+            "a\n",
+            "\u{e9}",
+            &"a".repeat(254),
+        ] {
+            assert!(!is_object_name(name), "{name}");
         }
     }
 

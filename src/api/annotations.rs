@@ -2,6 +2,8 @@
 
 use kube::ResourceExt;
 
+/// What names of annotations and labels of ours begin with.
+pub const OWN_PREFIX: &str = "bouncert.dev/";
 /// Finalizer on a `PgBouncer`: KubeDB's.
 pub const FINALIZER: &str = "kubedb.com";
 /// Finalizer on a request that has begun to change something: deleting it undoes it first.

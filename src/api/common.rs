@@ -1,5 +1,8 @@
 //! Parts that several kinds share: phases, conditions, references.
 
+use std::fmt::Display;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -146,6 +149,29 @@ pub fn parse_rfc3339(text: &str) -> Option<OffsetDateTime> {
     OffsetDateTime::parse(text, &Rfc3339).ok().map(in_utc)
 }
 
+/// The condition that says that a fault of the daemon's own ended a look at the object.
+pub const INTERNAL_ERROR: &str = "InternalError";
+
+/// What such a condition says about the controller whose look that was.
+pub fn internal_error(controller: &str, panicked: &impl Display) -> String {
+    format!(
+        "a fault of the daemon's own ended the work of controller {controller} on this object \
+         ({panicked}); it is tried again at growing intervals, and at once when the object is \
+         changed. Other objects are served. Please report this text"
+    )
+}
+
+/// Whether these say that a look of that controller panicked.
+pub fn has_internal_error(conditions: &[Condition], controller: &str) -> bool {
+    let of = format!(" controller {controller} ");
+    find_condition(conditions, INTERNAL_ERROR).is_some_and(|told| told.message.contains(&of))
+}
+
+/// The instant that the API server has written; `None` beyond the years that dates have.
+pub fn instant(time: &Time) -> Option<OffsetDateTime> {
+    OffsetDateTime::from_unix_timestamp_nanos(time.0.as_nanosecond()).ok()
+}
+
 /// A reference to an object in the same namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
@@ -215,5 +241,21 @@ mod tests {
         assert!(set_condition(&mut conditions, ready(2, "better")));
         assert_eq!(conditions[0].last_transition_time, "2031-05-06T07:02:00Z");
         assert_eq!(conditions.len(), 1);
+    }
+
+    #[test]
+    fn a_controller_knows_the_internal_error_that_it_has_written() {
+        let now = datetime!(2031-05-06 07:00 UTC);
+        let message = internal_error("rotation", &"panic at src/x.rs:7");
+        let told = Condition::new(
+            INTERNAL_ERROR,
+            ConditionStatus::True,
+            INTERNAL_ERROR,
+            message,
+            now,
+        );
+        let all = [told];
+        assert!(has_internal_error(&all, "rotation"));
+        assert!(!has_internal_error(&all, "pgbouncers") && !has_internal_error(&[], "rotation"));
     }
 }

@@ -5,6 +5,8 @@ use std::fmt::Display;
 
 use crate::api::pgbouncer::PgBouncerSpec;
 use crate::api::tls::{CertificateSpec, IssuerRef, X509Subject};
+use crate::names::{OBJECT_NAME_MAX, is_object_name};
+use crate::printable::quoted;
 
 /// Most replicas: each is a step of a request's plan, and a plan of a thousand steps still fits into
 /// the object that keeps it.
@@ -45,6 +47,7 @@ pub struct OutOfBounds {
 
 /// Checks what a PgBouncer asks for.
 pub fn check(spec: &PgBouncerSpec) -> Result<(), OutOfBounds> {
+    check_names(spec)?;
     let replicas = spec.replicas.unwrap_or(1);
     check_replicas("spec.replicas", i64::from(replicas))?;
     let port = spec.connection_pool.as_ref().and_then(|pool| pool.port);
@@ -75,6 +78,33 @@ pub fn check(spec: &PgBouncerSpec) -> Result<(), OutOfBounds> {
     Ok(())
 }
 
+/// Checks the names of objects that the daemon reads: each becomes a part of a path at the API server.
+fn check_names(spec: &PgBouncerSpec) -> Result<(), OutOfBounds> {
+    object_name("spec.version", &spec.version)?;
+    let database = &spec.database.database_ref;
+    object_name("spec.database.databaseRef.name", &database.name)?;
+    let custom = spec.configuration.as_ref();
+    let named = [
+        (
+            "spec.authSecret.name",
+            spec.auth_secret.as_ref().map(|secret| &secret.name),
+        ),
+        (
+            "spec.configuration.secretName",
+            custom.and_then(|custom| custom.secret_name.as_ref()),
+        ),
+        (
+            "spec.configSecret.name",
+            spec.config_secret.as_ref().map(|secret| &secret.name),
+        ),
+    ];
+    // An empty one is left to what reads it.
+    let mut named = named
+        .into_iter()
+        .filter_map(|(field, name)| Some((field, name.filter(|name| !name.is_empty())?)));
+    named.try_for_each(|(field, name)| object_name(field, name))
+}
+
 /// Checks a number of replicas, wherever it comes from.
 pub fn check_replicas(field: &str, replicas: i64) -> Result<(), OutOfBounds> {
     if (0..=i64::from(REPLICAS_MAX)).contains(&replicas) {
@@ -102,8 +132,11 @@ fn check_certificate(entry: &CertificateSpec) -> Result<(), OutOfBounds> {
     let at = format!("spec.tls.certificates[{}]", entry.alias);
     let field = |name: &str| format!("{at}.{name}");
     check_issuer(&field("issuerRef"), entry.issuer_ref.as_ref())?;
+    // An empty one stands for the default.
+    if let Some(name) = entry.secret_name.as_deref().filter(|name| !name.is_empty()) {
+        object_name(&field("secretName"), name)?;
+    }
     let one = [
-        ("secretName", &entry.secret_name, NAME_MAX),
         ("duration", &entry.duration, DURATION_TEXT_MAX),
         ("renewBefore", &entry.renew_before, DURATION_TEXT_MAX),
     ];
@@ -150,10 +183,23 @@ fn check_issuer(at: &str, issuer: Option<&IssuerRef>) -> Result<(), OutOfBounds>
     let Some(issuer) = issuer else {
         return Ok(());
     };
-    text(&format!("{at}.name"), &issuer.name, NAME_MAX)?;
+    object_name(&format!("{at}.name"), &issuer.name)?;
     text(&format!("{at}.kind"), &issuer.kind, NAME_MAX)?;
     let group = issuer.api_group.as_deref().unwrap_or_default();
     text(&format!("{at}.apiGroup"), group, NAME_MAX)
+}
+
+/// Checks the name of an object; a long one is not repeated.
+fn object_name(at: &str, name: &str) -> Result<(), OutOfBounds> {
+    text(at, name, NAME_MAX)?;
+    if is_object_name(name) {
+        return Ok(());
+    }
+    let allowed = format!(
+        "the name of an object, of at most {OBJECT_NAME_MAX} letters a-z, digits, - and ., with a letter \
+         or digit on both sides of each . and at both ends"
+    );
+    Err(number(at, &quoted(name), &allowed))
 }
 
 fn texts(at: &str, values: &[String], (most, longest): (usize, usize)) -> Result<(), OutOfBounds> {
@@ -191,6 +237,7 @@ fn number(field: &str, is: &dyn Display, allowed: &str) -> OutOfBounds {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::pgbouncer::AuthSecret;
     use crate::blueprint::testing::tls_bouncer;
 
     fn refused(change: impl FnOnce(&mut PgBouncerSpec)) -> String {
@@ -232,6 +279,71 @@ mod tests {
                 refused(|spec| spec.connection_pool.get_or_insert_default().port = Some(port));
             assert!(error.contains("65535"), "{error}");
         }
+    }
+
+    fn auth(name: &str) -> AuthSecret {
+        serde_json::from_value(serde_json::json!({"name": name})).unwrap()
+    }
+
+    #[test]
+    fn a_name_that_is_no_name_of_an_object_is_refused_with_its_field() {
+        for name in [
+            "../other/secrets/x",
+            "a/b",
+            "a%2fb",
+            "a?b",
+            "Upper",
+            "a_b",
+            "a..b",
+            ".a",
+            "a-",
+        ] {
+            let name = || name.to_owned();
+            let errors = [
+                refused(|spec| spec.version = name()),
+                refused(|spec| spec.database.database_ref.name = name()),
+                refused(|spec| spec.auth_secret = Some(auth(&name()))),
+                refused(|spec| spec.config_secret.get_or_insert_default().name = name()),
+                refused(|spec| {
+                    spec.configuration.get_or_insert_default().secret_name = Some(name());
+                }),
+                refused(|spec| {
+                    let tls = spec.tls.get_or_insert_default();
+                    tls.issuer_ref.as_mut().unwrap().name = name();
+                }),
+                refused(|spec| {
+                    let own = entry(|entry| entry.secret_name = Some(name()));
+                    spec.tls.get_or_insert_default().certificates = vec![own];
+                }),
+                refused(|spec| {
+                    let issuer = IssuerRef {
+                        api_group: Some("step.sm".to_owned()),
+                        kind: "StepIssuer".to_owned(),
+                        name: name(),
+                    };
+                    let own = entry(|entry| entry.issuer_ref = Some(issuer));
+                    spec.tls.get_or_insert_default().certificates = vec![own];
+                }),
+            ];
+            let fields = [
+                "spec.version",
+                "spec.database.databaseRef.name",
+                "spec.authSecret.name",
+                "spec.configSecret.name",
+                "spec.configuration.secretName",
+                "spec.tls.issuerRef.name",
+                "spec.tls.certificates[server].secretName",
+                "spec.tls.certificates[server].issuerRef.name",
+            ];
+            for (error, field) in errors.iter().zip(fields) {
+                let begin = format!("{field} is \"{}\": write the name", name());
+                assert!(error.starts_with(&begin), "{error}");
+            }
+        }
+        let mut spec = tls_bouncer("billing").spec;
+        spec.auth_secret = Some(auth(""));
+        spec.configuration.get_or_insert_default().secret_name = Some(String::new());
+        assert_eq!(check(&spec), Ok(()));
     }
 
     #[test]

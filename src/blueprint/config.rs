@@ -12,7 +12,7 @@
 use kube::ResourceExt;
 
 use super::inputs::{Backend, BackendAddress, Surroundings};
-use super::names;
+use super::{brought, hba, names};
 use crate::api::PgBouncer;
 use crate::api::pgbouncer::ConnectionPool;
 use crate::api::tls::AuthType;
@@ -26,22 +26,6 @@ use crate::printable::quoted;
 
 /// Port that the pooler listens on by default.
 pub const PORT_DEFAULT: i32 = names::SERVICE_PORT;
-
-/// Who logs in how where the configuration says `auth_type=cert`; the first line that matches counts.
-///
-/// A CA signs for many, and PgBouncer asks only whether a certificate names the user. So a certificate
-/// alone opens neither the admin console nor anything for the name that our own client certificates
-/// bear: both take a password as well, which is of this PgBouncer alone.
-pub(super) const HBA: &str = "\
-# Written by Bouncert in place of auth_type=cert. The console, and the user whose name is in the client
-# certificates of every PgBouncer, need a certificate and a password; other users a certificate.
-hostssl \"pgbouncer\" all 0.0.0.0/0 scram-sha-256
-hostssl \"pgbouncer\" all ::/0 scram-sha-256
-hostssl all \"pgbouncer\" 0.0.0.0/0 scram-sha-256
-hostssl all \"pgbouncer\" ::/0 scram-sha-256
-hostssl all all 0.0.0.0/0 cert
-hostssl all all ::/0 cert
-";
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +44,18 @@ pub enum ConfigError {
     Databases {
         /// Where the text comes from.
         origin: String,
+    },
+    /// The user's text changes what follows from the specification.
+    #[error("{origin}, key pgbouncer.ini: {key} is {}: {instead}", quoted(.value))]
+    Taken {
+        /// Where the text comes from.
+        origin: String,
+        /// The setting.
+        key: &'static str,
+        /// What is there.
+        value: String,
+        /// What to do.
+        instead: String,
     },
     /// A field whose text the file cannot hold.
     #[error("PgBouncer {at}: {field} is {}", quoted(.text))]
@@ -166,15 +162,15 @@ pub fn throttling_defaults(ini: &Ini, bouncer: &PgBouncer) -> Vec<(&'static str,
     .collect()
 }
 
-/// Where [`HBA`] is mounted.
+/// Where the HBA file is mounted.
 fn hba_file() -> String {
     format!("{}/{}", names::CONFIG_DIR, names::HBA_KEY)
 }
 
-/// What the configuration has read as its `auth_hba_file`; `None` where that is not ours.
-pub(super) fn hba(ini: &Ini) -> Option<&'static str> {
+/// The file that the configuration names as its `auth_hba_file`; `None` where that is the user's own.
+pub(super) fn hba(ini: &Ini) -> Option<String> {
     let file = ini.get(Section::Pgbouncer, "auth_hba_file");
-    (file == Some(hba_file().as_str())).then_some(HBA)
+    (file == Some(hba_file().as_str())).then(hba::text)
 }
 
 /// The `auth_type` in force.
@@ -251,16 +247,22 @@ pub(super) fn ini(
     around: &Surroundings,
     admin: &str,
 ) -> Result<Ini, ConfigError> {
-    let mut layers = vec![ours(bouncer, around, admin)?];
+    let ours = ours(bouncer, around, admin)?;
+    let brought = |text: &str, origin: &str| {
+        let layer = users(text, origin)?;
+        brought::check(&layer, &ours, (origin, bouncer))?;
+        Ok::<_, ConfigError>(layer)
+    };
+    let mut layers = vec![ours.clone()];
     let custom = bouncer.spec.configuration.as_ref();
     if let Some(text) = &around.custom_ini {
         let name = custom
             .and_then(|custom| custom.secret_name.clone())
             .unwrap_or_default();
-        layers.push(users(text, &format!("Secret {name}"))?);
+        layers.push(brought(text, &format!("Secret {name}"))?);
     }
     if let Some(text) = custom.and_then(|custom| custom.inline.get(names::INI_KEY)) {
-        layers.push(users(text, "spec.configuration.inline")?);
+        layers.push(brought(text, "spec.configuration.inline")?);
     }
     let mut merged = Ini::merged(&layers);
     ini::check(&merged, around.program.version)

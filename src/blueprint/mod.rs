@@ -13,6 +13,7 @@ pub mod bounds;
 pub mod certificates;
 pub mod choices;
 pub mod defaults;
+pub mod hba;
 pub mod labels;
 pub mod loaded;
 pub mod names;
@@ -21,6 +22,7 @@ mod inputs;
 
 mod backend;
 mod binding;
+mod brought;
 mod config;
 mod exporter;
 mod merge;
@@ -124,7 +126,7 @@ pub fn digest(ini: &str, material: Option<&MaterialFacts>) -> String {
 
 fn config_secret(inputs: &Inputs) -> Secret {
     let ini = ByteString(inputs.configuration.text().as_bytes().to_vec());
-    let hba = config::hba(&inputs.ini).map(|hba| ByteString(hba.as_bytes().to_vec()));
+    let hba = config::hba(&inputs.ini).map(|hba| ByteString(hba.into_bytes()));
     let hba = hba.map(|hba| (names::HBA_KEY.to_owned(), hba));
     Secret {
         metadata: metadata(&inputs.bouncer, names::config_secret(&inputs.bouncer)),

@@ -27,7 +27,8 @@ const READINESS_PERIOD_SECONDS: i32 = 1;
 /// Files of key material are for the pooler's user and group only.
 const KEY_FILE_MODE: i32 = 0o640;
 
-/// Whether a pod says that a workload of that name has made it.
+/// Whether a pod says that a workload of that name has made it. Only for those who cannot ask for the
+/// workload, and whose word is asked about again by its UID.
 pub fn is_of_workload(pod: &Pod, name: &str) -> bool {
     controller(pod).is_some_and(|holder| {
         ["PetSet", "StatefulSet"].contains(&holder.kind.as_str()) && holder.name == name

@@ -10,6 +10,7 @@ use super::exit::Failure;
 use super::output::Output;
 use crate::pgbouncer::probe::{self, Served};
 use crate::pki::facts::CertificateFacts;
+use crate::pki::unusual;
 
 /// What was seen.
 #[derive(Serialize)]
@@ -22,6 +23,9 @@ struct Report {
     cipher: Option<String>,
     asks_for_client_certificate: bool,
     chain: Vec<CertificateFacts>,
+    /// What keeps some clients from connecting, certificate by certificate.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unusual: Vec<String>,
 }
 
 /// Shows the chain; fails where there is none.
@@ -61,6 +65,7 @@ fn report(address: SocketAddr, served: Served) -> Report {
             cipher: None,
             asks_for_client_certificate: false,
             chain: Vec::new(),
+            unusual: Vec::new(),
         },
         Served::Tls(seen) => Report {
             address,
@@ -73,8 +78,25 @@ fn report(address: SocketAddr, served: Served) -> Report {
                 .iter()
                 .filter_map(|der| CertificateFacts::read(&CertificateDer::from(der.as_slice())))
                 .collect(),
+            unusual: unusual(&seen.chain, seen.is_proved),
         },
     }
+}
+
+fn unusual(chain: &[Vec<u8>], is_proved: bool) -> Vec<String> {
+    let mut found = Vec::new();
+    if !is_proved {
+        found.push(
+            "the server's signature is of a kind that Bouncert cannot check: that it holds the key is not \
+             proved"
+                .to_owned(),
+        );
+    }
+    for (depth, der) in chain.iter().enumerate() {
+        let of = unusual::unusual(der).into_iter();
+        found.extend(of.map(|what| format!("certificate {depth}: {what}")));
+    }
+    found
 }
 
 fn text(report: &Report) -> String {
@@ -97,6 +119,10 @@ fn text(report: &Report) -> String {
         lines.push(String::new());
         lines.push(format!("certificate {depth}"));
         lines.extend(certificate(facts));
+    }
+    for what in &report.unusual {
+        lines.push(String::new());
+        lines.push(format!("unusual      {what}"));
     }
     lines.join("\n")
 }

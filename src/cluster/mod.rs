@@ -26,7 +26,7 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -46,6 +46,7 @@ pub use self::traffic::{ApiMetrics, counted};
 pub use self::watches::{NO_OBJECT, change, within};
 use crate::fence::{Fence, Fenced};
 use crate::names::{ObjectRef, is_path_segment};
+use crate::redacted::Wiped;
 
 /// Bound of one call. An API server that is slower than this is down for our purposes.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(20);
@@ -157,6 +158,38 @@ impl Cluster {
         let at = ObjectRef::new("", name);
         let api: Api<K> = Api::all(self.client.clone());
         bounded::<K, _>("get", &at, api.get_opt(name)).await
+    }
+
+    /// Reads a Secret, whose values are overwritten when it is dropped.
+    pub async fn get_secret(&self, at: &ObjectRef) -> Result<Option<Wiped>, ClusterError> {
+        Ok(self.get::<Secret>(at).await?.map(Wiped::from))
+    }
+
+    /// Lists the Secrets of a namespace that carry `labels`, whose values are overwritten when they are
+    /// dropped.
+    pub async fn list_secrets(
+        &self,
+        namespace: &str,
+        labels: &str,
+    ) -> Result<Vec<Wiped>, ClusterError> {
+        let listed = self.list::<Secret>(namespace, labels).await?;
+        Ok(listed.into_iter().map(Wiped::from).collect())
+    }
+
+    /// Reads one page of such a list, and the token of the next one.
+    pub async fn secrets_page(
+        &self,
+        namespace: &str,
+        labels: &str,
+        (limit, token): (u32, Option<String>),
+    ) -> Result<(Vec<Wiped>, Option<String>), ClusterError> {
+        let mut params = ListParams::default().limit(limit).labels(labels);
+        params.continue_token = token;
+        let api = self.api::<Secret>(namespace);
+        let at = ObjectRef::new(namespace, "*");
+        let page = bounded::<Secret, _>("list", &at, api.list(&params)).await?;
+        let token = page.metadata.continue_.filter(|token| !token.is_empty());
+        Ok((page.items.into_iter().map(Wiped::from).collect(), token))
     }
 
     /// Lists the objects of a namespace that carry `labels` (a selector; empty for all).

@@ -2,7 +2,7 @@
 //! begins, and again when a watch has missed something. They are worked off some at a time, in order,
 //! so that what happens meanwhile does not wait for them.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,6 +11,7 @@ use futures::{Stream, stream};
 use kube::runtime::reflector::Store;
 use tokio::sync::Notify;
 
+use super::slots::SHARE;
 use crate::cluster::{Namespaced, reference};
 use crate::names::ObjectRef;
 
@@ -39,6 +40,8 @@ struct State {
     waiting: HashSet<ObjectRef>,
     /// Given out, and not looked at to the end.
     out: HashSet<ObjectRef>,
+    /// How many of these each namespace has.
+    out_by: HashMap<String, usize>,
 }
 
 // === impl Looks ===
@@ -92,9 +95,18 @@ impl Backlog {
 
     /// A look has ended, or the object has gone.
     pub(super) fn end(&self, at: &ObjectRef) {
-        if self.lock().out.remove(at) {
-            self.news.notify_one();
+        let mut state = self.lock();
+        if !state.out.remove(at) {
+            return;
         }
+        if let Some(count) = state.out_by.get_mut(&at.namespace) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                state.out_by.remove(&at.namespace);
+            }
+        }
+        drop(state);
+        self.news.notify_one();
     }
 
     /// Gives out what waits, for ever; for one reader.
@@ -116,14 +128,15 @@ impl Backlog {
 
     fn take(&self) -> Option<ObjectRef> {
         let mut state = self.lock();
-        while state.out.len() < usize::from(self.looks.listed) {
-            let next = state.pop()?;
+        loop {
+            let free = usize::from(self.looks.listed).saturating_sub(state.out.len());
+            let next = state.pop(free)?;
             if state.waiting.remove(&next) {
+                *state.out_by.entry(next.namespace.clone()).or_default() += 1;
                 state.out.insert(next.clone());
                 return Some(next);
             }
         }
-        None
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -132,14 +145,16 @@ impl Backlog {
 }
 
 impl State {
-    /// The next one in order; namespaces take turns.
-    fn pop(&mut self) -> Option<ObjectRef> {
+    /// The next one in order, with `free` places left. Namespaces take turns, and none holds more than
+    /// its share of the places: looks of one that hang keep no other waiting.
+    fn pop(&mut self, free: usize) -> Option<ObjectRef> {
         let after = (Bound::Excluded(self.last.clone()), Bound::Unbounded);
-        let next = self
-            .order
-            .range(after)
-            .next()
-            .or_else(|| self.order.iter().next());
+        let mut turns = self.order.range(after).chain(&self.order);
+        let has_room = |namespace: &String| {
+            let own = self.out_by.get(namespace).copied().unwrap_or_default();
+            own < free.saturating_mul(SHARE)
+        };
+        let next = turns.find(|(namespace, _)| has_room(namespace));
         let namespace = next?.0.clone();
         let queue = self.order.get_mut(&namespace)?;
         let at = queue.pop_front();
@@ -193,6 +208,30 @@ mod tests {
         backlog.end(&at("b"));
         backlog.end(&at("c"));
         assert_eq!(next(&mut stream), None);
+    }
+
+    #[test]
+    fn looks_of_one_namespace_that_hang_leave_places_for_another() {
+        let backlog = backlog(8);
+        let mut stream = Box::pin(Arc::clone(&backlog).stream());
+        let hanging = (0..20).map(|n| at(&format!("hangs-{n:02}")));
+        backlog.extend(hanging);
+        let mut out = Vec::new();
+        while let Some(name) = next(&mut stream) {
+            out.push(name);
+        }
+        assert_eq!(out.len(), 6, "three quarters: {out:?}");
+        let others = ["a", "b", "c"].map(|name| ObjectRef::new("till", name));
+        backlog.extend(others.clone());
+        assert_eq!(next(&mut stream).as_deref(), Some("a"));
+        assert_eq!(next(&mut stream).as_deref(), Some("b"));
+        assert_eq!(next(&mut stream), None, "all places are taken");
+        backlog.end(&others[0]);
+        assert_eq!(next(&mut stream).as_deref(), Some("c"));
+        backlog.end(&others[1]);
+        backlog.end(&others[2]);
+        backlog.end(&at(&out[0]));
+        assert_eq!(next(&mut stream).as_deref(), Some("hangs-06"));
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod engine;
 mod metrics;
 pub mod orphans;
 pub mod pgbouncers;
+mod queues;
 mod related;
 pub mod requests;
 pub mod rotation;
@@ -20,4 +21,4 @@ mod watched;
 
 pub use metrics::{ReconcileMetrics, SchedulerMetrics};
 pub use scope::Scope;
-pub use trouble::{Bystander, INTERNAL_ERROR};
+pub use trouble::Bystander;

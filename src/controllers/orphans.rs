@@ -14,8 +14,13 @@ const EVERY: Duration = Duration::from_secs(300);
 /// Runs until it is told to stop; over all `namespaces`, or over all there are.
 pub async fn run(operator: Arc<Operator>, namespaces: Vec<String>, cancel: CancellationToken) {
     loop {
-        let tidied = tokio::select! {
-            tidied = Box::pin(operator.put_orphans_back(&namespaces)) => tidied,
+        // Poolers that take their time do not keep journals from being swept.
+        let work = futures::future::join(
+            operator.put_orphans_back(&namespaces),
+            operator.sweep_journals(&namespaces),
+        );
+        let (tidied, swept) = tokio::select! {
+            done = Box::pin(work) => done,
             () = cancel.cancelled() => return,
         };
         if let Err(error) = tidied {
@@ -24,10 +29,6 @@ pub async fn run(operator: Arc<Operator>, namespaces: Vec<String>, cancel: Cance
                 "not looked whether a pooler was left behind"
             );
         }
-        let swept = tokio::select! {
-            swept = Box::pin(operator.sweep_journals(&namespaces)) => swept,
-            () = cancel.cancelled() => return,
-        };
         if let Err(error) = swept {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,

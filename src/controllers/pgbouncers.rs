@@ -23,7 +23,7 @@ use crate::blueprint::labels::OURS;
 use crate::cluster::{Cluster, Namespaced, reference, within};
 use crate::names::{self, Area};
 use crate::panics::InternalErrors;
-use crate::provisioner::{Copies, Kind, Next, ProvisionError, Provisioner};
+use crate::provisioner::{self, Copies, Kind, Next, ProvisionError, Provisioner};
 use crate::retry::Retry;
 
 /// A daemon that begins has everything to look at; what happens meanwhile does not wait for that. One
@@ -77,9 +77,15 @@ fn controller(
     let ours = cluster.every().labels(OURS);
     let listed = Arc::clone(backlog);
     let bouncers = within::<PgBouncer>(client, own);
-    let (bouncers, store) = copied(bouncers, cluster.every(), slim, move |all| {
-        listed.fill(all);
-    });
+    let (bouncers, store) = copied(
+        bouncers,
+        cluster.every(),
+        kept,
+        |_| (),
+        move |all| {
+            listed.fill(all);
+        },
+    );
     let copies = Copies::new(store.clone(), own);
     let (listed, all) = (Arc::clone(backlog), store.clone());
     let pods = within::<Pod>(client, own);
@@ -129,6 +135,12 @@ fn controller(
         .signing::<Issuer>(within(client, own), cluster.every())
         .signing::<ClusterIssuer>(Api::all(client.clone()), cluster.every())
         .end()
+}
+
+/// What is kept of a PgBouncer.
+fn kept(bouncer: &mut PgBouncer) {
+    slim(bouncer);
+    provisioner::keep(bouncer);
 }
 
 /// A controller, as far as it watches.

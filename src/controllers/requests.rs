@@ -7,20 +7,22 @@ use std::sync::Arc;
 use futures::{StreamExt, TryStreamExt};
 use kube::ResourceExt;
 use kube::runtime::controller::{Action, Controller};
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::ObjectRef;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::backlog::{Backlog, Looks};
 use super::engine::{self, Trouble};
 use super::metrics::ReconcileMetrics;
+use super::queues::{self, Queues};
 use super::wakes::Wakes;
 use super::watched::{Meta, copied, heard, slim};
 use super::{Bystander, Scope};
 use crate::api::{PgBouncer, PgBouncerOpsRequest, RequestPhase};
 use crate::cluster::{Cluster, reference, within};
 use crate::names;
-use crate::ops::{Next, Operator, OpsError, held_by_another};
+use crate::ops::admit::{Place, Queue, phase};
+use crate::ops::{Next, Operator, OpsError};
 use crate::retry::Retry;
 
 /// Most of its time a request waits, for pods or for an issuer: many that wait in vain shall not keep
@@ -53,14 +55,17 @@ pub async fn run(
     let backlog = Backlog::new(AT_ONCE);
     let listed = Arc::clone(&backlog);
     let requests = within::<PgBouncerOpsRequest>(client, scope.own());
-    let (requests, store) = copied(requests, cluster.every(), kept, move |all| {
+    let names = Arc::default();
+    let hear = queues::teller(&names);
+    let (requests, store) = copied(requests, cluster.every(), kept, hear, move |all| {
         listed.fill(all);
     });
+    let queues = Queues::new(store.clone(), names);
     let (gone, deleted) = mpsc::channel(DELETED_MAX);
-    let kept = store.clone();
+    let known = queues.clone();
     let requests = requests.inspect_ok(move |request| {
         // The copy has taken the event in before it comes here.
-        if kept.get(&ObjectRef::from_obj(request)).is_none() {
+        if !known.has(request) {
             // Where there are too many at once, the sweep finds the rest.
             let _left_to_the_sweep = gone.try_send(request.uid().unwrap_or_default());
         }
@@ -69,14 +74,13 @@ pub async fn run(
     let (listed, all) = (Arc::clone(&backlog), store.clone());
     let bouncers = heard(bouncers, cluster.every(), |_| (), move || listed.fill(&all));
     let wakes = Wakes::new();
-    let (told, known, errors) = (Arc::clone(&wakes), store.clone(), metrics.1.errors.clone());
+    let (told, known, errors) = (Arc::clone(&wakes), queues.clone(), metrics.1.errors.clone());
     // Whom a change of a request concerns is known before it is looked at itself.
     let requests = requests.inspect_ok(move |request: &PgBouncerOpsRequest| {
         let concerned = errors.guard("requests", || behind(request, &known));
         told.extend(concerned.unwrap_or_default());
     });
-    let (known, errors) = (store.clone(), metrics.1.errors.clone());
-    let all = store.clone();
+    let (known, errors) = (queues.clone(), metrics.1.errors.clone());
     let woken = wakes.stream();
     let woken = woken.map(|at| ObjectRef::new(&at.name).within(&at.namespace));
     let controller = Controller::for_stream(requests, store)
@@ -89,8 +93,7 @@ pub async fn run(
     let forgetting = forget(Arc::clone(&operator), deleted);
     let running = engine::run("requests", work, metrics, cancel, move |at| {
         let operator = Arc::clone(&operator);
-        let mut known = all.state();
-        known.retain(|request| request.metadata.namespace.as_deref() == Some(&*at.namespace));
+        let known = queues.beside(&at);
         async move {
             Box::pin(operator.reconcile(&at, &known))
                 .await
@@ -130,29 +133,22 @@ async fn forget(operator: Arc<Operator>, mut deleted: mpsc::Receiver<String>) {
 
 /// The requests that a change of `request` lets begin, or makes pointless. `known` has it already as it
 /// is now, or no longer.
-fn behind(
-    request: &PgBouncerOpsRequest,
-    known: &Store<PgBouncerOpsRequest>,
-) -> Vec<names::ObjectRef> {
-    let phase = |request: &PgBouncerOpsRequest| {
-        let status = request.status.as_ref();
-        status.and_then(|status| status.phase)
-    };
+fn behind(request: &PgBouncerOpsRequest, known: &Queues) -> Vec<names::ObjectRef> {
     // One that waits for a person, or runs, lets nobody begin, and none is skipped for it.
     let is_waiting = matches!(
         phase(request),
         None | Some(RequestPhase::Pending | RequestPhase::Approved)
     );
-    let is_over = phase(request).is_some_and(RequestPhase::is_terminal)
-        || known.get(&ObjectRef::from_obj(request)).is_none();
+    let is_over = phase(request).is_some_and(RequestPhase::is_terminal) || !known.has(request);
     if !is_waiting && !is_over {
         return Vec::new();
     }
-    let mut all = known.state();
-    all.retain(|other| {
-        other.metadata.namespace == request.metadata.namespace
-            && other.spec.database_ref.name == request.spec.database_ref.name
-    });
+    let bouncer = names::ObjectRef::new(
+        request.namespace().unwrap_or_default(),
+        &request.spec.database_ref.name,
+    );
+    let all = known.of(&bouncer);
+    let queue = Queue::of(&all);
     let waits = |other: &&Arc<PgBouncerOpsRequest>| {
         matches!(
             phase(other),
@@ -162,24 +158,16 @@ fn behind(
     let is_concerned = |other: &&Arc<PgBouncerOpsRequest>| {
         other.metadata.name != request.metadata.name
             && (is_over || other.spec.type_ == request.spec.type_)
-            && held_by_another(other, &all).is_none()
+            && !matches!(queue.place(other), Place::Behind(_))
     };
     let concerned = all.iter().filter(waits).filter(is_concerned);
     concerned.map(|other| reference(other.as_ref())).collect()
 }
 
 /// The requests of a PgBouncer that have not ended.
-fn waiting(
-    bouncer: &Meta<PgBouncer>,
-    known: &Store<PgBouncerOpsRequest>,
-) -> Vec<ObjectRef<PgBouncerOpsRequest>> {
-    let mut found = known.state();
-    found.retain(|request| {
-        let phase = request.status.as_ref().and_then(|status| status.phase);
-        request.namespace() == bouncer.namespace()
-            && request.spec.database_ref.name == bouncer.name_any()
-            && !phase.is_some_and(RequestPhase::is_terminal)
-    });
+fn waiting(bouncer: &Meta<PgBouncer>, known: &Queues) -> Vec<ObjectRef<PgBouncerOpsRequest>> {
+    let mut found = known.of(&reference(bouncer));
+    found.retain(|request| !phase(request).is_some_and(RequestPhase::is_terminal));
     found
         .iter()
         .map(|request| ObjectRef::from_obj(request.as_ref()))
@@ -188,7 +176,6 @@ fn waiting(
 
 #[cfg(test)]
 mod tests {
-    use kube::runtime::reflector;
     use kube::runtime::watcher::Event;
     use serde_json::json;
 
@@ -207,11 +194,9 @@ mod tests {
     }
 
     fn concerned(changed: &PgBouncerOpsRequest, others: &[PgBouncerOpsRequest]) -> Vec<String> {
-        let (store, mut writer) = reflector::store();
-        for known in others.iter().chain([changed]) {
-            writer.apply_watcher_event(&Event::Apply(known.clone()));
-        }
-        let all = behind(changed, &store).into_iter();
+        let all = others.iter().chain([changed]);
+        let queues = queues::tests::told(all.map(|known| Event::Apply(known.clone())));
+        let all = behind(changed, &queues).into_iter();
         let mut all: Vec<String> = all.map(|at| at.name).collect();
         all.sort();
         all

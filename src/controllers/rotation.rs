@@ -18,16 +18,15 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::SchedulerMetrics;
+use super::{Bystander, SchedulerMetrics};
 use crate::api::{ClusterIssuer, Issuer, PgBouncer, PgBouncerOpsRequest};
 use crate::blueprint::labels::OURS;
-use crate::clock::Clock;
 use crate::cluster::{Cluster, within};
 use crate::instants::{Shift, Since, Within};
 use crate::inventory::Inventory;
 use crate::names::{Area, ObjectRef};
 use crate::rotation::index::Kind;
-use crate::rotation::{Note, Object, RotationOptions, Rotator};
+use crate::rotation::{Note, Object, PART, RotationOptions, Rotator, Troubles};
 
 /// How long notes are gathered before anything is decided.
 const DEBOUNCE: Duration = Duration::from_millis(200);
@@ -41,10 +40,11 @@ const HINTS: Duration = Duration::from_secs(5);
 pub async fn run(
     cluster: Cluster,
     (rotator, inventory): (Arc<Rotator>, Inventory),
-    clock: Clock,
+    bystander: Bystander,
     metrics: SchedulerMetrics,
     cancel: CancellationToken,
 ) {
+    let clock = bystander.clock.clone();
     let mut notes = notes(&cluster, rotator.options());
     let mut pause = SLEEP_MAX;
     let mut due = None;
@@ -68,6 +68,7 @@ pub async fn run(
         }
         // Boxed: it is large, and one for the daemon's whole life.
         let wake = Box::pin(rotator.settle()).await;
+        Box::pin(tell(&bystander, rotator.troubles())).await;
         // What was not yet due, or due at no time, is not late.
         let since = due.filter(|due| *due <= began).unwrap_or(began);
         metrics.passed(since, began, timer.elapsed());
@@ -77,6 +78,16 @@ pub async fn run(
         pause = wake.map_or(SLEEP_MAX, |wake| until(wake, now));
     }
     tracing::info!(controller = "rotation", "stopped");
+}
+
+/// Says on PgBouncers that deciding or acting on them panicked, or no longer does.
+async fn tell(bystander: &Bystander, troubles: Troubles) {
+    for (at, panicked) in &troubles.panicked {
+        bystander.tell::<PgBouncer>(PART, at, panicked).await;
+    }
+    for at in &troubles.healed {
+        bystander.take_back::<PgBouncer>(at, PART).await;
+    }
 }
 
 /// Takes notice of everything that comes within [`DEBOUNCE`].

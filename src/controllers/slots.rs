@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use crate::names::ObjectRef;
 
 /// A namespace holds at most so many times as many places as are free.
-const SHARE: usize = 3;
+pub(super) const SHARE: usize = 3;
 
 /// The places of one controller.
 pub(super) struct Slots {

@@ -2,15 +2,15 @@
 
 use serde_json::json;
 
-use crate::api::common::{Condition, ConditionStatus, find_condition, set_condition};
+use crate::api::common::{
+    Condition, ConditionStatus, INTERNAL_ERROR, has_internal_error, internal_error, set_condition,
+};
 use crate::api::{PgBouncer, PgBouncerOpsRequest};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, EventKind, Namespaced, Reporter};
 use crate::names::ObjectRef;
 use crate::panics::{InternalErrors, Panicked};
 
-/// The condition, and the reason of the event.
-pub const INTERNAL_ERROR: &str = "InternalError";
 /// Source of the events.
 const COMPONENT: &str = "bouncert";
 /// How often a write is tried that others are faster than.
@@ -56,9 +56,9 @@ impl Bystander {
         }
     }
 
-    /// Whether the object says that a look at it panicked.
-    pub(super) fn is_told<K: Subject>(object: &K) -> bool {
-        find_condition(object.conditions(), INTERNAL_ERROR).is_some()
+    /// Whether the object says that a look of that controller at it panicked.
+    pub(super) fn is_told<K: Subject>(object: &K, controller: &str) -> bool {
+        has_internal_error(object.conditions(), controller)
     }
 
     /// Says on the object that a look at it panicked. That it cannot be written costs nothing else.
@@ -68,11 +68,7 @@ impl Bystander {
         at: &ObjectRef,
         panicked: &Panicked,
     ) {
-        let message = format!(
-            "a fault of the daemon's own ended the work of controller {controller} on this object \
-             ({panicked}); it is tried again at growing intervals, and at once when the object is \
-             changed. Other objects are served. Please report this text"
-        );
+        let message = internal_error(controller, panicked);
         let now = self.clock.now();
         let status = ConditionStatus::True;
         let condition = Condition::new(INTERNAL_ERROR, status, INTERNAL_ERROR, &*message, now);
@@ -89,12 +85,12 @@ impl Bystander {
         }
     }
 
-    /// Takes the condition off again.
-    pub(super) async fn take_back<K: Subject>(&self, at: &ObjectRef) {
+    /// Takes the condition off again, unless another controller has written it since.
+    pub(super) async fn take_back<K: Subject>(&self, at: &ObjectRef, controller: &str) {
         self.write::<K>(at, |all| {
-            let before = all.len();
-            all.retain(|condition| condition.type_ != INTERNAL_ERROR);
-            all.len() < before
+            let is_ours = has_internal_error(all, controller);
+            all.retain(|condition| condition.type_ != INTERNAL_ERROR || !is_ours);
+            is_ours
         })
         .await;
     }

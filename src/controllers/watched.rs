@@ -31,12 +31,13 @@ impl<K> Watched for K where
 {
 }
 
-/// A watch, and the copy of its objects that it keeps, without what `slim` takes off them; `listed` is
-/// called when that has been listed.
+/// A watch, and the copy of its objects that it keeps, without what `slim` takes off them. `hear` is told
+/// of what the copy has taken in, and `listed` is called when that has been listed.
 pub(super) fn copied<K: Namespaced>(
     api: Api<K>,
     config: watcher::Config,
     slim: fn(&mut K),
+    hear: impl FnMut(&Event<K>) + Send + 'static,
     mut listed: impl FnMut(&Store<K>) + Send + 'static,
 ) -> (
     impl Stream<Item = Result<K, watcher::Error>> + Send + 'static,
@@ -46,7 +47,7 @@ pub(super) fn copied<K: Namespaced>(
     let events = watcher(api, config).default_backoff();
     let events = events.map_err(watch_without_bodies::<K>);
     let copy = store.clone();
-    let events = events.modify(slim).reflect(writer);
+    let events = events.modify(slim).reflect(writer).inspect_ok(hear);
     (happenings(events, move || listed(&copy)), store)
 }
 

@@ -287,13 +287,13 @@ async fn lead(
     };
     let operator = Operator::new(cluster.clone(), materials, clock.clone(), operating);
     let operator = Arc::new(operator.of_class(&class).counting(metrics.internal.clone()));
-    let bystander = Bystander::new(cluster.clone(), clock.clone(), metrics.internal.clone());
+    let bystander = Bystander::new(cluster.clone(), clock, metrics.internal.clone());
 
     let mut running = JoinSet::new();
     running.spawn(controllers::rotation::run(
         cluster.clone(),
         (rotator, inventory.clone()),
-        clock,
+        bystander.clone(),
         metrics.scheduler,
         cancel.clone(),
     ));

@@ -28,20 +28,28 @@ use crate::cluster::{Cluster, ClusterError, Owner};
 use crate::duration::GoDuration;
 use crate::names::ObjectRef;
 use crate::opaque;
-use crate::pki::profile::{LeafProfile, LeafUsage};
+use crate::pki::profile::LeafProfile;
 use crate::pki::{answer, csr};
 
 /// How long a request waits for its answer: people approve, and ACME orders take minutes.
 pub const ANSWER_TIMEOUT: Duration = Duration::hours(1);
 
-/// Asks for a certificate, or for the answer to a request that was made before. `roots` are
-/// certificates that the issuer's own spec trusts: an answer may lead to one without having it, as
-/// those of ACME do.
+/// The roots of an issuer elsewhere.
+#[derive(Clone, Copy)]
+pub(super) struct Roots<'a> {
+    /// Certificates that the issuer's own spec trusts, in PEM: an answer may lead to one without having it,
+    /// as those of ACME do.
+    pub(super) known: &'a str,
+    /// What to change where the root is neither there nor in the answer.
+    pub(super) remedy: &'static str,
+}
+
+/// Asks for a certificate, or for the answer to a request that was made before.
 pub(super) async fn sign(
     cluster: &Cluster,
     issuer: &IssuerName,
     request: &SigningRequest<'_>,
-    (roots, now): (&str, OffsetDateTime),
+    (roots, now): (Roots<'_>, OffsetDateTime),
 ) -> Outcome {
     match ask(cluster, issuer, request, (roots, now)).await {
         Ok(outcome) => outcome,
@@ -63,7 +71,7 @@ async fn ask(
     cluster: &Cluster,
     issuer: &IssuerName,
     request: &SigningRequest<'_>,
-    (roots, now): (&str, OffsetDateTime),
+    (roots, now): (Roots<'_>, OffsetDateTime),
 ) -> Result<Outcome, IssuerError> {
     let at = ObjectRef::new(request.namespace, request.name);
     let lookup = |source| IssuerError::Lookup {
@@ -125,7 +133,7 @@ fn wanted(
                 .ok()
                 .map(|duration| duration.to_string()),
             is_ca: None,
-            usages: usages(request.profile.usage),
+            usages: request.profile.usage.asked().names(request.key.kind()),
         },
     );
     wanted.metadata = ObjectMeta {
@@ -134,21 +142,6 @@ fn wanted(
         ..wanted.metadata
     };
     Ok(wanted)
-}
-
-/// cert-manager's names of what the profile's extensions allow.
-fn usages(usage: LeafUsage) -> Vec<String> {
-    let usages: &[&str] = match usage {
-        LeafUsage::ServerAndClient => &[
-            "digital signature",
-            "key encipherment",
-            "server auth",
-            "client auth",
-        ],
-        LeafUsage::Server => &["digital signature", "key encipherment", "server auth"],
-        LeafUsage::Client => &["digital signature", "key encipherment", "client auth"],
-    };
-    usages.iter().map(ToString::to_string).collect()
 }
 
 fn is_ours(found: &CertificateRequest, request: &SigningRequest<'_>) -> bool {
@@ -189,7 +182,7 @@ fn is_open(status: Option<&CertificateRequestStatus>) -> bool {
 
 /// What the conditions of a request mean. Pure.
 fn judge(
-    (issuer, roots): (&IssuerName, &str),
+    (issuer, roots): (&IssuerName, Roots<'_>),
     at: &ObjectRef,
     status: Option<&CertificateRequestStatus>,
     (profile, now): (&LeafProfile, OffsetDateTime),
@@ -222,12 +215,8 @@ fn judge(
     };
     let certificate = field(|status| status.certificate.as_ref()).unwrap_or_default();
     let authority = field(|status| status.ca.as_ref()).unwrap_or_default();
-    let answer = answer::assemble(&certificate, &[&authority, roots]).map_err(|source| {
-        IssuerError::Answer {
-            issuer: issuer.clone(),
-            source: Box::new(source),
-        }
-    })?;
+    let answer = answer::assemble(&certificate, &[&authority, roots.known])
+        .map_err(|source| IssuerError::answer(issuer, source, roots.remedy))?;
     Ok(Outcome::Issued(Box::new(Issuance {
         clamped: clamped(&answer.chain, profile, now),
         chain: answer.chain,

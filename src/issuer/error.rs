@@ -120,6 +120,17 @@ pub enum IssuerError {
         #[source]
         source: Box<AnswerError>,
     },
+    /// An issuer elsewhere answered without the root.
+    #[error("{issuer} gave an answer without its root: {remedy}")]
+    RootMissing {
+        /// The issuer.
+        issuer: IssuerName,
+        /// What to change, for an issuer of this kind.
+        remedy: &'static str,
+        /// What is missing.
+        #[source]
+        source: Box<AnswerError>,
+    },
     /// The cluster knows no `CertificateRequest`s.
     #[error(
         "{issuer} signs through cert-manager's CertificateRequest, which this cluster does not have: install cert-manager, or use an issuer with ca, selfSigned or vault"
@@ -166,6 +177,24 @@ pub enum IssuerError {
 }
 
 impl IssuerError {
+    /// An answer of an issuer elsewhere that cannot be used; `remedy` helps where its root is missing.
+    pub(super) fn answer(issuer: &IssuerName, source: AnswerError, remedy: &'static str) -> Self {
+        let issuer = issuer.clone();
+        let source = Box::new(source);
+        match *source {
+            AnswerError::RootMissing { .. } => Self::RootMissing {
+                issuer,
+                remedy,
+                source,
+            },
+            AnswerError::Certificate(_)
+            | AnswerError::Authorities(_)
+            | AnswerError::PrivateKey
+            | AnswerError::Lineage(_)
+            | AnswerError::Refused(_) => Self::Answer { issuer, source },
+        }
+    }
+
     /// Whether trying again may help, and when.
     pub fn retry(&self) -> Retry {
         match self {
@@ -176,6 +205,7 @@ impl IssuerError {
             | Self::NotText { .. }
             | Self::Authority { .. }
             | Self::Answer { .. }
+            | Self::RootMissing { .. }
             | Self::NoCertManager { .. }
             | Self::ForeignRequest { .. }
             | Self::Rejected { .. } => Retry::WhenChanged,
@@ -201,7 +231,7 @@ impl IssuerError {
             Self::NoMethod { .. } | Self::NoCertManager { .. } => "IssuerNotSupported",
             Self::Request { .. } => "InvalidCertificateSpec",
             Self::Vault { source, .. } => source.reason(),
-            Self::Answer { .. } => "IssuerAnswerUnusable",
+            Self::Answer { .. } | Self::RootMissing { .. } => "IssuerAnswerUnusable",
             Self::ForeignRequest { .. } => "CertificateRequestForeign",
             Self::Rejected { .. } => "CertificateRequestFailed",
             Self::NoAnswer { .. } => "IssuerSilent",

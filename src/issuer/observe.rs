@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::Secret;
 use ring::rand::{SecureRandom, SystemRandom};
 
+use super::delegate::Roots;
 use super::signer::{IssuerKind, Observed, Signer};
 use super::vault::{Vault, VaultNetworks};
 use super::{IssuerError, IssuerName, Outcome, SigningRequest, delegate};
@@ -50,7 +51,11 @@ impl Issuers {
     pub async fn sign(&self, request: &SigningRequest<'_>) -> Outcome {
         if request.issuer.group() != CERT_MANAGER_GROUP {
             let name = issuer_name(request.issuer, request.namespace);
-            return delegate::sign(&self.cluster, &name, request, ("", self.clock.now())).await;
+            let roots = Roots {
+                known: "",
+                remedy: "have the issuer write its root into status.ca of the CertificateRequest",
+            };
+            return delegate::sign(&self.cluster, &name, request, (roots, self.clock.now())).await;
         }
         let observed = match self.observe(request.issuer, request.namespace).await {
             Ok(observed) => observed,
@@ -148,7 +153,11 @@ impl Issuers {
             }
             Way::Vault(vault) => vault.sign(request, now).await,
             Way::Delegated { roots } => {
-                delegate::sign(&self.cluster, name, request, (&roots, now)).await
+                let roots = Roots {
+                    known: &roots,
+                    remedy: observed.root_remedy(),
+                };
+                delegate::sign(&self.cluster, name, request, (roots, now)).await
             }
         })
     }

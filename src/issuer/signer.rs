@@ -107,6 +107,17 @@ impl Observed {
         })
     }
 
+    /// What to change where an issuer elsewhere answers without its root.
+    pub(super) fn root_remedy(&self) -> &'static str {
+        let venafi = self.spec.venafi.as_ref();
+        let tpp = venafi.and_then(|venafi| venafi.get("tpp"));
+        match (&self.spec.acme, tpp) {
+            (Some(_), _) => "write it into spec.acme.caBundle of the issuer",
+            (None, Some(_)) => "write it into spec.venafi.tpp.caBundle of the issuer",
+            (None, None) => "have the zone's issuing template send its chain with the root",
+        }
+    }
+
     /// What cert-manager, where it runs, says is missing: the message of a `Ready` condition that is
     /// `False` and about the present spec. Nobody sets the condition on the local platform, so that
     /// it is absent means nothing.
@@ -209,7 +220,7 @@ impl Signer {
                     chain: issued.chain,
                     anchors: issued.anchors,
                     clamped: issued.clamped,
-                    signer: authority.facts().clone(),
+                    signer: authority.facts_at(now).clone(),
                 })
             }
             Method::SelfSigned => {

@@ -5,6 +5,7 @@ use time::OffsetDateTime;
 use crate::cluster::ClusterError;
 use crate::issuer::IssuerError;
 use crate::names::{Alias, ObjectRef};
+use crate::pki::bundle::Namesakes;
 use crate::pki::chain::{ChainError, Verdict};
 use crate::pki::key::KeyError;
 use crate::pki::pem::PemError;
@@ -113,6 +114,9 @@ pub enum MaterialError {
         #[source]
         source: PemError,
     },
+    /// Clients could not trust former and new certificates at once.
+    #[error("clients would not accept the CAs of former and new certificates in one ca.crt")]
+    Trust(#[source] Namesakes),
     /// A Secret lacks a key.
     #[error("Secret {secret} has no {key}")]
     NoKey {
@@ -145,6 +149,7 @@ impl MaterialError {
             | Self::ReadChain { .. }
             | Self::ReadBundle { .. }
             | Self::NoKey { .. }
+            | Self::Trust(_)
             | Self::NoNumber { .. }
             | Self::Foreign { .. } => Retry::WhenChanged,
             Self::MakeKey { .. }

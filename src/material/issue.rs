@@ -43,7 +43,7 @@ impl Materials {
         }
         let alias = wanted.alias;
         let at = secret::revision_ref(owner, alias, revision);
-        if let Some(found) = self.cluster.get::<Secret>(&at).await? {
+        if let Some(found) = self.cluster.get_secret(&at).await? {
             let found = self.adopt(owner, (alias, revision), &found).await?;
             self.forget(owner, alias, revision).await?;
             return Ok(IssueOutcome::Issued(Box::new(found)));
@@ -110,10 +110,10 @@ impl Materials {
         let at = secret::revision_ref(owner, alias, revision);
         self.issuers.forget(&Owner::of(owner), &at).await?;
         let key = secret::waiting_key_ref(owner, alias, revision);
-        if let Some(kept) = self.cluster.get::<Secret>(&key).await?
+        if let Some(kept) = self.cluster.get_secret(&key).await?
             && self.is_ours(owner, Staged::waiting_key(alias, revision), &kept)
         {
-            self.cluster.delete_read(&kept).await?;
+            self.cluster.delete_read(&*kept).await?;
         }
         Ok(())
     }
@@ -188,7 +188,7 @@ impl Materials {
         let alias = wanted.alias;
         let at = secret::waiting_key_ref(owner, alias, revision);
         // A foreign key is not used: whoever planted it knows it.
-        if let Some(kept) = self.cluster.get::<Secret>(&at).await?.map(Wiped::from)
+        if let Some(kept) = self.cluster.get_secret(&at).await?
             && self.is_ours(owner, Staged::waiting_key(alias, revision), &kept)
         {
             return Ok((secret::read_waiting_key(&kept, &at)?, Origin::Waited));
@@ -218,7 +218,7 @@ impl Materials {
         let Some(former) = former else {
             return Ok(None);
         };
-        let key = secret::read_keyed(former, &reference(former))?.into_key();
+        let key = secret::read_keyed(former, &reference(&**former))?.into_key();
         Ok(Some(key).filter(|key| key.kind() == wanted.algorithm.kind()))
     }
 
@@ -232,17 +232,24 @@ impl Materials {
             issuer = %wanted.issuer.name,
             "certificate issued"
         );
-        if !kept.clamped {
-            return;
-        }
-        let message = format!(
-            "The {} certificate ends at {}, earlier than its duration says: {} {} does not sign for longer",
-            kept.alias, kept.facts.not_after, wanted.issuer.kind, wanted.issuer.name
-        );
         let reporter = Reporter::new(self.cluster.clone(), "bouncert");
-        let what = ("CertificateClamped", message.as_str());
-        reporter
-            .report(owner, EventKind::Warning, what, self.clock.now())
-            .await;
+        let warn = async |reason, message: String| {
+            let what = (reason, message.as_str());
+            reporter
+                .report(owner, EventKind::Warning, what, self.clock.now())
+                .await;
+        };
+        if kept.clamped {
+            let message = format!(
+                "The {} certificate ends at {}, earlier than its duration says: {} {} does not sign for longer",
+                kept.alias, kept.facts.not_after, wanted.issuer.kind, wanted.issuer.name
+            );
+            warn("CertificateClamped", message).await;
+        }
+        let remarks = kept.chain.remarks(&kept.anchors);
+        if !remarks.is_empty() {
+            let message = format!("The {} certificate: {}", kept.alias, remarks.join("; "));
+            warn("UnusualAuthority", message).await;
+        }
     }
 }

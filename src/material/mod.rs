@@ -185,7 +185,7 @@ impl Materials {
         revision: Revision,
     ) -> Result<Option<Revisioned>, MaterialError> {
         let at = secret::revision_ref(owner, alias, revision);
-        let Some(found) = self.cluster.get::<Secret>(&at).await? else {
+        let Some(found) = self.cluster.get_secret(&at).await? else {
             return Ok(None);
         };
         self.check_ours(owner, Staged::revision(alias, revision), &found)?;
@@ -216,7 +216,8 @@ impl Materials {
         alias: Alias,
         secret_name: &str,
     ) -> Result<Option<Published>, MaterialError> {
-        match self.cluster.get::<Secret>(&at(owner, secret_name)).await? {
+        let found = self.cluster.get_secret(&at(owner, secret_name)).await?;
+        match found {
             Some(found) => secret::read_published(&found, alias),
             None => Ok(None),
         }
@@ -229,7 +230,7 @@ impl Materials {
         secret_name: &str,
     ) -> Result<(), MaterialError> {
         let at = at(owner, secret_name);
-        match self.cluster.get::<Secret>(&at).await? {
+        match self.cluster.get_secret(&at).await? {
             Some(found) => secret::check_writable(&found, owner, &at),
             None => Ok(()),
         }
@@ -237,7 +238,7 @@ impl Materials {
 
     /// The bundle to publish beside `fresh`: its anchors first, then of `former` those that a known
     /// live certificate still needs. Known are all kept revisions; a client may hold any that has
-    /// not expired.
+    /// not expired. Readers that trust one of them by `fresh` or `former` alone trust it by the whole.
     pub async fn trust(
         &self,
         owner: &PgBouncer,
@@ -252,8 +253,10 @@ impl Materials {
                 }
             }
         }
-        let all = fresh.union(former);
-        Ok(all.retain_needed(fresh, &live, self.clock.now()).kept)
+        let now = self.clock.now();
+        let all = fresh.union(former).retain_needed(fresh, &live, now).kept;
+        all.ordered_for(&[fresh, former], &live, now)
+            .map_err(MaterialError::Trust)
     }
 
     /// Publishes trust alone: replaces `ca.crt` beside the material that is there. Without a Secret
@@ -265,12 +268,13 @@ impl Materials {
         trust: &TrustBundle,
     ) -> Result<(), MaterialError> {
         let at = at(owner, secret_name);
-        let Some(mut found) = self.cluster.get::<Secret>(&at).await? else {
+        let found = self.cluster.get_secret(&at).await?;
+        let Some(mut found) = found else {
             return Ok(());
         };
         secret::check_writable(&found, owner, &at)?;
         if secret::set_bundle(&mut found, trust) {
-            self.cluster.replace(&found).await?;
+            drop(Wiped::from(self.cluster.replace(&*found).await?));
         }
         Ok(())
     }
@@ -310,7 +314,7 @@ impl Materials {
         life: Life,
     ) -> Result<Published, MaterialError> {
         let from = secret::revision_ref(owner, wanted.alias, revision);
-        let source = self.cluster.get::<Secret>(&from).await?.map(Wiped::from);
+        let source = self.cluster.get_secret(&from).await?;
         let source = source.ok_or_else(|| MaterialError::NoRevision {
             secret: from.clone(),
         })?;
@@ -333,7 +337,7 @@ impl Materials {
                 })?;
         let facts = verified.facts().clone();
         let to = at(owner, &wanted.secret_name);
-        let present = self.cluster.get::<Secret>(&to).await?.map(Wiped::from);
+        let present = self.cluster.get_secret(&to).await?;
         if let Some(present) = &present {
             secret::check_writable(present, owner, &to)?;
         }
@@ -364,12 +368,12 @@ impl Materials {
         secret_name: &str,
     ) -> Result<(), MaterialError> {
         let at = at(owner, secret_name);
-        let found = self.cluster.get::<Secret>(&at).await?;
+        let found = self.cluster.get_secret(&at).await?;
         let is_ours = |found: &Secret| {
             secret::is_owned_by(found, owner) && secret::check_writable(found, owner, &at).is_ok()
         };
-        match found.filter(is_ours) {
-            Some(found) => Ok(self.cluster.delete_read(&found).await?),
+        match found.filter(|found| is_ours(found)) {
+            Some(found) => Ok(self.cluster.delete_read(&*found).await?),
             None => Ok(()),
         }
     }
@@ -383,10 +387,10 @@ impl Materials {
         revision: Revision,
     ) -> Result<(), MaterialError> {
         let at = secret::revision_ref(owner, alias, revision);
-        if let Some(found) = self.cluster.get::<Secret>(&at).await?
+        if let Some(found) = self.cluster.get_secret(&at).await?
             && self.is_ours(owner, Staged::revision(alias, revision), &found)
         {
-            self.cluster.delete_read(&found).await?;
+            self.cluster.delete_read(&*found).await?;
         }
         self.forget(owner, alias, revision).await
     }
@@ -395,7 +399,7 @@ impl Materials {
     pub async fn discard_all(&self, owner: &PgBouncer) -> Result<(), MaterialError> {
         for alias in Alias::ALL {
             for kept in self.revisions(owner, alias).await? {
-                self.cluster.delete_read(&kept).await?;
+                self.cluster.delete_read(&*kept).await?;
             }
         }
         Ok(())
@@ -415,7 +419,7 @@ impl Materials {
         for (age, revision) in kept.iter().enumerate().skip(REVISIONS_KEPT_MIN) {
             let is_published = published.is_some() && secret::revision_of(revision) == published;
             if !is_published && (age >= REVISIONS_KEPT_MAX || !is_live(revision, now)) {
-                self.cluster.delete_read(revision).await?;
+                self.cluster.delete_read(&**revision).await?;
             }
         }
         Ok(())
@@ -426,7 +430,7 @@ impl Materials {
         &self,
         owner: &PgBouncer,
         alias: Alias,
-    ) -> Result<Vec<Secret>, MaterialError> {
+    ) -> Result<Vec<Wiped>, MaterialError> {
         let mut found = self.labelled(owner, alias).await?;
         found.retain(|secret| {
             let number = secret::revision_of(secret);
@@ -437,14 +441,10 @@ impl Materials {
     }
 
     /// All Secrets that carry the labels of an alias' revisions.
-    async fn labelled(
-        &self,
-        owner: &PgBouncer,
-        alias: Alias,
-    ) -> Result<Vec<Secret>, MaterialError> {
+    async fn labelled(&self, owner: &PgBouncer, alias: Alias) -> Result<Vec<Wiped>, MaterialError> {
         let namespace = owner.namespace().unwrap_or_default();
         let selector = secret::revision_selector(owner, alias);
-        Ok(self.cluster.list::<Secret>(&namespace, &selector).await?)
+        Ok(self.cluster.list_secrets(&namespace, &selector).await?)
     }
 }
 

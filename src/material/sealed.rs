@@ -30,6 +30,7 @@ use crate::blueprint::names::certificate_secret;
 use crate::cluster::{Cluster, ClusterError, EventKind, Reporter, reference};
 use crate::names::{Alias, ObjectRef, Revision};
 use crate::pki::chain::Expectation;
+use crate::redacted::Wiped;
 use crate::retry::Retry;
 use crate::seal::{KEY_LEN, Kind, Seal};
 
@@ -75,9 +76,12 @@ impl SealError {
 /// Reads the key of the seal from the namespace `home`, or makes it there.
 pub async fn seal_of(cluster: &Cluster, home: &str) -> Result<Seal, SealError> {
     let at = ObjectRef::new(home, KEY_SECRET);
-    let kept = match cluster.get::<Secret>(&at).await? {
+    let kept = match cluster.get_secret(&at).await? {
         Some(kept) => kept,
-        None => cluster.create_or_get(&key_secret(&at)?).await?,
+        None => {
+            let made = Wiped::from(key_secret(&at)?);
+            Wiped::from(cluster.create_or_get(&*made).await?)
+        }
     };
     let key = kept.data.as_ref().and_then(|data| data.get(KEY));
     key.and_then(|key| Seal::new(&key.0))
@@ -224,7 +228,10 @@ impl Materials {
         alias: Alias,
     ) -> Result<Revision, MaterialError> {
         let kept = self.revisions(owner, alias).await?;
-        let mut last = kept.iter().filter_map(secret::revision_of).max();
+        let mut last = kept
+            .iter()
+            .filter_map(|kept| secret::revision_of(kept))
+            .max();
         for _ in 0..TAKEN_MAX {
             let next = last.map_or(Some(Revision::FIRST), Revision::next);
             let Some(next) = next else {
@@ -248,11 +255,11 @@ impl Materials {
         next: Revision,
     ) -> Result<bool, MaterialError> {
         let revision = secret::revision_ref(owner, alias, next);
-        if self.cluster.get::<Secret>(&revision).await?.is_some() {
+        if self.cluster.get_secret(&revision).await?.is_some() {
             return Ok(false);
         }
         let key = secret::waiting_key_ref(owner, alias, next);
-        let key = self.cluster.get::<Secret>(&key).await?;
+        let key = self.cluster.get_secret(&key).await?;
         let staged = Staged::waiting_key(alias, next);
         Ok(key.is_none_or(|key| self.is_ours(owner, staged, &key)))
     }
@@ -295,7 +302,7 @@ impl Materials {
         };
         let contract = certificate_secret(owner, staged.alias);
         let contract = ObjectRef::new(owner.namespace().unwrap_or_default(), contract);
-        let Some(published) = self.cluster.get::<Secret>(&contract).await? else {
+        let Some(published) = self.cluster.get_secret(&contract).await? else {
             return Ok(false);
         };
         let is_published = reference(found) == staged.at(owner)
@@ -324,12 +331,12 @@ impl Materials {
         let (Some(seal), Some(published)) = (&self.seal, published.await?) else {
             return Ok(());
         };
-        let Some(found) = self.cluster.get::<Secret>(&staged.at(owner)).await? else {
+        let Some(found) = self.cluster.get_secret(&staged.at(owner)).await? else {
             return Ok(());
         };
         let is_named = secret::revision_of(&found) == Some(revision);
         if is_named && secret::is_owned_by(&found, owner) {
-            let at = reference(&found);
+            let at = reference(&*found);
             let anchors = secret::read_revision(&found, wanted.alias, revision)?.anchors;
             let keyed = secret::read_keyed(&found, &at)?;
             let now = keyed.within_life(self.clock.now());

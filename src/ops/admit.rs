@@ -6,11 +6,12 @@
 //! ours to start.
 
 use std::borrow::Borrow;
+use std::cmp::Reverse;
 
 use time::OffsetDateTime;
 
 use super::view::Topic;
-use crate::api::common::{Condition, ConditionStatus, parse_rfc3339};
+use crate::api::common::{Condition, ConditionStatus, instant};
 use crate::api::opsrequest::{ApplyPolicy, PgBouncerOpsRequest, RequestPhase, RequestType};
 use crate::api::{PgBouncer, Phase};
 use kube::ResourceExt;
@@ -60,7 +61,6 @@ pub fn admit<R: Borrow<PgBouncerOpsRequest>>(
     all: &[R],
     database: Option<&PgBouncer>,
 ) -> Admission {
-    let rivals = rivals(request, all);
     if phase(request) == Some(RequestPhase::WaitingForApproval) {
         return Admission::Hold(Hold::Approval);
     }
@@ -68,87 +68,155 @@ pub fn admit<R: Borrow<PgBouncerOpsRequest>>(
         return Admission::NoDatabase;
     };
     // Whoever comes too late must not take back what a newer request of its type has done or is doing.
-    if let Some(newer) = superseding(request, &rivals) {
-        return Admission::Skip {
-            by: newer.name_any(),
-            created: created(newer),
+    match Queue::of_same(request, all).place(request) {
+        Place::Superseded { by, created } => Admission::Skip { by, created },
+        Place::Behind(hold) => Admission::Hold(hold),
+        Place::First if waits_for(request, Some(database)) => Admission::Hold(Hold::NotReady),
+        Place::First => Admission::Begin,
+    }
+}
+
+/// Whether `request` waits until that PgBouncer is Ready.
+pub fn waits_for(request: &PgBouncerOpsRequest, database: Option<&PgBouncer>) -> bool {
+    let phase_of = |database: &PgBouncer| database.status.as_ref().and_then(|status| status.phase);
+    let is_ready = |database| phase_of(database) == Some(Phase::Ready);
+    request.spec.apply == ApplyPolicy::IfReady && !database.is_none_or(is_ready)
+}
+
+/// Where a request stands among the others of its PgBouncer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A newer one of its type asks for the same.
+    Superseded {
+        /// Name of the newer one.
+        by: String,
+        /// When that was created.
+        created: Option<OffsetDateTime>,
+    },
+    /// Another one goes first.
+    Behind(Hold),
+    /// No other goes first.
+    First,
+}
+
+/// What matters of the requests of one PgBouncer, so that each of them finds its place without going
+/// through all of them.
+#[derive(Clone, Debug, Default)]
+pub struct Queue<'a> {
+    /// Two that run: one may be the request that asks.
+    running: [Option<&'a str>; 2],
+    types: Vec<(RequestType, Newest<'a>)>,
+}
+
+/// The newest requests of one type.
+#[derive(Clone, Copy, Debug, Default)]
+struct Newest<'a> {
+    successful: Option<Mark<'a>>,
+    running: Option<Mark<'a>>,
+    waiting: Option<Mark<'a>>,
+}
+
+/// The age of a request; the newer is the greater. Of two from the same second the lexicographically
+/// smaller name counts as the newer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Mark<'a> {
+    created: Option<OffsetDateTime>,
+    name: Reverse<&'a str>,
+}
+
+impl<'a> Mark<'a> {
+    fn of(request: &'a PgBouncerOpsRequest) -> Self {
+        Self {
+            created: created(request),
+            name: Reverse(name(request)),
+        }
+    }
+}
+
+impl<'a> Queue<'a> {
+    /// Of the requests of one PgBouncer.
+    pub fn of<R: Borrow<PgBouncerOpsRequest>>(all: &'a [R]) -> Self {
+        Self::gathered(all.iter().map(Borrow::borrow))
+    }
+
+    /// Of those among `all` that are for the same PgBouncer as `request`.
+    pub fn of_same<R: Borrow<PgBouncerOpsRequest>>(
+        request: &PgBouncerOpsRequest,
+        all: &'a [R],
+    ) -> Self {
+        let is_same = |other: &&PgBouncerOpsRequest| {
+            other.spec.database_ref.name == request.spec.database_ref.name
+                && other.metadata.namespace == request.metadata.namespace
         };
+        Self::gathered(all.iter().map(Borrow::borrow).filter(is_same))
     }
-    if let Some(hold) = behind(request, &rivals) {
-        return Admission::Hold(hold);
-    }
-    let ready = database.status.as_ref().and_then(|status| status.phase) == Some(Phase::Ready);
-    if request.spec.apply == ApplyPolicy::IfReady && !ready {
-        return Admission::Hold(Hold::NotReady);
-    }
-    Admission::Begin
-}
 
-/// What keeps `request` waiting, if that is another request and no newer one replaces it. `all` are the
-/// requests of its namespace.
-pub fn held_by_another<R: Borrow<PgBouncerOpsRequest>>(
-    request: &PgBouncerOpsRequest,
-    all: &[R],
-) -> Option<Hold> {
-    let rivals = rivals(request, all);
-    if superseding(request, &rivals).is_some() {
-        return None;
+    fn gathered(all: impl Iterator<Item = &'a PgBouncerOpsRequest>) -> Self {
+        let mut queue = Self::default();
+        for request in all {
+            let type_ = request.spec.type_;
+            let found = queue.types.iter().position(|(known, _)| *known == type_);
+            let index = found.unwrap_or_else(|| {
+                queue.types.push((type_, Newest::default()));
+                queue.types.len() - 1
+            });
+            let newest = &mut queue.types[index].1;
+            let seat = match phase(request) {
+                Some(RequestPhase::Successful) => &mut newest.successful,
+                Some(RequestPhase::Progressing) => {
+                    let [first, second] = &mut queue.running;
+                    let free = if first.is_none() { first } else { second };
+                    free.get_or_insert(name(request));
+                    &mut newest.running
+                }
+                _ if is_waiting(request) => &mut newest.waiting,
+                _ => continue,
+            };
+            *seat = (*seat).max(Some(Mark::of(request)));
+        }
+        queue
     }
-    behind(request, &rivals)
-}
 
-/// The other requests of the same PgBouncer.
-fn rivals<'a, R: Borrow<PgBouncerOpsRequest>>(
-    request: &PgBouncerOpsRequest,
-    all: &'a [R],
-) -> Vec<&'a PgBouncerOpsRequest> {
-    let same = |other: &&PgBouncerOpsRequest| {
-        other.spec.database_ref.name == request.spec.database_ref.name
-            && other.metadata.namespace == request.metadata.namespace
-            && other.metadata.name != request.metadata.name
-    };
-    all.iter().map(Borrow::borrow).filter(same).collect()
-}
-
-/// The newest request that makes `request` pointless. Requests of type Reconfigure add up, and skipping
-/// one would lose its part.
-fn superseding<'a>(
-    request: &PgBouncerOpsRequest,
-    rivals: &[&'a PgBouncerOpsRequest],
-) -> Option<&'a PgBouncerOpsRequest> {
-    if request.spec.type_ == RequestType::Reconfigure {
-        return None;
+    /// Where `request`, which may be among them, stands.
+    pub fn place(&self, request: &PgBouncerOpsRequest) -> Place {
+        let (own, type_) = (Mark::of(request), request.spec.type_);
+        if let Some(newer) = self.superseding(own, type_) {
+            return Place::Superseded {
+                by: newer.name.0.to_owned(),
+                created: newer.created,
+            };
+        }
+        self.behind(own, type_).map_or(Place::First, Place::Behind)
     }
-    let all = rivals.iter().copied();
-    all.filter(|other| other.spec.type_ == request.spec.type_)
-        .filter(|other| supersedes(other, request))
-        .reduce(|newest, other| {
-            if is_newer(newest, other) {
-                newest
-            } else {
-                other
-            }
+
+    /// The newest request that makes one pointless: it is newer, and it waits, runs or is done. One that
+    /// is done was created in an earlier second than whatever came after it, so names do not count
+    /// there. Requests of type Reconfigure add up, and skipping one would lose its part.
+    fn superseding(&self, own: Mark<'_>, type_: RequestType) -> Option<Mark<'a>> {
+        if type_ == RequestType::Reconfigure {
+            return None;
+        }
+        let (_, newest) = self.types.iter().find(|(known, _)| *known == type_)?;
+        let done = newest.successful.filter(|done| done.created > own.created);
+        let others = [newest.running, newest.waiting];
+        let others = others.into_iter().flatten().filter(|other| *other > own);
+        done.into_iter().chain(others).max()
+    }
+
+    /// The request that runs, or goes first: of each type only the newest that waits is not skipped.
+    fn behind(&self, own: Mark<'_>, type_: RequestType) -> Option<Hold> {
+        let mut running = self.running.iter().flatten();
+        if let Some(other) = running.find(|other| **other != own.name.0) {
+            let with = (*other).to_owned();
+            return Some(Hold::Busy { with });
+        }
+        let others = self.types.iter().filter(|(known, _)| *known != type_);
+        let older = others.filter_map(|(_, newest)| newest.waiting);
+        let oldest = older.filter(|older| *older < own).min()?;
+        Some(Hold::Behind {
+            of: oldest.name.0.to_owned(),
         })
-}
-
-/// The request that runs, or goes first.
-fn behind(request: &PgBouncerOpsRequest, rivals: &[&PgBouncerOpsRequest]) -> Option<Hold> {
-    let is_busy = |other: &&&PgBouncerOpsRequest| phase(other) == Some(RequestPhase::Progressing);
-    if let Some(other) = rivals.iter().find(is_busy) {
-        return Some(Hold::Busy {
-            with: other.name_any(),
-        });
     }
-    let waiting = || rivals.iter().filter(|other| is_waiting(other));
-    let survives = |other: &PgBouncerOpsRequest| {
-        !waiting().any(|third| third.spec.type_ == other.spec.type_ && is_newer(third, other))
-    };
-    let older = waiting()
-        .filter(|other| other.spec.type_ != request.spec.type_ && is_newer(request, other))
-        .find(|other| survives(other));
-    older.map(|older| Hold::Behind {
-        of: older.name_any(),
-    })
 }
 
 /// The condition of a skipped request.
@@ -176,8 +244,12 @@ pub fn phase(request: &PgBouncerOpsRequest) -> Option<RequestPhase> {
 
 /// When a request was created.
 pub fn created(request: &PgBouncerOpsRequest) -> Option<OffsetDateTime> {
-    let time = request.metadata.creation_timestamp.as_ref()?;
-    parse_rfc3339(&time.0.to_string())
+    let time = request.metadata.creation_timestamp.as_ref();
+    time.and_then(instant)
+}
+
+fn name(request: &PgBouncerOpsRequest) -> &str {
+    request.metadata.name.as_deref().unwrap_or_default()
 }
 
 fn is_waiting(request: &PgBouncerOpsRequest) -> bool {
@@ -188,28 +260,9 @@ fn is_waiting(request: &PgBouncerOpsRequest) -> bool {
     !begun && request.metadata.deletion_timestamp.is_none()
 }
 
-/// Whether `other` makes `request` pointless: it is newer, and it waits, runs or is done. One that is
-/// done was created in an earlier second than whatever came after it, so names do not count there.
-fn supersedes(other: &PgBouncerOpsRequest, request: &PgBouncerOpsRequest) -> bool {
-    match phase(other) {
-        Some(RequestPhase::Successful) => created(other) > created(request),
-        Some(RequestPhase::Progressing) => is_newer(other, request),
-        _ => is_waiting(other) && is_newer(other, request),
-    }
-}
-
-/// Whether `one` is newer than `other`. Of two from the same second the lexicographically smaller
-/// name counts as the newer.
-fn is_newer(one: &PgBouncerOpsRequest, other: &PgBouncerOpsRequest) -> bool {
-    match created(one).cmp(&created(other)) {
-        std::cmp::Ordering::Greater => true,
-        std::cmp::Ordering::Less => false,
-        std::cmp::Ordering::Equal => one.name_any() < other.name_any(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
     use time::macros::datetime;
 
@@ -228,6 +281,14 @@ mod tests {
             request["status"] = json!({ "phase": phase });
         }
         serde_json::from_value(request).unwrap()
+    }
+
+    /// What keeps `request` waiting, if that is another request.
+    fn held_by_another(request: &PgBouncerOpsRequest, all: &[PgBouncerOpsRequest]) -> Option<Hold> {
+        match Queue::of_same(request, all).place(request) {
+            Place::Behind(hold) => Some(hold),
+            Place::Superseded { .. } | Place::First => None,
+        }
     }
 
     fn database(phase: &str) -> PgBouncer {
@@ -366,6 +427,68 @@ mod tests {
         assert_eq!(decide(&asked, &[]), Admission::Hold(Hold::Approval));
         let approved = request("t", "ReconfigureTLS", 1, Some("Approved"));
         assert_eq!(decide(&approved, &[]), Admission::Begin);
+    }
+
+    // === the places, by the rules as they are written ===
+
+    fn is_newer(one: &PgBouncerOpsRequest, other: &PgBouncerOpsRequest) -> bool {
+        Mark::of(one) > Mark::of(other)
+    }
+
+    /// The place of a request, by going through all pairs.
+    fn place_by_pairs(request: &PgBouncerOpsRequest, all: &[PgBouncerOpsRequest]) -> Place {
+        let others = || all.iter().filter(|other| name(other) != name(request));
+        let same = || others().filter(|other| other.spec.type_ == request.spec.type_);
+        let replaces = |other: &&PgBouncerOpsRequest| match phase(other) {
+            Some(RequestPhase::Successful) => created(other) > created(request),
+            Some(RequestPhase::Progressing) => is_newer(other, request),
+            _ => is_waiting(other) && is_newer(other, request),
+        };
+        let newest = same().filter(replaces).max_by_key(|other| Mark::of(other));
+        if let Some(newer) = newest.filter(|_| request.spec.type_ != RequestType::Reconfigure) {
+            let (by, created) = (newer.name_any(), created(newer));
+            return Place::Superseded { by, created };
+        }
+        let mut running = others().filter(|other| phase(other) == Some(RequestPhase::Progressing));
+        if let Some(other) = running.next() {
+            let with = other.name_any();
+            return Place::Behind(Hold::Busy { with });
+        }
+        let waiting = || others().filter(|other| is_waiting(other));
+        let survives = |other: &&PgBouncerOpsRequest| {
+            !waiting().any(|third| third.spec.type_ == other.spec.type_ && is_newer(third, other))
+        };
+        let older = waiting()
+            .filter(|other| other.spec.type_ != request.spec.type_ && is_newer(request, other));
+        let oldest = older.filter(survives).min_by_key(|other| Mark::of(other));
+        oldest.map_or(Place::First, |oldest| {
+            let of = oldest.name_any();
+            Place::Behind(Hold::Behind { of })
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn every_request_has_the_place_that_all_pairs_give_it(
+            all in proptest::collection::vec((0_usize..4, 0_u8..4, 0_usize..9), 1..12),
+        ) {
+            let types = ["Restart", "ReconfigureTLS", "Reconfigure", "UpdateVersion"];
+            let phases = [
+                None, Some("Pending"), Some("Approved"), Some("Progressing"), Some("Successful"),
+                Some("Failed"), Some("Skipped"), Some("WaitingForApproval"), Some("Denied"),
+            ];
+            let all: Vec<_> = all
+                .into_iter()
+                .enumerate()
+                .map(|(n, (type_, minute, phase))| {
+                    request(&format!("r{n:02}"), types[type_], minute, phases[phase])
+                })
+                .collect();
+            let queue = Queue::of(&all);
+            for one in &all {
+                prop_assert_eq!(queue.place(one), place_by_pairs(one, &all));
+            }
+        }
     }
 
     #[test]

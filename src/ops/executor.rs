@@ -45,11 +45,12 @@ pub(super) trait World: Send + Sync {
     /// Reads whether the request is to stop.
     fn observe(&self) -> impl Future<Output = Result<Observed, OpsError>> + Send;
 
-    /// Keeps the journal, whose last line is new. Fails if another daemon has written to it.
+    /// Keeps the journal, whose last line is new. A journal that is too long to be kept forgets causes.
+    /// Fails if another daemon has written to it.
     fn keep(
         &mut self,
         plan: &Plan,
-        journal: &Journal,
+        journal: &mut Journal,
         last: &Entry,
     ) -> impl Future<Output = Result<(), OpsError>> + Send;
 
@@ -239,6 +240,7 @@ impl<W: World> Execution<W> {
     /// Writes a line, then tells people what it means.
     async fn record(&mut self, step: usize, event: Event) -> Result<(), OpsError> {
         let at = self.world.now();
+        let event = event.shortened();
         let entry = Entry { at, step, event };
         let mut journal = self.journal.clone();
         journal
@@ -247,7 +249,7 @@ impl<W: World> Execution<W> {
                 at: self.plan.request_at(),
                 source,
             })?;
-        self.world.keep(&self.plan, &journal, &entry).await?;
+        self.world.keep(&self.plan, &mut journal, &entry).await?;
         self.journal = journal;
         self.log(&entry);
         let conditions = view::conditions(&self.plan, &self.journal, None);

@@ -23,6 +23,10 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::plan::{Plan, Step};
+use crate::printable::printable;
+
+/// Most bytes that are kept of a cause.
+pub(super) const CAUSE_MAX: usize = 2_048;
 
 /// What happened to a step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -241,6 +245,14 @@ impl Event {
             Self::UndoFailed(_) => "UndoFailed",
         }
     }
+
+    /// Bounds what the event says of a failure.
+    pub fn shortened(mut self) -> Self {
+        if let Self::Failed(failure) | Self::UndoFailed(failure) = &mut self {
+            failure.cause = printable(&failure.cause, CAUSE_MAX);
+        }
+        self
+    }
 }
 
 // === impl State ===
@@ -306,6 +318,20 @@ impl Journal {
         }
         self.entries.push(entry);
         Ok(())
+    }
+
+    /// Drops the causes of all failures but the last: what happened, and when, stays.
+    pub fn forget_causes(&mut self) {
+        let failures = self
+            .entries
+            .iter_mut()
+            .filter_map(|entry| match &mut entry.event {
+                Event::Failed(failure) | Event::UndoFailed(failure) => Some(failure),
+                Event::Started | Event::Succeeded(_) | Event::UndoStarted | Event::Undone => None,
+            });
+        for failure in failures.rev().skip(1) {
+            failure.cause = String::new();
+        }
     }
 
     /// What is known about the step with that index.

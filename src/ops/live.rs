@@ -122,7 +122,12 @@ impl World for Live<'_> {
         })
     }
 
-    async fn keep(&mut self, plan: &Plan, journal: &Journal, last: &Entry) -> Result<(), OpsError> {
+    async fn keep(
+        &mut self,
+        plan: &Plan,
+        journal: &mut Journal,
+        last: &Entry,
+    ) -> Result<(), OpsError> {
         self.kept.replace(&self.context.cluster, journal).await?;
         self.context.metrics.line(plan, journal, last);
         Ok(())
@@ -178,7 +183,7 @@ impl World for Live<'_> {
             return Ok(());
         };
         self.context.report(&ended, &news).await;
-        status::unhold(self.context, &ended).await
+        status::put_away(self.context, &ended).await
     }
 }
 

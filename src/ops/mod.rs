@@ -47,9 +47,9 @@ mod orphans;
 mod putback;
 mod status;
 mod steps;
+mod turns;
 mod work;
 
-pub use admit::held_by_another;
 pub use error::{LedgerError, OpsError, PlanError};
 pub use former::FormerJournals;
 pub use ledger::journal_name;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use kube::ResourceExt;
 use tokio_util::sync::CancellationToken;
 
-use super::admit::{Admission, Hold, admit, held_by_another, phase, skipped};
+use super::admit::{Admission, Hold, Place, Queue, admit, phase, skipped, waits_for};
 use super::context::{Context, database_of};
 use super::error::{OpsError, PlanError};
 use super::executor::{Execution, Left};
@@ -128,7 +128,7 @@ impl Operator {
         Self { errors, ..self }
     }
 
-    /// Carries a request on as far as it goes. `known` are the requests of its namespace, as a copy has
+    /// Carries a request on as far as it goes. `known` are the requests of its PgBouncer, as a copy has
     /// them: while they say that another goes first, the API server is not asked.
     pub async fn reconcile(
         &self,
@@ -140,7 +140,9 @@ impl Operator {
             let is_gone = own.metadata.deletion_timestamp.is_some();
             phase(own) == Some(RequestPhase::Pending) && !is_gone
         });
-        if waits.is_some_and(|own| held_by_another(own, known).is_some()) {
+        // The copy is asked once.
+        let place = waits.map(|own| Queue::of_same(own, known).place(own));
+        if matches!(place, Some(Place::Behind(_))) {
             return Ok(Next::Again(WAKES_ITSELF));
         }
         let context = &self.context;
@@ -153,7 +155,7 @@ impl Operator {
         }
         match phase(&request) {
             Some(phase) if phase.is_terminal() => {
-                status::unhold(context, &request).await?;
+                status::put_away(context, &request).await?;
                 Ok(Next::Wait)
             }
             Some(RequestPhase::Progressing) => self.carry_on(request).await,
@@ -162,8 +164,10 @@ impl Operator {
                 status::unhold(context, &request).await?;
                 Ok(Next::Wait)
             }
-            // It has said that it waits, and by the copy it still has to: nothing is listed.
-            Some(RequestPhase::Pending) if is_held(&request, known, database.as_ref()) => {
+            // It has said that it waits, and by the copy only for its PgBouncer: nothing is listed.
+            Some(RequestPhase::Pending)
+                if place == Some(Place::First) && waits_for(&request, database.as_ref()) =>
+            {
                 Ok(Next::Again(WAKES_ITSELF))
             }
             Some(RequestPhase::Pending) if context.hands.is_taken(&database_of(&request)) => {
@@ -296,13 +300,4 @@ impl Operator {
     pub(super) fn looks_after(&self, bouncer: &PgBouncer) -> bool {
         class_of(bouncer) == self.class
     }
-}
-
-/// Whether a request waits, by a copy of the requests of its namespace. An empty copy says nothing.
-fn is_held(
-    request: &PgBouncerOpsRequest,
-    known: &[Arc<PgBouncerOpsRequest>],
-    database: Option<&PgBouncer>,
-) -> bool {
-    !known.is_empty() && matches!(admit(request, known, database), Admission::Hold(_))
 }

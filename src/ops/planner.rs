@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
 use super::error::PlanError;
+use super::ledger;
 use super::plan::judge::{Asked, RunningPod, Seen, judge, read};
 use super::plan::{Holding, Plan};
 use super::request::{Change, TlsState, target_state};
@@ -40,7 +41,9 @@ impl Planner<'_> {
     ) -> Result<Plan, PlanError> {
         let asked = read(request, database)?;
         let seen = self.observe(&asked, database).await?;
-        judge(request, database, asked, seen)
+        let plan = judge(request, database, asked, seen)?;
+        ledger::check_room(&plan)?;
+        Ok(plan)
     }
 
     /// Reads all that the plan of what is asked for depends on.

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::context::Context;
 use super::error::OpsError;
 use super::hands::Identity;
+use super::ledger;
 use super::metrics::RequestOutcome;
 use super::view::{self, News, Reason, Topic};
 use crate::api::annotations::REQUEST_FINALIZER;
@@ -75,7 +76,7 @@ pub(super) async fn end_early(
         return Ok(());
     };
     context.report(&ended, &news).await;
-    unhold(context, &ended).await
+    put_away(context, &ended).await
 }
 
 /// Puts our finalizer on a request, so that deleting it undoes it.
@@ -93,6 +94,20 @@ pub(super) async fn hold(
         "finalizers": finalizers, "resourceVersion": request.resource_version(),
     } });
     Ok(context.cluster.patch(&reference(request), &patch).await?)
+}
+
+/// Leaves a request that has ended: its journal keeps what people may ask for.
+pub(super) async fn put_away(
+    context: &Context,
+    request: &PgBouncerOpsRequest,
+) -> Result<(), OpsError> {
+    // The finalizer says that this is still to be done.
+    let is_held = |finalizer: &String| finalizer == REQUEST_FINALIZER;
+    if request.finalizers().iter().any(is_held) {
+        ledger::finish(&context.cluster, &context.home, request).await?;
+        unhold(context, request).await?;
+    }
+    Ok(())
 }
 
 /// Takes our finalizer off the very request that was read.

@@ -1,13 +1,15 @@
 //! What an issuer elsewhere answered, put in order: the leaf, the CAs to be served with it, the root
 //! to be trusted. Answers come in any order, with roots or without, with certificates twice.
 
+use rustls_pki_types::CertificateDer;
+
 use super::authority::CaError;
 use super::bundle::TrustBundle;
 use super::chain::CertificateChain;
 use super::facts::CertificateFacts;
 use super::lineage::{CaView, Lineage};
+use super::path::{Certificate, Defect};
 use super::pem::{self, PemError};
-use super::signature::Signed;
 
 /// A certificate that was signed elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +25,13 @@ pub struct Answer {
 /// Why an answer is of no use.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AnswerError {
+    /// A private key is in it, which an issuer has no reason to send.
+    #[error(
+        "the answer holds a private key, and it is not used: an issuer sends certificates for the key that \
+         asks; exchange the key, because it has been sent, and have the issuer send certificates only (in \
+         Vault, spec.vault.path ends in sign/<role>, not in issue/<role>)"
+    )]
+    PrivateKey,
     /// There is no certificate in it.
     #[error("cannot read the certificate in the answer")]
     Certificate(#[source] PemError),
@@ -31,7 +40,7 @@ pub enum AnswerError {
     Authorities(#[source] PemError),
     /// The CA that signed did not come with it.
     #[error(
-        "the answer ends at {subject}, and the certificate of {issuer} above it is missing: have the issuer send its whole chain with the root, or write the root into spec.acme.caBundle or spec.venafi.tpp.caBundle of the Issuer, because clients trust roots only"
+        "the answer ends at {subject}, and the certificate of {issuer} above it is missing: clients trust roots only"
     )]
     RootMissing {
         /// The last certificate that is there.
@@ -42,11 +51,20 @@ pub enum AnswerError {
     /// The CAs above it do not fit together.
     #[error("the CAs of the answer do not fit together")]
     Lineage(#[source] CaError),
+    /// The CA that signed is there, and readers refuse the leaf or the CA.
+    #[error("clients would refuse the certificate in the answer")]
+    Refused(#[source] Defect),
 }
 
 /// Puts an answer in order: `certificate` is a PEM document with the leaf first, `authorities` are
-/// PEM documents with CAs; empty ones are skipped.
+/// PEM documents with CAs; empty ones are skipped. Of several paths the shortest that is valid when the
+/// leaf begins to live leads; CAs of the others are served as well.
 pub fn assemble(certificate: &str, authorities: &[&str]) -> Result<Answer, AnswerError> {
+    if pem::begins_private_key(certificate)
+        || authorities.iter().any(|text| pem::begins_private_key(text))
+    {
+        return Err(AnswerError::PrivateKey);
+    }
     let mut found = pem::read_certificates(certificate).map_err(AnswerError::Certificate)?;
     let leaf = found.remove(0);
     for document in authorities.iter().filter(|text| !text.trim().is_empty()) {
@@ -54,14 +72,10 @@ pub fn assemble(certificate: &str, authorities: &[&str]) -> Result<Answer, Answe
     }
     let unreadable = || AnswerError::Certificate(PemError::BadCertificate { position: 1 });
     let facts = CertificateFacts::read(&leaf).ok_or_else(unreadable)?;
-    let signature = Signed::read(&leaf).map_err(|_| unreadable())?;
-    let signer = found.iter().position(|candidate| {
-        CaView::read(candidate)
-            .is_ok_and(|view| view.facts.subject == facts.issuer && signature.is_by(&view.spki))
-    });
-    let Some(signer) = signer else {
+    let below = Certificate::read(&leaf).ok_or_else(unreadable)?;
+    let Some(spki) = signer(&below, &found)? else {
         // A leaf that signs itself is its own anchor.
-        if facts.is_self_issued {
+        if below.is_self_signed() {
             return Ok(Answer {
                 anchors: TrustBundle::from_certificates([leaf.clone()]),
                 chain: CertificateChain::alone(leaf),
@@ -73,18 +87,38 @@ pub fn assemble(certificate: &str, authorities: &[&str]) -> Result<Answer, Answe
             issuer: facts.issuer,
         });
     };
-    found.swap(0, signer);
-    let spki = CaView::read(&found[0]).map_err(AnswerError::Lineage)?.spki;
     let lineage = Lineage::trace(&found, &spki, &[]).map_err(|error| match error {
         CaError::RootMissing { subject, issuer } => AnswerError::RootMissing { subject, issuer },
+        CaError::Refused(defect) => AnswerError::Refused(defect),
         error => AnswerError::Lineage(error),
     })?;
-    let signer = lineage.issuing_facts().clone();
+    // The leaf may end with its CA; it cannot begin before it.
+    let at = facts.not_before;
+    let path = lineage.choose(at, at);
     Ok(Answer {
-        anchors: lineage.anchors(&[]),
-        chain: lineage.serve(leaf),
-        signer,
+        anchors: lineage.anchors(path),
+        chain: lineage.serve(path, leaf, at),
+        signer: path.issuing_facts().clone(),
     })
+}
+
+/// The key of the CA that signed `leaf`, if that CA is among `found`.
+fn signer(
+    leaf: &Certificate,
+    found: &[CertificateDer<'static>],
+) -> Result<Option<Vec<u8>>, AnswerError> {
+    let mut refusal = None;
+    for candidate in Certificate::read_all(found) {
+        match leaf.judge(&candidate) {
+            Ok(()) => match CaView::read(&candidate.der) {
+                Ok(view) => return Ok(Some(view.spki)),
+                Err(error) => refusal = refusal.or(Some(AnswerError::Lineage(error))),
+            },
+            Err(None) => {}
+            Err(Some(defect)) => refusal = refusal.or(Some(AnswerError::Refused(defect))),
+        }
+    }
+    refusal.map_or(Ok(None), Err)
 }
 
 #[cfg(test)]
@@ -92,6 +126,7 @@ mod tests {
     use time::Duration;
 
     use super::*;
+    use crate::pki::key::KeyEncoding;
     use crate::pki::profile::CaProfile;
     use crate::pki::testing::{NOW, key, root, serial, server};
 
@@ -130,5 +165,35 @@ mod tests {
             assemble(&leaf, &[]),
             Err(AnswerError::RootMissing { .. })
         ));
+    }
+
+    #[test]
+    fn an_answer_with_a_private_key_in_it_is_refused_wherever_the_key_is() {
+        let root = root("Mint");
+        let issued = root
+            .sign(&server(), key().public_key(), serial(3), NOW)
+            .unwrap();
+        let leaf = pem::write_certificates([issued.chain.leaf()]);
+        let upper = root.certificate_pem();
+        for encoding in [KeyEncoding::Pkcs8, KeyEncoding::Pkcs1] {
+            let pem = key().to_pem(encoding);
+            let secret = pem.expose();
+            let cut = &secret[..secret.len() / 2];
+            let odd = secret
+                .replace("BEGIN ", "BEGIN ANY ")
+                .replace("END ", "END ANY ");
+            for held in [secret.as_str(), cut, &odd] {
+                for (certificate, authority) in [
+                    (format!("{leaf}{held}"), upper.clone()),
+                    (format!("{held}{leaf}"), upper.clone()),
+                    (leaf.clone(), format!("{upper}{held}")),
+                    (leaf.clone(), held.to_owned()),
+                ] {
+                    let error = assemble(&certificate, &[&authority]).unwrap_err();
+                    assert_eq!(error, AnswerError::PrivateKey);
+                }
+            }
+        }
+        assert!(assemble(&leaf, &[&upper]).is_ok());
     }
 }

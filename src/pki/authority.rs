@@ -7,7 +7,8 @@ use super::bundle::TrustBundle;
 use super::chain::CertificateChain;
 use super::facts::CertificateFacts;
 use super::key::{KeyError, PrivateKey, PublicKey};
-use super::lineage::{self, Lineage};
+use super::lineage::{self, Lineage, LineagePath};
+use super::path::Defect;
 use super::pem::{self, PemError};
 use super::profile::{CaProfile, LeafProfile, Outliving, Pointers, ProfileError};
 use super::tbs::{self, Statement};
@@ -22,7 +23,7 @@ pub use super::tbs::Serial;
 /// CA issuer does not do so, and its certificates are refused by such clients.
 pub const BACKDATE: Duration = Duration::minutes(5);
 
-/// A CA with its key, its path to the root, and what clients have to trust.
+/// A CA with its key, its paths to roots, and what clients have to trust.
 #[derive(Debug)]
 pub struct CertificateAuthority {
     key: PrivateKey,
@@ -114,6 +115,9 @@ pub enum CaError {
         /// What it allows.
         path_length: u32,
     },
+    /// The certificate above the CA is there, and readers refuse it.
+    #[error("clients would refuse what this CA signs")]
+    Refused(#[source] Defect),
 }
 
 /// Why nothing was signed.
@@ -201,14 +205,13 @@ impl CertificateAuthority {
         now: OffsetDateTime,
     ) -> Result<Self, SignError> {
         profile.check()?;
-        self.check_valid_at(now)?;
-        let (not_after, _) = self.end_of_life(profile.lifetime, Outliving::Refuse, now)?;
+        let path = self.path(profile.lifetime, now)?;
+        let (not_after, _) = end_of_life(path, profile.lifetime, Outliving::Refuse, now)?;
         let extensions = tbs::ca_extensions(profile.path_length, &profile.permitted_dns_domains);
         let name = tbs::name(Some(&profile.common_name), &profile.subject);
-        let dates = (self.start_of_life(now), not_after);
-        let certificate = self.issue(&name, key.public_key(), extensions, serial, dates)?;
-        let above = self.lineage.certificates();
-        Ok(Self::assemble(&[certificate], key, above)?)
+        let dates = (start_of_life(path, now), not_after);
+        let certificate = self.issue(path, (&name, key.public_key()), extensions, serial, dates)?;
+        Ok(Self::assemble(&[certificate], key, path.certificates())?)
     }
 
     /// Signs a leaf.
@@ -221,24 +224,55 @@ impl CertificateAuthority {
     ) -> Result<Issued, SignError> {
         profile.check()?;
         self.pointers.check()?;
-        self.check_valid_at(now)?;
-        let (not_after, clamped) = self.end_of_life(profile.lifetime, profile.outliving, now)?;
+        let path = self.path(profile.lifetime, now)?;
+        let (not_after, clamped) = end_of_life(path, profile.lifetime, profile.outliving, now)?;
         let name = tbs::name(profile.common_name.as_deref(), &profile.subject);
-        let mut extensions = tbs::leaf_extensions(profile);
+        let mut extensions = tbs::leaf_extensions(profile, public_key.kind());
         extensions.extend(tbs::pointers(&self.pointers));
-        let dates = (self.start_of_life(now), not_after);
-        let leaf = self.issue(&name, public_key, extensions, serial, dates)?;
-        let chain = self.lineage.serve(leaf);
-        if self.lineage.has_name_constraints() {
-            chain
-                .verify(&self.anchors, &Expectation::of(profile, now))
-                .map_err(|verdict| SignError::Constraints(Box::new(verdict)))?;
-        }
+        let dates = (start_of_life(path, now), not_after);
+        let leaf = self.issue(path, (&name, public_key), extensions, serial, dates)?;
+        let (chain, anchors) = self.compose(path, &leaf, profile, now)?;
         Ok(Issued {
             chain,
-            anchors: self.anchors.clone(),
+            anchors,
             clamped,
         })
+    }
+
+    /// What is served with `leaf`, and what clients have to trust: every path if clients accept that,
+    /// else one.
+    fn compose(
+        &self,
+        path: &LineagePath,
+        leaf: &CertificateDer<'static>,
+        profile: &LeafProfile,
+        now: OffsetDateTime,
+    ) -> Result<(CertificateChain, TrustBundle), SignError> {
+        let all = (
+            self.lineage.serve(path, leaf.clone(), now),
+            self.lineage.anchors(path),
+        );
+        if !path.has_name_constraints() && !self.lineage.is_ambiguous(path) {
+            return Ok(all);
+        }
+        let wanted = Expectation::of(profile, now);
+        let Err(verdict) = all.0.verify(&all.1, &wanted) else {
+            return Ok(all);
+        };
+        // The leaf names its issuer by the identifier that the chosen path has.
+        let alike = |other: &&LineagePath| other.key_identifier() == path.key_identifier();
+        let others = self.lineage.valid_at(now).filter(alike);
+        std::iter::once(path)
+            .chain(others)
+            .flat_map(|path| {
+                let chain = path.serve_alone(leaf.clone());
+                [
+                    (chain.clone(), self.lineage.anchors(path)),
+                    (chain, path.root()),
+                ]
+            })
+            .find(|(chain, anchors)| chain.verify(anchors, &wanted).is_ok())
+            .ok_or_else(|| SignError::Constraints(Box::new(verdict)))
     }
 
     /// Signs another CA's name and key: whoever trusts only this CA then trusts what the other one
@@ -249,22 +283,18 @@ impl CertificateAuthority {
         serial: Serial,
         now: OffsetDateTime,
     ) -> Result<CertificateDer<'static>, SignError> {
-        self.check_valid_at(now)?;
+        let path = self.path(Duration::ZERO, now)?;
         let other = lineage::CaView::read(other)?;
-        let not_after = self
-            .lineage
-            .ends_first()
-            .not_after
-            .min(other.facts.not_after);
+        let not_after = path.ends_first().not_after.min(other.facts.not_after);
         let mut extensions = other.constraints;
         extensions.extend(tbs::key_identifiers(
             &other.key_identifier,
-            self.lineage.key_identifier(),
+            path.key_identifier(),
         ));
         let statement = Statement {
             serial,
-            issuer: self.lineage.name(),
-            not_before: self.start_of_life(now),
+            issuer: path.name(),
+            not_before: start_of_life(path, now),
             not_after,
             subject: &other.name,
             spki: &other.spki,
@@ -273,15 +303,16 @@ impl CertificateAuthority {
         Ok(tbs::sign(&statement, &self.key)?)
     }
 
-    /// Whether it, and every CA above it, may sign at `now`.
+    /// Whether it, and every CA above it on one of its paths, may sign at `now`.
     pub fn check_valid_at(&self, now: OffsetDateTime) -> Result<(), CaError> {
-        match self
-            .lineage
-            .facts()
-            .iter()
-            .find(|facts| !facts.is_valid_at(now))
-        {
-            None => Ok(()),
+        self.path(Duration::ZERO, now).map(drop)
+    }
+
+    /// The path to sign by at `now`.
+    fn path(&self, lifetime: Duration, now: OffsetDateTime) -> Result<&LineagePath, CaError> {
+        let path = self.lineage.choose(now, now.saturating_add(lifetime));
+        match path.out_of_date(now) {
+            None => Ok(path),
             Some(facts) if facts.not_before > now => Err(CaError::NotYetValid {
                 subject: facts.subject.clone(),
                 not_before: facts.not_before,
@@ -300,19 +331,24 @@ impl CertificateAuthority {
         &self.anchors
     }
 
-    /// What the issuing CA says.
+    /// What the issuing CA says: of several certificates of it the one that can be used longest.
     pub fn facts(&self) -> &CertificateFacts {
-        self.lineage.issuing_facts()
+        self.lineage.longest().issuing_facts()
+    }
+
+    /// What the issuing CA says: of several certificates of it the one that signs at `now`.
+    pub fn facts_at(&self, now: OffsetDateTime) -> &CertificateFacts {
+        self.lineage.choose(now, now).issuing_facts()
     }
 
     /// `tls.crt` of the CA's Secret: the CA and everything above it, root included.
     pub fn certificate_pem(&self) -> String {
-        pem::write_certificates(self.lineage.certificates())
+        pem::write_certificates(self.lineage.longest().certificates())
     }
 
     /// The issuing CA's certificate.
     pub fn certificate(&self) -> &CertificateDer<'static> {
-        self.lineage.issuing_certificate()
+        self.lineage.longest().issuing_certificate()
     }
 
     /// The key.
@@ -326,7 +362,7 @@ impl CertificateAuthority {
         roots: &[CertificateDer<'static>],
     ) -> Result<Self, CaError> {
         let lineage = Lineage::trace(certificates, key.public_key_der(), roots)?;
-        let anchors = lineage.anchors(roots);
+        let anchors = lineage.anchors(lineage.longest());
         Ok(Self {
             key,
             lineage,
@@ -337,19 +373,19 @@ impl CertificateAuthority {
 
     fn issue(
         &self,
-        name: &[u8],
-        public_key: &PublicKey,
+        path: &LineagePath,
+        (name, public_key): (&[u8], &PublicKey),
         mut extensions: Vec<Vec<u8>>,
         serial: Serial,
         (not_before, not_after): (OffsetDateTime, OffsetDateTime),
     ) -> Result<CertificateDer<'static>, SignError> {
         extensions.extend(tbs::key_identifiers(
             &public_key.key_identifier(),
-            self.lineage.key_identifier(),
+            path.key_identifier(),
         ));
         let statement = Statement {
             serial,
-            issuer: self.lineage.name(),
+            issuer: path.name(),
             not_before,
             not_after,
             subject: name,
@@ -358,32 +394,32 @@ impl CertificateAuthority {
         };
         Ok(tbs::sign(&statement, &self.key)?)
     }
+}
 
-    /// Dated back, but never to before the CA itself.
-    fn start_of_life(&self, now: OffsetDateTime) -> OffsetDateTime {
-        whole_second(now.minus(BACKDATE)).max(self.facts().not_before)
+/// Dated back, but never to before the CA itself.
+fn start_of_life(path: &LineagePath, now: OffsetDateTime) -> OffsetDateTime {
+    whole_second(now.minus(BACKDATE)).max(path.issuing_facts().not_before)
+}
+
+fn end_of_life(
+    path: &LineagePath,
+    lifetime: Duration,
+    outliving: Outliving,
+    now: OffsetDateTime,
+) -> Result<(OffsetDateTime, bool), SignError> {
+    let wanted = whole_second(now.saturating_add(lifetime));
+    let first = path.ends_first();
+    if wanted <= first.not_after {
+        return Ok((wanted, false));
     }
-
-    fn end_of_life(
-        &self,
-        lifetime: Duration,
-        outliving: Outliving,
-        now: OffsetDateTime,
-    ) -> Result<(OffsetDateTime, bool), SignError> {
-        let wanted = whole_second(now.saturating_add(lifetime));
-        let first = self.lineage.ends_first();
-        if wanted <= first.not_after {
-            return Ok((wanted, false));
-        }
-        match outliving {
-            Outliving::Clamp => Ok((first.not_after, true)),
-            Outliving::Refuse => Err(SignError::OutlivesIssuer {
-                issuer: first.subject.clone(),
-                wanted,
-                not_after: first.not_after,
-                remaining: first.not_after.since(now),
-            }),
-        }
+    match outliving {
+        Outliving::Clamp => Ok((first.not_after, true)),
+        Outliving::Refuse => Err(SignError::OutlivesIssuer {
+            issuer: first.subject.clone(),
+            wanted,
+            not_after: first.not_after,
+            remaining: first.not_after.since(now),
+        }),
     }
 }
 
@@ -398,7 +434,7 @@ pub fn self_signed_leaf(
     profile.check()?;
     let name = tbs::name(profile.common_name.as_deref(), &profile.subject);
     let identifier = key.public_key().key_identifier();
-    let mut extensions = tbs::leaf_extensions(profile);
+    let mut extensions = tbs::leaf_extensions(profile, key.kind());
     extensions.extend(tbs::key_identifiers(&identifier, &identifier));
     let statement = Statement {
         serial,

@@ -2,8 +2,8 @@
 //!
 //! [`CertificateChain`] is leaf and intermediates as served. [`KeyedChain`] adds a key that is proven
 //! to be the leaf's. [`VerifiedChain`] adds the proof that webpki finds a path from the leaf to the
-//! bundle that clients hold, that names, use and dates are the wanted ones; only it can be turned
-//! into the data of a Secret (invariant I1).
+//! bundle that clients hold, that OpenSSL's path is sound as well, that names, use and dates are the
+//! wanted ones; only it can be turned into the data of a Secret (invariant I1).
 
 use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
@@ -11,12 +11,15 @@ use time::OffsetDateTime;
 use super::bundle::TrustBundle;
 use super::facts::CertificateFacts;
 use super::key::{KeyEncoding, KeyError, PrivateKey};
+use super::path::Certificate;
 use super::pem::{self, Labels, PemError};
 use super::profile::LeafUsage;
+use super::verdict::Readers;
 pub use super::verdict::{Expectation, Verdict};
 use crate::redacted::Redacted;
 
-/// Longer chains are refused by TLS libraries before anybody reads them.
+/// The certificates that a server sends. webpki, and so clients on rustls, follow six CAs between leaf and
+/// root; OpenSSL, Go and Java follow the seven that there can be.
 pub const CHAIN_MAX: usize = 8;
 
 /// A leaf certificate and its intermediates, in the order in which they are served.
@@ -174,9 +177,24 @@ impl CertificateChain {
         super::verdict::verify_path(self, bundle, usage, now)
     }
 
-    /// Whether the leaf is trusted at `at`, whatever it is for.
-    pub(super) fn has_path_to(&self, bundle: &TrustBundle, at: OffsetDateTime) -> bool {
-        super::verdict::has_path(self, bundle, at)
+    /// What some clients hold against CAs of the chain or of `bundle` that libpq and PgBouncer accept.
+    pub fn remarks(&self, bundle: &TrustBundle) -> Vec<String> {
+        let anchors = bundle.certificates().iter();
+        let anchors = anchors.filter(|anchor| *anchor != &self.leaf);
+        let read = Certificate::read_all(self.intermediates.iter().chain(anchors));
+        let remark = |ca: &Certificate| {
+            let trouble = ca.strict_trouble()?;
+            let subject = ca.subject();
+            Some(format!(
+                "the CA {subject} {trouble}, and Python 3.13 and later refuse it by default"
+            ))
+        };
+        read.iter().filter_map(remark).collect()
+    }
+
+    /// The readers that trust the leaf at `at`, whatever it is for.
+    pub(super) fn readers_with(&self, bundle: &TrustBundle, at: OffsetDateTime) -> Readers {
+        super::verdict::readers(self, bundle, at)
     }
 }
 

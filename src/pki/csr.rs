@@ -46,17 +46,35 @@ pub enum CsrError {
 pub fn request(profile: &LeafProfile, key: &PrivateKey) -> Result<String, CsrError> {
     profile.check()?;
     let subject = tbs::name(profile.common_name.as_deref(), &profile.subject);
-    let extensions = tbs::leaf_extensions(profile);
+    let asked = LeafProfile {
+        usage: profile.usage.asked(),
+        ..profile.clone()
+    };
+    let extensions = tbs::leaf_extensions(&asked, key.kind());
+    assemble(&subject, &[extension_request(&extensions)], key)
+}
+
+/// The attribute that asks for extensions.
+pub(crate) fn extension_request(extensions: &[Vec<u8>]) -> Vec<u8> {
     let extensions: Vec<&[u8]> = extensions.iter().map(Vec::as_slice).collect();
-    let attribute = der::sequence(&[
+    der::sequence(&[
         &der::oid(oid::EXTENSION_REQUEST),
         &der::element(der::SET, &[&der::sequence(&extensions)]),
-    ]);
+    ])
+}
+
+/// Signs a request for `subject` with those attributes, and writes it.
+pub(crate) fn assemble(
+    subject: &[u8],
+    attributes: &[Vec<u8>],
+    key: &PrivateKey,
+) -> Result<String, CsrError> {
+    let attributes: Vec<&[u8]> = attributes.iter().map(Vec::as_slice).collect();
     let information = der::sequence(&[
         &der::unsigned(&[0]),
-        &subject,
+        subject,
         key.public_key_der(),
-        &der::element(der::explicit(0), &[&attribute]),
+        &der::element(der::explicit(0), &attributes),
     ]);
     let signature = der::bit_string(&key.sign(&information)?);
     let algorithm = key.public_key().signature_algorithm();
@@ -126,11 +144,13 @@ mod tests {
             for line in [
                 "Subject: CN = ledger.treasury.svc",
                 "DNS:*.ledger-pods.treasury.svc",
-                "Digital Signature, Key Encipherment",
+                "TLS Web Server Authentication\n",
                 "CA:FALSE",
             ] {
                 assert!(text.contains(line), "{line} is not in\n{text}");
             }
+            let enciphers = text.contains("Digital Signature, Key Encipherment");
+            assert_eq!(enciphers, key.kind().enciphers(), "{text}");
             let der = ::pem::parse(&pem).unwrap().into_contents();
             let (rest, parsed) =
                 x509_parser::certification_request::X509CertificationRequest::from_der(&der)

@@ -27,9 +27,12 @@ pub mod bundle;
 pub mod chain;
 pub mod csr;
 pub mod facts;
+pub mod path;
 pub mod pem;
 pub mod renewal;
+pub mod unusual;
 
+mod algorithms;
 mod der;
 mod lineage;
 mod oid;

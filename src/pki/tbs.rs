@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
 
-use super::key::{KeyError, PrivateKey};
+use super::key::{KeyError, KeyKind, PrivateKey};
 use super::profile::{LeafProfile, LeafUsage, Pointers, Subject};
 use super::{der, oid};
 
@@ -64,7 +64,10 @@ pub(super) fn sign(
         &der::element(der::explicit(3), &[&der::sequence(&extensions)]),
     ]);
     let signature = der::bit_string(&key.sign(&tbs)?);
-    Ok(der::sequence(&[&tbs, &algorithm, &signature]).into())
+    let certificate = der::sequence(&[&tbs, &algorithm, &signature]);
+    #[cfg(test)]
+    super::testing::keep_for_lint(&certificate);
+    Ok(certificate.into())
 }
 
 /// Encodes a name, one attribute per set; the order is that of Go's `pkix.Name`, which
@@ -95,11 +98,12 @@ pub(super) fn name(common_name: Option<&str>, subject: &Subject) -> Vec<u8> {
 }
 
 /// The extensions of a leaf; `key_identifiers` come first because they do not depend on it.
-pub(super) fn leaf_extensions(profile: &LeafProfile) -> Vec<Vec<u8>> {
-    // keyEncipherment is of use to RSA keys only; cert-manager states it for every kind, and so do
-    // the certificates that KubeDB's users know.
+///
+/// `keyEncipherment` is of use to RSA keys only, and forbidden with others (RFC 8813, RFC 9295).
+pub(super) fn leaf_extensions(profile: &LeafProfile, key: KeyKind) -> Vec<Vec<u8>> {
+    let encipherment = if key.enciphers() { KEY_ENCIPHERMENT } else { 0 };
     let mut extensions = vec![
-        key_usage(DIGITAL_SIGNATURE | KEY_ENCIPHERMENT),
+        key_usage(DIGITAL_SIGNATURE | encipherment),
         extended_key_usage(profile.usage),
         extension(
             oid::BASIC_CONSTRAINTS,

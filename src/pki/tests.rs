@@ -8,7 +8,7 @@ use super::bundle::TrustBundle;
 use super::chain::{CertificateChain, ChainError, Expectation, KeyedChain, Verdict};
 use super::facts::read_chain;
 use super::key::{KeyAlgorithm, KeyEncoding, PrivateKey};
-use super::profile::{CaProfile, LeafProfile, Outliving, Pointers};
+use super::profile::{CaProfile, LeafProfile, LeafUsage, Outliving, Pointers};
 use super::testing::{ALGORITHMS, NOW, client, key, openssl, openssl_verify, root, serial, server};
 
 fn sign(ca: &CertificateAuthority, profile: &LeafProfile, key: &PrivateKey) -> Issued {
@@ -83,7 +83,7 @@ fn a_server_certificate_states_what_the_contract_says() {
         "Not Before: Apr  5 06:02:08 2031 GMT",
         "Not After : Jul  4 06:07:08 2031 GMT",
         "X509v3 Key Usage: critical",
-        "Digital Signature, Key Encipherment",
+        "Digital Signature",
         "TLS Web Server Authentication, TLS Web Client Authentication",
         "X509v3 Basic Constraints: critical",
         "CA:FALSE",
@@ -93,6 +93,57 @@ fn a_server_certificate_states_what_the_contract_says() {
     ] {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }
+    assert!(!text.contains("Key Encipherment"), "{text}");
+    let rsa = PrivateKey::generate(KeyAlgorithm::Rsa2048).unwrap();
+    let issued = sign(&root("Treasury root"), &server(), &rsa);
+    let text = openssl(&["x509", "-noout", "-text"], &issued.chain.to_pem()).unwrap();
+    assert!(
+        text.contains("Digital Signature, Key Encipherment"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_server_certificate_of_another_issuer_needs_neither_client_use_nor_a_common_name() {
+    let public = LeafProfile {
+        usage: LeafUsage::Server,
+        common_name: None,
+        ..server()
+    };
+    let ca = root("Public root");
+    let issued = sign(&ca, &public, &key());
+    let wanted = Expectation::of(&server(), NOW);
+    issued.chain.verify(ca.anchors(), &wanted).unwrap();
+    // Another common name is that of another; a client's common name is its user.
+    let other = LeafProfile {
+        common_name: Some("somebody".to_owned()),
+        ..public.clone()
+    };
+    let verdict = sign(&ca, &other, &key())
+        .chain
+        .verify(ca.anchors(), &wanted);
+    assert!(
+        matches!(verdict, Err(Verdict::CommonNameDiffers { .. })),
+        "{verdict:?}"
+    );
+    let as_client = Expectation::of(&client(), NOW);
+    let verdict = issued.chain.verify(ca.anchors(), &as_client);
+    assert!(
+        matches!(verdict, Err(Verdict::WrongUsage { .. })),
+        "{verdict:?}"
+    );
+    let unnamed = LeafProfile {
+        usage: LeafUsage::Client,
+        common_name: None,
+        ..server()
+    };
+    let verdict = sign(&ca, &unnamed, &key())
+        .chain
+        .verify(ca.anchors(), &as_client);
+    assert!(
+        matches!(verdict, Err(Verdict::CommonNameDiffers { found: None, .. })),
+        "{verdict:?}"
+    );
 }
 
 #[test]
@@ -120,7 +171,7 @@ fn every_value_of_a_subject_and_every_kind_of_name_arrives() {
     let mut profile = server();
     profile.subject.organizations = vec!["Büro, Nord".to_owned(), "Treasury".to_owned()];
     profile.subject.countries = vec!["SE".to_owned()];
-    profile.subject.serial_number = Some("#7".to_owned());
+    profile.subject.serial_number = Some("+7".to_owned());
     profile.uris = vec!["spiffe://treasury/ledger".to_owned()];
     profile.email_addresses = vec!["ops@treasury.example".to_owned()];
     profile.ip_addresses.push("fd00::7".parse().unwrap());
@@ -128,7 +179,7 @@ fn every_value_of_a_subject_and_every_kind_of_name_arrives() {
     let facts = issued.chain.leaf_facts().unwrap();
     assert_eq!(
         facts.subject,
-        "serialNumber=\\#7,CN=ledger.treasury.svc,O=Treasury,O=Büro\\, Nord,C=SE"
+        "serialNumber=\\+7,CN=ledger.treasury.svc,O=Treasury,O=Büro\\, Nord,C=SE"
     );
     assert_eq!(facts.uris, profile.uris);
     assert_eq!(facts.email_addresses, profile.email_addresses);

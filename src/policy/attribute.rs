@@ -77,7 +77,7 @@ impl Attribute {
                 .iter()
                 .map(ToString::to_string)
                 .collect(),
-            Self::Uris => request.uris.clone(),
+            Self::Uris => request.uris.iter().map(|uri| canonical(uri)).collect(),
             Self::EmailAddresses => request.email_addresses.clone(),
             Self::Organizations => subject.organizations.clone(),
             Self::Countries => subject.countries.clone(),
@@ -88,5 +88,14 @@ impl Attribute {
             Self::PostalCodes => subject.postal_codes.clone(),
             Self::SerialNumber => text(&subject.serial_number),
         }
+    }
+}
+
+/// A URI as approver-policy sees it: with its scheme in small letters, and no empty fragment.
+fn canonical(uri: &str) -> String {
+    let uri = uri.strip_suffix('#').unwrap_or(uri);
+    match uri.split_once(':') {
+        Some((scheme, rest)) => format!("{}:{rest}", scheme.to_ascii_lowercase()),
+        None => uri.to_owned(),
     }
 }

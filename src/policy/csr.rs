@@ -8,7 +8,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use kube::ResourceExt;
 use x509_parser::certification_request::X509CertificationRequest;
-use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::cri_attributes::ParsedCriAttribute;
+use x509_parser::extensions::{GeneralName, ParsedExtension, X509Extension};
+use x509_parser::oid_registry::{OID_PKCS9_EXTENSION_REQUEST, OID_X509_EXT_SUBJECT_ALT_NAME};
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::X509Name;
 
@@ -17,7 +19,7 @@ use crate::api::certmanager::CertificateRequest;
 use crate::api::tls::IssuerRef;
 use crate::duration::{GoDuration, ParseDurationError};
 use crate::pki::csr::{self, CsrError};
-use crate::pki::profile::Subject;
+use crate::pki::profile::{Subject, is_uri};
 
 /// Why a `CertificateRequest` cannot be judged.
 #[derive(Debug, thiserror::Error)]
@@ -78,13 +80,49 @@ impl TryFrom<&CertificateRequest> for Request {
             key,
         };
         request.read_subject(&parsed.certification_request_info.subject)?;
-        for extension in parsed.requested_extensions().into_iter().flatten() {
-            if let ParsedExtension::SubjectAlternativeName(names) = extension {
+        for extension in requested_extensions(&parsed)? {
+            if let ParsedExtension::SubjectAlternativeName(names) = extension.parsed_extension() {
                 request.read_names(&names.general_names)?;
             }
         }
         Ok(request)
     }
+}
+
+/// All extensions that are asked for. One that is there twice, or that cannot be read, may become
+/// something else in the certificate than what is judged here.
+fn requested_extensions<'a>(
+    parsed: &'a X509CertificationRequest<'a>,
+) -> Result<Vec<&'a X509Extension<'a>>, RequestError> {
+    let mut found: Vec<&X509Extension<'_>> = Vec::new();
+    let mut n_lists = 0;
+    for attribute in parsed.certification_request_info.iter_attributes() {
+        let is_list = attribute.oid == OID_PKCS9_EXTENSION_REQUEST;
+        n_lists += usize::from(is_list);
+        match attribute.parsed_attribute() {
+            ParsedCriAttribute::ExtensionRequest(list) => found.extend(&list.extensions),
+            _ if is_list => return Err(CsrError::Malformed.into()),
+            _ => {}
+        }
+    }
+    let unjudged = |what: String| Err(RequestError::Unjudged { what });
+    if n_lists > 1 {
+        return unjudged("two lists of extensions".to_owned());
+    }
+    for (index, extension) in found.iter().enumerate() {
+        let oid = &extension.oid;
+        if found.iter().skip(index + 1).any(|other| other.oid == *oid) {
+            return unjudged(format!("the extension {oid} twice"));
+        }
+        let is_names = matches!(
+            extension.parsed_extension(),
+            ParsedExtension::SubjectAlternativeName(_)
+        );
+        if *oid == OID_X509_EXT_SUBJECT_ALT_NAME && !is_names {
+            return unjudged(format!("the extension {oid} in a form that cannot be read"));
+        }
+    }
+    Ok(found)
 }
 
 impl Request {
@@ -116,7 +154,12 @@ impl Request {
         for name in names {
             match name {
                 GeneralName::DNSName(name) => self.dns_names.push((*name).to_owned()),
-                GeneralName::URI(uri) => self.uris.push((*uri).to_owned()),
+                GeneralName::URI(uri) if is_uri(uri) => self.uris.push((*uri).to_owned()),
+                GeneralName::URI(_) => {
+                    return Err(RequestError::Unjudged {
+                        what: "a URI that is malformed".to_owned(),
+                    });
+                }
                 GeneralName::RFC822Name(address) => {
                     self.email_addresses.push((*address).to_owned());
                 }
@@ -140,4 +183,64 @@ fn address(octets: &[u8]) -> Option<IpAddr> {
         return Some(IpAddr::from(four));
     }
     <[u8; 16]>::try_from(octets).ok().map(IpAddr::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::key::{KeyAlgorithm, PrivateKey};
+
+    /// A `subjectAltName` extension with that content.
+    fn names(content: &[u8]) -> Vec<u8> {
+        let mut extension = vec![0x30, 0, 0x06, 3, 0x55, 0x1d, 0x11, 0x04];
+        extension.push(u8::try_from(content.len()).unwrap());
+        extension.extend(content);
+        extension[1] = u8::try_from(extension.len() - 2).unwrap();
+        extension
+    }
+
+    /// What is made of a request with those attributes.
+    fn judged(attributes: &[Vec<u8>]) -> Result<Request, String> {
+        let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
+        let pem = csr::assemble(&[0x30, 0], attributes, &key).unwrap();
+        let asked: CertificateRequest = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "desk-1", "namespace": "shop"},
+            "spec": {"request": STANDARD.encode(pem), "issuerRef": {"name": "first"}},
+        }))
+        .unwrap();
+        Request::try_from(&asked).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn names_that_are_doubled_or_cannot_be_read_are_not_judged() {
+        let one = |content: &[u8]| csr::extension_request(&[names(content)]);
+        let dns = b"\x30\x05\x82\x03a.b";
+        assert_eq!(judged(&[one(dns)]).unwrap().dns_names, ["a.b"]);
+        assert_eq!(judged(&[]).unwrap().dns_names, [""; 0]);
+        for (attributes, told) in [
+            (
+                vec![csr::extension_request(&[names(dns), names(dns)])],
+                "the extension 2.5.29.17 twice",
+            ),
+            (vec![one(dns), one(dns)], "two lists of extensions"),
+            (
+                vec![one(b"\x04\x03a.b")],
+                "the extension 2.5.29.17 in a form that cannot be read",
+            ),
+            (vec![one(b"\x30\x07\x82\x03a.b")], "cannot be read"),
+            (
+                vec![one(b"\x30\x05\x82\x03a\xffb")],
+                "spec.request has the name",
+            ),
+            (vec![one(b"\x30\x05\x86\x03x:%")], "a URI that is malformed"),
+            (vec![one(b"\x30\x05\x87\x03abc")], "cannot be read"),
+            (
+                vec![one(b"\x30\x03\x88\x01\x2a")],
+                "spec.request has the name",
+            ),
+        ] {
+            let error = judged(&attributes).unwrap_err();
+            assert!(error.contains(told), "{told}: {error}");
+        }
+    }
 }

@@ -8,9 +8,10 @@ use serde_json::{Map, Value};
 use super::attribute::Attribute;
 use super::rule::Rule;
 use super::schema::{
-    Algorithm, Allowed, AllowedList, AllowedString, AllowedSubject, Constraints, Spec,
+    Algorithm, Allowed, AllowedList, AllowedString, AllowedSubject, Constraints, Selector, Spec,
 };
 use super::{Field, Judgement, Policies, Policy, Rules};
+use crate::duration::GoDuration;
 use crate::opaque::{self, YamlTrouble};
 
 /// `apiVersion` of a policy.
@@ -21,6 +22,8 @@ const KIND: &str = "CertificateRequestPolicy";
 const TEXT_MAX_BYTES: usize = 1_572_864;
 /// Most policies in one set; every one is looked at for every certificate.
 const POLICIES_MAX: usize = 1_000;
+/// Sizes of keys that a policy may name.
+const KEY_SIZES: std::ops::RangeInclusive<i64> = 0..=8192;
 /// The usages that cert-manager knows by name.
 const USAGES: [&str; 23] = [
     "signing",
@@ -168,7 +171,8 @@ impl Policies {
             let name = policy.metadata.name.clone().unwrap_or_default();
             let spec = Value::Object(policy.spec.fields.clone());
             Policy::compile(&name, &spec).unwrap_or_else(|error| Policy {
-                selector: serde_json::from_value(spec["selector"].clone()).unwrap_or_default(),
+                selector: serde_json::from_value(without_nulls(&spec["selector"]))
+                    .unwrap_or_default(),
                 judgement: Judgement::Unusable(format!("it cannot be used: {error}")),
                 name,
             })
@@ -209,7 +213,7 @@ impl Policy {
             return Err(PolicyError::Unnamed);
         }
         let spec: Spec =
-            serde_json::from_value(spec.clone()).map_err(|error| PolicyError::Spec {
+            serde_json::from_value(without_nulls(spec)).map_err(|error| PolicyError::Spec {
                 policy: name.to_owned(),
                 detail: opaque::shape(&error),
             })?;
@@ -226,6 +230,7 @@ impl Policy {
             path,
             detail,
         };
+        spec.selector.check().map_err(refuse)?;
         constraints.check().map_err(refuse)?;
         let allowed = spec.allowed.unwrap_or_default();
         allowed.check_usages().map_err(refuse)?;
@@ -237,7 +242,49 @@ impl Policy {
     }
 }
 
-// === impl Allowed, Constraints ===
+/// The same without fields that are null: the API server leaves them out.
+fn without_nulls(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let present = fields.iter().filter(|(_, value)| !value.is_null());
+            let present = present.map(|(name, value)| (name.clone(), without_nulls(value)));
+            Value::Object(present.collect())
+        }
+        Value::Array(items) => Value::Array(items.iter().map(without_nulls).collect()),
+        other => other.clone(),
+    }
+}
+
+// === impl Selector, Allowed, Constraints ===
+
+impl Selector {
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        if self.issuer_ref.is_none() && self.namespace.is_none() {
+            let detail = "it selects nothing: write issuerRef, namespace or both; {} in either is \
+                          everything";
+            return Err(("spec.selector", detail.to_owned()));
+        }
+        let labels = self.namespace.iter().flat_map(|n| &n.match_labels);
+        for (key, value) in labels {
+            let name = key.rsplit_once('/').map_or(key.as_str(), |(_, name)| name);
+            if !is_label(name) || name.is_empty() || !is_label(value) {
+                let detail = format!("{key:?}: {value:?} is not a label that a namespace can have");
+                return Err(("spec.selector.namespace.matchLabels", detail));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a text is a label's value.
+fn is_label(text: &str) -> bool {
+    let is_inner = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let is_end = |c: Option<char>| c.is_none_or(|c| c.is_ascii_alphanumeric());
+    text.len() <= 63
+        && text.chars().all(is_inner)
+        && is_end(text.chars().next())
+        && is_end(text.chars().next_back())
+}
 
 impl Allowed {
     fn compile(mut self, policy: &str, constraints: Constraints) -> Result<Rules, PolicyError> {
@@ -300,6 +347,14 @@ impl Allowed {
 
 impl Constraints {
     fn check(&self) -> Result<(), (&'static str, String)> {
+        for (path, duration) in [
+            ("spec.constraints.minDuration", self.min_duration),
+            ("spec.constraints.maxDuration", self.max_duration),
+        ] {
+            if let Some(duration) = duration.filter(|duration| *duration < GoDuration::ZERO) {
+                return Err((path, format!("{duration} is negative: write 0s or more")));
+            }
+        }
         if let (Some(least), Some(most)) = (self.min_duration, self.max_duration)
             && least > most
         {
@@ -315,6 +370,14 @@ impl Constraints {
             let detail = "Ed25519 keys have no size: remove minSize and maxSize".to_owned();
             return Err(("spec.constraints.privateKey", detail));
         }
+        for (path, size) in [
+            ("spec.constraints.privateKey.minSize", key.min_size),
+            ("spec.constraints.privateKey.maxSize", key.max_size),
+        ] {
+            if let Some(size) = size.filter(|size| !KEY_SIZES.contains(size)) {
+                return Err((path, format!("{size} is outside the limits: 0 to 8192")));
+            }
+        }
         if let (Some(least), Some(most)) = (key.min_size, key.max_size)
             && least > most
         {
@@ -329,6 +392,16 @@ impl Constraints {
 
 impl AllowedList {
     fn compile(self, policy: &str, attribute: Attribute) -> Result<Field, PolicyError> {
+        if self.required && self.values.is_none() && self.validations.is_empty() {
+            return Err(PolicyError::Value {
+                policy: policy.to_owned(),
+                path: attribute.path(),
+                detail: format!(
+                    "it is required, and nothing says what it may be: write {} or validations",
+                    attribute.patterns_key()
+                ),
+            });
+        }
         let rules = self.validations.iter().enumerate().map(|(index, written)| {
             Rule::compile(&written.rule, written.message.as_deref()).map_err(|detail| {
                 PolicyError::Rule {

@@ -6,9 +6,10 @@
 //! and key. All rules of all policies that select a request are run, so that a person sees every
 //! violation at once; one policy without any is enough to allow it. A set of policies of which none
 //! selects a request does not allow it. The same request gets the same answer as from
-//! approver-policy, with four differences: plugins do not exist here, so a policy that needs one is
-//! refused; validations see the `issuer` beside `cr`; `status` is not read, because readiness is found out here; and who may use a policy
-//! (RBAC) is the caller's question.
+//! approver-policy; a policy for which that cannot be promised is refused when it is read, and so is one
+//! that approver-policy refuses. There are four differences: plugins do not exist here; validations see the
+//! `issuer` and the `usages` beside `cr`; `status` is not read, because readiness is found out here; and who may use a
+//! policy (RBAC) is the caller's question. `docs/policies.md` lists what is not supported.
 //!
 //! [`Policies::builtin`] allows whatever a PgBouncer's manifest can ask of an Issuer of its namespace,
 //! and of an issuer that signs for others nothing that is another's; it applies where nobody gives
@@ -18,6 +19,7 @@ mod attribute;
 mod csr;
 mod document;
 mod evaluate;
+mod expression;
 mod request;
 mod rule;
 mod schema;
@@ -222,5 +224,7 @@ impl fmt::Display for Violation {
     }
 }
 
+#[cfg(test)]
+mod builtin_tests;
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use time::Duration;
 
 use crate::api::tls::IssuerRef;
 use crate::pki::key::KeyKind;
-use crate::pki::profile::{LeafProfile, LeafUsage, Subject};
+use crate::pki::profile::{LeafProfile, Subject};
 
 /// One certificate that is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,20 +73,10 @@ impl Request {
             ip_addresses,
             uris,
             email_addresses,
-            usages: usages(usage),
+            usages: usage.names(key),
             is_ca: false,
             duration: Some(lifetime),
             key,
         }
     }
-}
-
-fn usages(usage: LeafUsage) -> Vec<String> {
-    let own: &[&str] = match usage {
-        LeafUsage::ServerAndClient => &["server auth", "client auth"],
-        LeafUsage::Server => &["server auth"],
-        LeafUsage::Client => &["client auth"],
-    };
-    let all = ["digital signature", "key encipherment"].iter();
-    all.chain(own).map(|usage| (*usage).to_owned()).collect()
 }

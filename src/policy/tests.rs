@@ -50,7 +50,7 @@ fn is_allowed(policies: &Policies, request: &Request) -> bool {
 }
 
 const EVERYTHING: &str = "\
-selector: {}
+selector: {issuerRef: {}}
 allowed:
   commonName: {value: '*'}
   dnsNames: {values: ['*']}
@@ -69,7 +69,6 @@ fn what_a_policy_leaves_out_may_not_be_asked_for() {
             "spec.allowed.dnsNames localhost",
             "spec.allowed.ipAddresses 127.0.0.1",
             "spec.allowed.usages digital signature",
-            "spec.allowed.usages key encipherment",
             "spec.allowed.usages server auth",
             "spec.allowed.usages client auth",
         ]
@@ -80,7 +79,7 @@ fn what_a_policy_leaves_out_may_not_be_asked_for() {
 #[test]
 fn every_value_is_held_against_patterns_and_validations() {
     let narrow = policies(
-        "selector: {}
+        "selector: {issuerRef: {}}
 allowed:
   commonName: {value: '*.svc', required: true}
   dnsNames:
@@ -198,8 +197,8 @@ fn lifetime_and_key_are_bounded_inclusively() {
 #[test]
 fn a_policy_is_for_the_issuers_and_namespaces_that_it_selects() {
     for (selector, selects) in [
-        ("{}", true),
         ("{issuerRef: {}}", true),
+        ("{namespace: {}}", true),
         (
             "{issuerRef: {name: 'v*', kind: Issuer, group: cert-manager.io}}",
             true,
@@ -216,8 +215,10 @@ fn a_policy_is_for_the_issuers_and_namespaces_that_it_selects() {
             false,
         ),
     ] {
-        let policies =
-            policies(&EVERYTHING.replace("selector: {}", &format!("selector: {selector}")));
+        let policies = policies(&EVERYTHING.replace(
+            "selector: {issuerRef: {}}",
+            &format!("selector: {selector}"),
+        ));
         let mut request = request();
         request.namespace_labels = [("stage".to_owned(), "gold".to_owned())].into();
         assert_eq!(is_allowed(&policies, &request), selects, "{selector}");
@@ -227,6 +228,31 @@ fn a_policy_is_for_the_issuers_and_namespaces_that_it_selects() {
             selector.contains("matchLabels")
         );
     }
+}
+
+#[test]
+fn a_field_that_is_null_is_one_that_is_not_there() {
+    let nulls = policies(
+        "selector: {issuerRef: {name: null}, namespace: null}
+allowed:
+  commonName: {value: '*', required: null, validations: null}
+  dnsNames: {values: ['*'], required: null}
+  ipAddresses: {values: ['*']}
+  uris: null
+  usages: [digital signature, key encipherment, server auth, client auth]
+  subject: {organizations: null}
+constraints: {minDuration: null, privateKey: {minSize: null}}
+plugins: null",
+    );
+    assert!(is_allowed(&nulls, &request()));
+    let mut more = request();
+    more.uris = vec!["spiffe://a/b".into()];
+    assert!(!is_allowed(&nulls, &more));
+    // The bounds themselves are allowed.
+    policies(
+        "selector: {namespace: {}}\nconstraints: {minDuration: 0s, privateKey: {minSize: 0, maxSize: 8192}}",
+    );
+    policies("selector: {issuerRef: {}}\nallowed: {dnsNames: {required: true, values: []}}");
 }
 
 #[test]
@@ -245,8 +271,8 @@ fn what_no_policy_selects_is_denied_and_the_answer_says_so() {
 
 #[test]
 fn one_policy_that_allows_is_enough_and_else_all_say_why_not() {
-    let closed = policy("closed", "selector: {}");
-    let also = policy("also-closed", "selector: {}");
+    let closed = policy("closed", "selector: {issuerRef: {}}");
+    let also = policy("also-closed", "selector: {issuerRef: {}}");
     let open = policy("open", EVERYTHING);
     let both = Policies::parse(&format!("{closed}{open}")).unwrap();
     assert_eq!(
@@ -254,41 +280,80 @@ fn one_policy_that_allows_is_enough_and_else_all_say_why_not() {
         Verdict::Allowed { by: "open".into() }
     );
     let neither = Policies::parse(&format!("{closed}{also}")).unwrap();
-    assert_eq!(denied(&neither, &request()).len(), 16);
+    assert_eq!(denied(&neither, &request()).len(), 14);
 }
 
 #[test]
 fn policies_that_cannot_be_used_are_refused_by_name() {
     for (spec, words) in [
         (
-            "selector: {}\nplugins: {rego: {values: {}}}",
+            "selector: {issuerRef: {}}\nplugins: {rego: {values: {}}}",
             "spec.plugins names rego",
         ),
-        ("selector: {}\nallow: {}", "unknown field `allow`"),
+        (
+            "selector: {issuerRef: {}}\nallow: {}",
+            "unknown field `allow`",
+        ),
         ("allowed: {}", "missing field `selector`"),
         (
-            "selector: {}\nallowed: {usages: [dancing]}",
+            "selector: {issuerRef: {}}\nallowed: {usages: [dancing]}",
             "\"dancing\" is no usage",
         ),
         (
-            "selector: {}\nallowed: {uris: {validations: [{rule: 'self =='}]}}",
+            "selector: {issuerRef: {}}\nallowed: {uris: {validations: [{rule: 'self =='}]}}",
             "spec.allowed.uris.validations[0]: rule `self ==` cannot be compiled",
         ),
         (
-            "selector: {}\nconstraints: {minDuration: 2h, maxDuration: 1h}",
+            "selector: {issuerRef: {}}\nconstraints: {minDuration: 2h, maxDuration: 1h}",
             "spec.constraints.maxDuration: 1h0m0s is less than minDuration 2h0m0s",
         ),
         (
-            "selector: {}\nconstraints: {privateKey: {algorithm: Ed25519, minSize: 2}}",
+            "selector: {issuerRef: {}}\nconstraints: {privateKey: {algorithm: Ed25519, minSize: 2}}",
             "Ed25519 keys have no size",
         ),
         (
-            "selector: {}\nconstraints: {privateKey: {minSize: 3, maxSize: 2}}",
+            "selector: {issuerRef: {}}\nconstraints: {privateKey: {minSize: 3, maxSize: 2}}",
             "2 is less than minSize 3",
         ),
         (
-            "selector: {}\nconstraints: {maxDuration: 90d}",
+            "selector: {issuerRef: {}}\nconstraints: {maxDuration: 90d}",
             "unknown unit",
+        ),
+        ("selector: {}", "spec.selector: it selects nothing"),
+        ("selector: null", "missing field `selector`"),
+        (
+            "selector: {namespace: {matchLabels: {stage: -gold}}}",
+            "spec.selector.namespace.matchLabels",
+        ),
+        (
+            "selector: {issuerRef: {}}\nallowed: {dnsNames: {required: true}}",
+            "spec.allowed.dnsNames: it is required, and nothing says what it may be: write values",
+        ),
+        (
+            "selector: {issuerRef: {}}\nallowed: {subject: {serialNumber: {required: true}}}",
+            "spec.allowed.subject.serialNumber: it is required, and nothing says what it may be: \
+             write value or",
+        ),
+        (
+            "selector: {issuerRef: {}}\nconstraints: {privateKey: {minSize: -1}}",
+            "spec.constraints.privateKey.minSize: -1 is outside the limits",
+        ),
+        (
+            "selector: {issuerRef: {}}\nconstraints: {privateKey: {maxSize: 9000}}",
+            "spec.constraints.privateKey.maxSize: 9000 is outside the limits",
+        ),
+        (
+            "selector: {issuerRef: {}}\nconstraints: {minDuration: -1h}",
+            "spec.constraints.minDuration: -1h0m0s is negative",
+        ),
+        (
+            "selector: {issuerRef: {}}\nconstraints: {maxDuration: -1ns}",
+            "spec.constraints.maxDuration: -1ns is negative",
+        ),
+        (
+            "selector: {issuerRef: {}}\nallowed: {uris: {validations: [{rule: 'cr.username == self'}]}}",
+            "spec.allowed.uris.validations[0]: rule `cr.username == self` cannot be compiled: \
+             cr.username is not supported",
         ),
     ] {
         let error = Policies::parse(&policy("house", spec))
@@ -416,7 +481,7 @@ mod hostile {
             let spec = serde_json::json!({
                 "apiVersion": "policy.cert-manager.io/v1alpha1", "kind": "CertificateRequestPolicy",
                 "metadata": {"name": "odd"},
-                "spec": {"selector": {}, "allowed": {"uris": {"validations": [{"rule": rule}]}}},
+                "spec": {"selector": {"issuerRef": {}}, "allowed": {"uris": {"validations": [{"rule": rule}]}}},
             });
             if let Ok(policies) = Policies::parse(&spec.to_string()) {
                 let mut request = super::request();

@@ -15,8 +15,8 @@ use tokio::time::Instant;
 
 use super::around::number;
 use super::health::PodState;
+use super::keep;
 use crate::api::PgBouncer;
-use crate::api::annotations::SETTLED;
 use crate::instants::Shift;
 use crate::names::ObjectRef;
 
@@ -68,9 +68,11 @@ pub(super) struct Ask {
 
 impl Ask {
     pub(super) fn of(bouncer: &PgBouncer) -> Self {
-        let annotations = bouncer.annotations().iter();
-        let annotations: Vec<_> = annotations.filter(|(key, _)| *key != SETTLED).collect();
-        let rest = (bouncer.labels(), annotations, bouncer.finalizers());
+        let rest = (
+            keep::others(bouncer),
+            keep::own(bouncer),
+            bouncer.finalizers(),
+        );
         Self {
             uid: bouncer.uid(),
             generation: bouncer.metadata.generation,

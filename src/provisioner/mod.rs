@@ -22,6 +22,7 @@ mod conditions;
 mod copies;
 mod finalize;
 mod health;
+mod keep;
 mod memory;
 mod observe;
 mod report;
@@ -50,6 +51,7 @@ pub use self::around::Kind;
 use self::conditions::Seen;
 pub use self::copies::Copies;
 use self::health::PodState;
+pub use self::keep::keep;
 use self::memory::{Ask, Memory};
 use self::validate::Blocked;
 

@@ -232,7 +232,8 @@ mod tests {
         });
         assert_eq!(
             error.message(),
-            "AppBinding vault/books, named by spec.database.databaseRef, is not there"
+            "AppBinding vault/books, named by spec.database.databaseRef, does not exist: create it, or name \
+             one that does"
         );
         assert_eq!(error.reason(), "WaitingForDependency");
     }

@@ -35,6 +35,10 @@ use crate::printable::printable;
 
 /// Names of a leaf that are kept, of each kind: more than any specification may ask for.
 const NAMES_MAX: usize = 1_000;
+/// Certificates above a leaf that are gone through.
+const CHAIN_MAX: usize = 8;
+/// Issuers end a leaf with its CA, or a moment before.
+const SAME_END: time::Duration = time::Duration::minutes(1);
 /// Longest text that is kept of a Secret, in bytes.
 const TEXT_MAX: usize = 1_024;
 /// How long a restart may be put off where nobody knows when what is served expires.
@@ -57,6 +61,8 @@ pub struct SecretFacts {
     pub client_auth: bool,
     /// All certificates of its chain and its bundle.
     pub all: Vec<Fingerprint>,
+    /// Whether its leaf ends with a CA above it.
+    pub ends_with_ca: bool,
     /// When it says that its leaf was issued.
     pub issued: Option<OffsetDateTime>,
     /// The revision that it says it holds.
@@ -291,7 +297,12 @@ pub fn read(secret: &Secret, now: OffsetDateTime) -> Option<SecretFacts> {
         .iter()
         .chain(&bundle)
         .filter_map(|read| read.as_ref().ok());
+    let others: Vec<&CertificateFacts> = certificates.clone().flatten().collect();
+    let ends_with_ca = leaf
+        .as_ref()
+        .is_some_and(|leaf| ends_with_ca(leaf, &others));
     Some(SecretFacts {
+        ends_with_ca,
         life: leaf.as_ref().map(|leaf| (leaf.not_before, leaf.not_after)),
         leaf: leaf.as_ref().map(|leaf| leaf.fingerprint),
         dns_names: leaf
@@ -316,6 +327,26 @@ pub fn read(secret: &Secret, now: OffsetDateTime) -> Option<SecretFacts> {
             .err()
             .map(|why| printable(&why, TEXT_MAX)),
     })
+}
+
+/// Whether a leaf ends when a CA above it does. Of several CAs of one name the one that ends last counts.
+fn ends_with_ca(leaf: &CertificateFacts, others: &[&CertificateFacts]) -> bool {
+    let mut above = leaf;
+    for _ in 0..CHAIN_MAX {
+        if above.is_self_issued {
+            return false;
+        }
+        let others = others.iter().copied();
+        let named = others.filter(|other| other.subject == above.issuer);
+        let Some(ca) = named.max_by_key(|other| other.not_after) else {
+            return false;
+        };
+        if leaf.not_after.plus(SAME_END) >= ca.not_after {
+            return true;
+        }
+        above = ca;
+    }
+    false
 }
 
 /// Key, chain and bundle belong together. What is not valid at this time is not unsound for that.

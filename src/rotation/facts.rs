@@ -12,6 +12,13 @@ use crate::instants::{Scale, Shift, Since};
 use crate::names::Alias;
 use crate::pki::renewal::{RenewPolicy, certificate_seed, renew_at};
 
+/// A certificate that ends with its CA, and has less than this part of the life that was asked for, is
+/// not renewed by age: each renewal leaves a third of the life, so there are two of these at the most.
+/// Another CA in the Secret of its issuer is noticed, and a reason of its own.
+pub const WATCHED_DIVISOR: i32 = 4;
+/// The same where nobody notices another CA before it signs: five at the most.
+pub const UNWATCHED_DIVISOR: i32 = 100;
+
 /// A certificate that is published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
@@ -27,6 +34,8 @@ pub struct Held {
     pub policy: RenewPolicy,
     /// When it is renewed, jitter included.
     pub renews_at: OffsetDateTime,
+    /// Spreads renewals.
+    seed: u64,
 }
 
 /// When rotations may begin.
@@ -166,6 +175,7 @@ impl Held {
     ) -> Self {
         let seed = certificate_seed(identity, alias.as_str());
         Self {
+            seed,
             alias,
             revision,
             granted,
@@ -173,6 +183,30 @@ impl Held {
             policy,
             renews_at: renew_at(granted, not_after, policy, seed),
         }
+    }
+
+    /// The same of a certificate that ends with its CA, and was asked for `asked`: what is issued in its
+    /// place ends then, too, so it is worth a restart only as long as much of the life is left. `is_watched`:
+    /// another CA of its issuer would be noticed.
+    #[must_use]
+    pub fn ending_with_ca(self, asked: Duration, is_watched: bool) -> Self {
+        let life = self.lifetime();
+        if life >= asked {
+            return self;
+        }
+        let divisor = if is_watched {
+            WATCHED_DIVISOR
+        } else {
+            UNWATCHED_DIVISOR
+        };
+        let renews_at = if life >= asked.part(divisor) {
+            // Whatever the manifest says: a margin would lead from one renewal to the next.
+            let (granted, ends) = (self.granted, self.not_after);
+            renew_at(granted, ends, RenewPolicy::TwoThirds, self.seed)
+        } else {
+            self.not_after
+        };
+        Self { renews_at, ..self }
     }
 
     /// Length of the life that was granted.
@@ -207,5 +241,57 @@ impl Facts {
     pub fn next_revision(&self) -> u32 {
         let highest = self.certificates.iter().map(|held| held.revision).max();
         highest.unwrap_or(0).saturating_add(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use time::macros::datetime;
+
+    use super::*;
+
+    const START: OffsetDateTime = datetime!(2031-06-04 12:00 UTC);
+
+    /// How often a certificate that ends with its CA is renewed until the CA's end.
+    fn renewals(asked: Duration, (policy, n): (RenewPolicy, u32), is_watched: bool) -> u32 {
+        let ends = START.plus(asked.minus(Duration::SECOND));
+        let (identity, mut granted, mut count) = (format!("shop/billing-{n}"), START, 0);
+        loop {
+            let which = (Alias::Server, count + 1);
+            let held = Held::new(&identity, which, (granted, ends), policy);
+            let held = held.ending_with_ca(asked, is_watched);
+            if held.renews_at >= ends {
+                return count;
+            }
+            assert!(held.renews_at > granted);
+            (granted, count) = (held.renews_at, count + 1);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn near_its_cas_end_a_certificate_is_renewed_a_stated_number_of_times(
+            hours in 1_i64..100_000,
+            n: u32,
+            policy in prop_oneof![
+                Just(RenewPolicy::TwoThirds),
+                (1_i64..100_000).prop_map(|hours| RenewPolicy::Before(Duration::hours(hours))),
+                (1_u8..100).prop_map(RenewPolicy::BeforePercentage),
+            ],
+        ) {
+            let asked = Duration::hours(hours);
+            prop_assert!(renewals(asked, (policy, n), true) <= 2);
+            prop_assert!(renewals(asked, (policy, n), false) <= 5);
+        }
+    }
+
+    #[test]
+    fn a_certificate_that_does_not_end_before_it_was_to_is_renewed_as_the_manifest_says() {
+        let policy = RenewPolicy::Before(Duration::days(50));
+        let life = (START, START.plus(Duration::days(90)));
+        let held = Held::new("shop/billing", (Alias::Server, 1), life, policy);
+        let same = held.clone().ending_with_ca(Duration::days(90), true);
+        assert_eq!(same, held);
     }
 }

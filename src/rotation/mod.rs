@@ -45,4 +45,4 @@ mod stored_tests;
 mod tests;
 
 pub use self::metrics::RotationMetrics;
-pub use self::rotator::{Counts, Note, Object, RotationOptions, Rotator, Snapshot};
+pub use self::rotator::{Counts, Note, Object, PART, RotationOptions, Rotator, Snapshot, Troubles};

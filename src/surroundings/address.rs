@@ -7,6 +7,7 @@
 
 use crate::api::appbinding::ClientConfig;
 use crate::blueprint::BackendAddress;
+use crate::names::{is_label, is_object_name};
 use crate::pgbouncer::ini::{ConnectString, is_of_a_database};
 use crate::printable::quoted;
 
@@ -51,9 +52,7 @@ pub(super) fn address(config: &ClientConfig, namespace: &str) -> Result<BackendA
 
 /// Checks the name of an object that has to be a DNS label.
 pub(super) fn label(field: &str, name: &str) -> Result<(), String> {
-    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    let fits = !name.is_empty() && name.len() <= LABEL_MAX;
-    if fits && name.chars().all(inner) && !name.starts_with('-') && !name.ends_with('-') {
+    if is_label(name) {
         return Ok(());
     }
     Err(format!(
@@ -66,13 +65,12 @@ pub(super) fn label(field: &str, name: &str) -> Result<(), String> {
 /// Checks the name of an object that may be several labels. It becomes a part of the path of a call
 /// to the API server.
 pub(super) fn object_name(field: &str, name: &str) -> Result<(), String> {
-    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
-    let fits = !name.is_empty() && name.len() <= HOST_MAX && !name.contains("..");
-    if fits && name.chars().all(inner) && !name.starts_with('.') {
+    if is_object_name(name) {
         return Ok(());
     }
     Err(format!(
-        "{field} is {}; a name has at most {HOST_MAX} letters a-z, digits, - and .",
+        "{field} is {}; a name has at most {HOST_MAX} letters a-z, digits, - and ., and a letter or \
+         digit on both sides of each . and at both ends",
         quoted(name)
     ))
 }
@@ -410,6 +408,10 @@ mod tests {
             "a b",
             "A",
             ".a",
+            "a.",
+            "a-",
+            "-a",
+            "a.-b",
             "a\n",
         ] {
             let error = object_name("spec.version", name).unwrap_err();

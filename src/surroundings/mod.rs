@@ -9,6 +9,7 @@ mod backend;
 mod grant;
 mod program;
 mod published;
+mod transforms;
 
 use k8s_openapi::api::core::v1::{Secret, Service};
 use kube::ResourceExt;
@@ -35,7 +36,7 @@ pub enum SurroundingsError {
     #[error(transparent)]
     Cluster(#[from] ClusterError),
     /// Something that the specification names is not there.
-    #[error("{kind} {at}, named by {by}, is not there")]
+    #[error("{kind} {at}, named by {by}, does not exist: create it, or name one that does")]
     Missing {
         /// Kind of the object.
         kind: &'static str,
@@ -253,7 +254,7 @@ fn credentials(secret: &Secret, at: &ObjectRef) -> Result<Credentials, Surroundi
             .ok_or_else(|| SurroundingsError::Unusable {
                 kind: "Secret",
                 at: at.clone(),
-                what: format!("key {key} is missing or empty"),
+                what: format!("key {key} is missing or empty: write it there"),
             })
     };
     Ok(Credentials {

@@ -7,8 +7,9 @@
 //! | `/livez` | 200 while the process answers |
 //! | `/readyz` | 200 while the daemon does its work, else 503 |
 //!
-//! Connections are bounded in number, also of one address, and in time (`front`). Nothing here is secret, and nothing can be changed; still it listens on loopback unless it is
-//! told otherwise.
+//! Connections are bounded in number, also of one address, and in time (`front`); `/livez` and `/readyz`
+//! are answered when all places are taken, too. Nothing here is secret, and nothing can be changed;
+//! still it listens on loopback unless it is told otherwise.
 
 use std::io;
 use std::net::SocketAddr;
@@ -219,6 +220,7 @@ mod tests {
         Bounds {
             connections: 12,
             connections_of_a_peer: 8,
+            spare: 4,
             head: std::time::Duration::from_millis(500),
             life: std::time::Duration::from_secs(60),
         }
@@ -277,6 +279,46 @@ mod tests {
                 break;
             }
         }
+    }
+
+    #[tokio::test]
+    async fn health_is_told_while_strangers_hold_every_place() {
+        let bounds = Bounds {
+            head: std::time::Duration::from_secs(60),
+            ..bounds()
+        };
+        let (address, _guard) = open(bounds).await;
+        let mut strangers = Vec::new();
+        // All places, those of the kubelet's address, and those of connections without a place.
+        for n in 0..40_u8 {
+            strangers.push(connect([127, 0, 0, 2 + n % 5], address).await);
+        }
+        let metrics = "GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        for from in [2, 9] {
+            for _ in 0..3 {
+                let answer = told(connect([127, 0, 0, from], address).await, LIVEZ).await;
+                assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+                let ready = LIVEZ.replace("livez", "readyz");
+                let answer = told(connect([127, 0, 0, from], address).await, &ready).await;
+                assert!(
+                    answer.contains("503") && answer.contains("not ready"),
+                    "{answer}"
+                );
+            }
+            let answer = told(connect([127, 0, 0, from], address).await, metrics).await;
+            assert!(
+                answer.contains("503") && answer.contains("retry-after"),
+                "{answer}"
+            );
+        }
+        // A question that comes in pieces is one question.
+        let mut slow = connect([127, 0, 0, 9], address).await;
+        slow.write_all(b"GET /li").await.unwrap();
+        slow.flush().await.unwrap();
+        tokio::task::yield_now().await;
+        let answer = told(slow, "vez HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        drop(strangers);
     }
 
     #[tokio::test]

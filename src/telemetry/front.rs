@@ -1,7 +1,12 @@
 //! The accept loop of the admin server: how many connections there may be, and how long each part of
 //! one may take. A client that is slow, silent or greedy takes nothing from the others.
+//!
+//! Whether the daemon lives and is ready is answered when all places are taken, too, or a kubelet would
+//! end a daemon whose places strangers hold. A connection without a place is asked what it wants
+//! ([`Bounds::spare`] at a time, and the oldest makes room for a new one), and refused if it is anything
+//! else.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,7 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +27,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(1);
 /// A refusal that the peer does not take within this time is not told.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// How a request begins that is answered in any case.
+const HEALTH: [&[u8]; 2] = [b"GET /livez ", b"GET /readyz "];
+/// How long a connection without a place may take to say what it wants, and to take the answer.
+const ASKED_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often it is looked whether more of a question has come.
+const ASKED_PAUSE: Duration = Duration::from_millis(20);
 /// Longest head of a request: Prometheus sends half a kilobyte.
 const HEAD_MAX: usize = 16 * 1_024;
 
@@ -32,6 +43,8 @@ pub(super) struct Bounds {
     pub(super) connections: usize,
     /// The same from one address, so that one client cannot take them all.
     pub(super) connections_of_a_peer: usize,
+    /// Connections without a place that are asked what they want.
+    pub(super) spare: usize,
     /// How long a request's head may take, and how long a connection may wait for one.
     pub(super) head: Duration,
     /// How long a connection may last. A metrics answer of a large fleet takes a second; a reader
@@ -44,6 +57,7 @@ impl Default for Bounds {
         Self {
             connections: 256,
             connections_of_a_peer: 32,
+            spare: 64,
             head: Duration::from_secs(10),
             life: Duration::from_secs(60),
         }
@@ -111,6 +125,7 @@ pub(super) async fn serve(
 ) {
     let guests = Arc::default();
     let mut open = JoinSet::new();
+    let mut spare: VecDeque<AbortHandle> = VecDeque::new();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
@@ -130,8 +145,23 @@ pub(super) async fn serve(
                 });
             }
             Err(why) => {
-                tracing::debug!(%peer, why, "connection refused");
-                open.spawn(refuse(socket, why));
+                tracing::debug!(%peer, why, "no place for a connection");
+                spare.retain(|asked| !asked.is_finished());
+                if spare.len() >= bounds.spare
+                    && let Some(oldest) = spare.pop_front()
+                {
+                    oldest.abort();
+                }
+                let (router, stop) = (router.clone(), stop.clone());
+                spare.push_back(open.spawn(async move {
+                    if asks_for_health(&socket).await {
+                        let life = ASKED_TIMEOUT;
+                        let bounds = Bounds { life, ..bounds };
+                        answer(socket, router, bounds, stop).await;
+                    } else {
+                        refuse(socket, why).await;
+                    }
+                }));
             }
         }
     }
@@ -164,6 +194,29 @@ async fn answer(socket: TcpStream, router: Router, bounds: Bounds, stop: Cancell
     // An answer under way is finished, if it is taken.
     connection.as_mut().graceful_shutdown();
     let _cut = timeout(CLOSING_TIMEOUT, connection).await;
+}
+
+/// Whether a peer begins with a question that is answered in any case. Nothing is taken of what it sends.
+async fn asks_for_health(socket: &TcpStream) -> bool {
+    let longest = HEALTH.iter().map(|question| question.len()).max();
+    let mut head = vec![0; longest.unwrap_or_default()];
+    let asked = async {
+        loop {
+            let Ok(length @ 1..) = socket.peek(&mut head).await else {
+                return false;
+            };
+            let said = &head[..length];
+            if HEALTH.iter().any(|question| said.starts_with(question)) {
+                return true;
+            }
+            if !HEALTH.iter().any(|question| question.starts_with(said)) {
+                return false;
+            }
+            // What has come is there until it is taken, so more of it is waited for by time.
+            sleep(ASKED_PAUSE).await;
+        }
+    };
+    timeout(ASKED_TIMEOUT, asked).await.unwrap_or_default()
 }
 
 /// Says why there is no place, and closes.

@@ -1,11 +1,14 @@
 //! What one tenant asks for keeps no other waiting: the whole daemon, against the embedded API server.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use bouncert::api::{PgBouncer, PgBouncerOpsRequest, RequestPhase, crds};
 use bouncert::daemon::{self, DaemonOptions, NAMESPACE_DEFAULT};
 use bouncert::local::apiserver::{ApiServer, Options};
 use bouncert::local::store::Store;
+use bouncert::telemetry::Monitor;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
@@ -171,4 +174,122 @@ async fn hundreds_of_waiting_requests_and_huge_poolers_keep_no_other_tenant_wait
             .iter()
             .all(|request| { request.name_any().starts_with("wait-") })
     );
+}
+
+// === a dead issuer ===
+
+/// Requests of one tenant, each of a PgBouncer of its own, whose issuer never comes.
+const HANGING: usize = 150;
+/// Those of them that have a place: three quarters of all places.
+const PLACES: usize = 126;
+/// Looks that may end between the creation of the other's request and its beginning.
+const LOOKS_BEFORE: u64 = 20;
+/// How late a timer is on a machine that has time.
+const CALM: Duration = Duration::from_millis(150);
+
+/// Looks at requests that have ended so far.
+fn looks(monitor: &Monitor) -> u64 {
+    let mut text = String::new();
+    monitor.write_metrics(&mut text).unwrap();
+    let lines = text.lines().filter(|line| {
+        line.starts_with("bouncert_reconciles_total") && line.contains("\"requests\"")
+    });
+    let numbers = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+    numbers.sum()
+}
+
+/// Measures, until it is stopped, how late timers are.
+fn lateness() -> (Arc<AtomicU64>, JoinSet<()>) {
+    let (worst, mut running) = (Arc::new(AtomicU64::new(0)), JoinSet::new());
+    let seen = Arc::clone(&worst);
+    running.spawn(async move {
+        let pause = Duration::from_millis(20);
+        loop {
+            let began = Instant::now();
+            tokio::time::sleep(pause).await;
+            let late = began.elapsed().saturating_sub(pause).as_millis();
+            seen.fetch_max(u64::try_from(late).unwrap(), Ordering::Relaxed);
+        }
+    });
+    (worst, running)
+}
+
+async fn count(requests: &Api<PgBouncerOpsRequest>, phase: RequestPhase) -> usize {
+    let all = requests.list(&ListParams::default()).await.unwrap();
+    let of = |request: &&PgBouncerOpsRequest| {
+        request.status.as_ref().and_then(|status| status.phase) == Some(phase)
+    };
+    all.iter().filter(of).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_hang_on_a_dead_issuer_keep_no_other_tenant_waiting() {
+    let client = server().await;
+    let params = PostParams::default();
+    let bouncers = |team: &str| Api::<PgBouncer>::namespaced(client.clone(), team);
+    let requests = |team: &str| Api::<PgBouncerOpsRequest>::namespaced(client.clone(), team);
+    let options = DaemonOptions::default();
+    let monitor = options.monitor.clone();
+    let (stop, mut running) = (CancellationToken::new(), JoinSet::new());
+    running.spawn(daemon::run(client.clone(), options, stop.clone()));
+    let quiet = bouncer("quiet", 1);
+    bouncers("team-b").create(&params, &quiet).await.unwrap();
+    let slow = bouncer("slow", 1);
+    bouncers("team-a").create(&params, &slow).await.unwrap();
+    for n in 0..HANGING {
+        let name = format!("hangs-{n}");
+        let mut pooler = bouncer(&name, 1);
+        pooler.spec.database.database_ref.namespace = "team-a".to_owned();
+        bouncers("team-a").create(&params, &pooler).await.unwrap();
+        let tls = json!({"issuerRef": {"kind": "Issuer", "name": "nowhere"}});
+        let asked = serde_json::from_value(crate::stage::request(&name, &name, tls)).unwrap();
+        requests("team-a").create(&params, &asked).await.unwrap();
+    }
+    for n in 0..WAITING {
+        let waiting = request(&format!("wait-{n}"), ("Reconfigure", "slow"), "IfReady");
+        requests("team-a").create(&params, &waiting).await.unwrap();
+    }
+    eventually(BOUND * 3, async || {
+        let hanging = count(&requests("team-a"), RequestPhase::Progressing).await;
+        (hanging == PLACES).then_some(()).ok_or(hanging)
+    })
+    .await;
+    let mut unrest = unrest(bouncers("team-a"));
+    let (late, mut measuring) = lateness();
+    for n in 0..3 {
+        let name = format!("restart-{n}");
+        let asked = request(&name, ("Restart", "quiet"), "Always");
+        let (before, began) = (looks(&monitor), Instant::now());
+        late.store(0, Ordering::Relaxed);
+        requests("team-b").create(&params, &asked).await.unwrap();
+        eventually(BOUND, async || {
+            let request = requests("team-b").get(&name).await.unwrap();
+            let phase = request.status.and_then(|status| status.phase);
+            match phase {
+                Some(RequestPhase::Pending) | None => Err(phase),
+                Some(_) => Ok(()),
+            }
+        })
+        .await;
+        let (took, late) = (began.elapsed(), late.load(Ordering::Relaxed));
+        let between = looks(&monitor) - before;
+        assert!(
+            between <= LOOKS_BEFORE,
+            "{between} looks ended before it began"
+        );
+        // Nothing was given up for it: all places of the first tenant are still taken.
+        let hanging = count(&requests("team-a"), RequestPhase::Progressing).await;
+        assert!(hanging >= PLACES - 6, "{hanging}");
+        if Duration::from_millis(late) < CALM {
+            assert!(
+                took < Duration::from_secs(3),
+                "{took:?}, timers {late} ms late"
+            );
+        }
+    }
+    unrest.shutdown().await;
+    measuring.shutdown().await;
+    stop.cancel();
+    let ended = tokio::time::timeout(BOUND, running.join_next());
+    ended.await.unwrap().unwrap().unwrap().unwrap();
 }

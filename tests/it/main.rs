@@ -8,6 +8,7 @@
 )]
 
 mod acceptance;
+mod advisories;
 mod apiserver;
 mod architecture;
 mod bad_input;
@@ -34,6 +35,7 @@ mod platform_faults;
 mod policy;
 mod pooler;
 mod provisioning;
+mod readers;
 mod reloading;
 mod replaced;
 mod rolling;
@@ -44,4 +46,5 @@ mod stage;
 mod support;
 mod text;
 mod undo;
+mod vault;
 mod versions;

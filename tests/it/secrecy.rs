@@ -1,16 +1,19 @@
-//! Invariant I7: no byte of a private key outside its own Secret, whatever is logged.
+//! Invariant I7: no byte of a private key, nor of the seal's, outside its own Secret, whatever is logged.
 //!
-//! A whole life of TLS runs with logs at `trace`; then everything that came out (logs, and every
-//! object of the API but Secrets) is searched for the keys in the forms in which they could leak.
+//! A whole life of TLS runs with logs at `trace`; then everything that came out (logs, metrics, the state,
+//! and every object of the API but Secrets) is searched for the keys in the forms in which they could leak.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bouncert::clock::Clock;
+use bouncert::daemon::{DaemonOptions, NAMESPACE_DEFAULT};
+use bouncert::telemetry::Monitor;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
-use kube::api::ListParams;
+use kube::api::{Api, ListParams};
 use tracing::Dispatch;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -68,22 +71,47 @@ fn forms(pem: &str) -> Vec<String> {
     } else {
         &der[der.len() / 2..][..16]
     };
-    let list = |octets: &[u8]| {
-        octets
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
-    let middle = |text: &str| text[text.len() / 3..][..24].to_owned();
     vec![
         middle(&body),
         middle(&STANDARD.encode(pem)),
         list(secret),
-        secret
-            .iter()
-            .fold(String::new(), |hex, octet| format!("{hex}{octet:02x}")),
+        hex(secret),
     ]
+}
+
+fn middle(text: &str) -> String {
+    text[text.len() / 3..][..24].to_owned()
+}
+
+fn list(octets: &[u8]) -> String {
+    let octets: Vec<String> = octets.iter().map(ToString::to_string).collect();
+    octets.join(", ")
+}
+
+fn hex(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
+/// The forms of the key by which the daemon seals what it makes, which is found in its Secret.
+async fn seal(stage: &Stage) -> (String, Vec<String>) {
+    let secrets: Api<Secret> = Api::namespaced(stage.client.clone(), NAMESPACE_DEFAULT);
+    let secret = secrets.get("bouncert-seal").await.unwrap();
+    let key = secret.data.unwrap()["key"].0.clone();
+    assert_eq!(key.len(), 32);
+    let path = format!("/api/v1/namespaces/{NAMESPACE_DEFAULT}/secrets/bouncert-seal");
+    let request = http::Request::get(path).body(Vec::new()).unwrap();
+    let answer = stage.client.request_text(request).await.unwrap();
+    let forms = vec![
+        middle(&STANDARD.encode(&key)),
+        list(&key[8..24]),
+        hex(&key[8..24]),
+        hex(&key[8..24]).to_uppercase(),
+    ];
+    assert!(
+        answer.contains(&forms[0]),
+        "the key of the seal is not where it belongs"
+    );
+    ("bouncert-seal".to_owned(), forms)
 }
 
 /// The forms of every key that is stored now. That they are found where the keys may be, in the
@@ -132,7 +160,12 @@ async fn shown(stage: &Stage) -> String {
 }
 
 async fn life_of_tls() -> (Vec<(String, Vec<String>)>, String) {
-    let stage = Stage::start().await;
+    let mut stage = Stage::without_daemon().await;
+    let monitor = Monitor::new(Clock::System);
+    stage.start_daemon_with(DaemonOptions {
+        monitor: monitor.clone(),
+        ..DaemonOptions::default()
+    });
     stage
         .openssl_ca("pgbouncer-ca", "/CN=pgbouncer/O=kubedb")
         .await;
@@ -149,7 +182,11 @@ async fn life_of_tls() -> (Vec<(String, Vec<String>)>, String) {
         stage.successful(request).await;
         found.extend(keys(&stage).await);
         text.push_str(&shown(&stage).await);
+        text.push_str(&monitor.metrics().unwrap());
+        text.push_str(&monitor.state().unwrap_or_default());
     }
+    assert!(text.contains("bouncert_"), "metrics were kept");
+    found.push(seal(&stage).await);
     stage.stop().await;
     (found, text)
 }
@@ -175,8 +212,8 @@ fn no_key_shows_in_a_log_an_object_or_an_answer() {
     let _here = tracing::dispatcher::set_default(&dispatch);
     let (keys, text) = runtime.block_on(life_of_tls());
     drop(runtime);
-    // Three aliases, three times issued, and two CAs.
-    assert!(keys.len() >= 11, "the keys were seen: {}", keys.len());
+    // Three aliases, three times issued, two CAs, and the seal.
+    assert!(keys.len() >= 12, "the keys were seen: {}", keys.len());
     let log = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
     assert!(
         log.contains("certificate issued") && log.contains("TRACE"),

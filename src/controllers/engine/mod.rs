@@ -186,8 +186,8 @@ impl Desk {
         self.metrics.count(name, &looked, from.elapsed());
         match &looked {
             Ok(_) => {
-                if attempts.succeeded(&at) || Bystander::is_told(object) {
-                    self.bystander.take_back::<K>(&at).await;
+                if attempts.succeeded(&at) || Bystander::is_told(object, name) {
+                    self.bystander.take_back::<K>(&at, name).await;
                 }
             }
             Err(Failed::Panicked(panicked)) => {

@@ -10,10 +10,10 @@ use serde_json::json;
 
 use super::*;
 use crate::api::PgBouncer;
+use crate::api::common::INTERNAL_ERROR;
 use crate::api::common::find_condition;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
-use crate::controllers::INTERNAL_ERROR;
 use crate::controllers::backlog::Looks;
 use crate::controllers::watched::{copied, slim};
 use crate::local::apiserver::{ApiServer, Options};
@@ -72,7 +72,13 @@ async fn a_look_that_panics_is_told_on_its_object_and_its_neighbours_are_looked_
     });
     let listed = Arc::clone(&backlog);
     let api: Api<PgBouncer> = Api::all(cluster.client().clone());
-    let (events, store) = copied(api, cluster.every(), slim, move |all| listed.fill(all));
+    let (events, store) = copied(
+        api,
+        cluster.every(),
+        slim,
+        |_| (),
+        move |all| listed.fill(all),
+    );
     let controller = Controller::for_stream(events, store);
     let errors = InternalErrors::default();
     let bystander = Bystander::new(cluster.clone(), Clock::System, errors.clone());

@@ -110,10 +110,7 @@ async fn a_request_states_what_is_wanted_and_of_whom() {
         (Some("Issuer"), "mint")
     );
     assert_eq!(spec.duration.as_deref(), Some("2160h0m0s"));
-    assert_eq!(
-        spec.usages,
-        ["digital signature", "key encipherment", "client auth"]
-    );
+    assert_eq!(spec.usages, ["digital signature", "client auth"]);
 }
 
 #[tokio::test]

@@ -93,10 +93,9 @@ impl<'a> Vault<'a> {
         match self.ask(request.profile, &csr).await {
             Ok(data) => match answer_of(&data) {
                 Ok(answer) => Outcome::Issued(Box::new(issuance(answer, request.profile, now))),
-                Err(source) => Outcome::Failed(IssuerError::Answer {
-                    issuer: self.issuer.clone(),
-                    source: Box::new(source),
-                }),
+                Err(source) => {
+                    Outcome::Failed(IssuerError::answer(self.issuer, source, ROOT_REMEDY))
+                }
             },
             Err(error @ VaultError::Sealed { .. }) => Outcome::Pending {
                 on: format!("{}: {error}", self.issuer),
@@ -310,6 +309,10 @@ impl<'a> Vault<'a> {
     }
 }
 
+/// What to change where Vault's answer lacks the root.
+const ROOT_REMEDY: &str = "import the root into Vault's mount together with the issuing CA \
+                           (issuers/import/bundle), or name it in the issuer's manual_chain";
+
 /// What is asked of Vault, for its refusals.
 const SIGN: &str = "sign";
 const LOG_IN: &str = "the login";
@@ -339,6 +342,13 @@ fn body(profile: &LeafProfile, csr: &str) -> Value {
 }
 
 fn answer_of(data: &Value) -> Result<Answer, answer::AnswerError> {
+    // `issue` makes a key of its own, and sends it.
+    if data["private_key"]
+        .as_str()
+        .is_some_and(|key| !key.is_empty())
+    {
+        return Err(answer::AnswerError::PrivateKey);
+    }
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let mut authorities = vec![text(&data["issuing_ca"])];
     let chain = data["ca_chain"].as_array();

@@ -30,6 +30,7 @@ pub use marker::Marker;
 pub use parameters::is_of_a_database;
 pub use text::{DatabaseName, Unwritable, UnwritableAt};
 
+use std::collections::HashMap;
 use std::fmt;
 
 use thiserror::Error;
@@ -85,7 +86,7 @@ impl fmt::Display for Section {
 /// Why a text is not an ini file that PgBouncer loads.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ParseError {
-    /// More than a configuration needs: each setting is compared with all others.
+    /// More than a configuration needs.
     #[error(
         "it has {bytes} bytes in {lines} lines: write at most {FILE_MAX_BYTES} bytes in {LINES_MAX} lines"
     )]
@@ -140,6 +141,8 @@ pub enum ParseError {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ini {
     entries: Vec<Entry>,
+    /// Where each setting stands in `entries`.
+    places: HashMap<(Section, String), usize>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,10 +156,8 @@ struct Entry {
 
 impl Ini {
     /// An empty file.
-    pub const fn new() -> Self {
-        Self {
-            entries: Vec::new(),
-        }
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// Reads a file. Comments are dropped; the text of every setting is kept as it was written, but
@@ -233,16 +234,19 @@ impl Ini {
 
     /// Removes `key` from `section`.
     pub fn remove(&mut self, section: Section, key: &str) {
+        if self.place(section, key).is_none() {
+            return;
+        }
         self.entries
             .retain(|entry| entry.section != section || entry.key != key);
+        let places = self.entries.iter().enumerate();
+        self.places = places.map(|(place, entry)| (entry.at(), place)).collect();
     }
 
     /// The value of `key` in `section`.
     pub fn get(&self, section: Section, key: &str) -> Option<&str> {
-        self.entries
-            .iter()
-            .find(|entry| entry.section == section && entry.key == key)
-            .map(|entry| entry.value.as_str())
+        let place = self.place(section, key)?;
+        self.entries.get(place).map(|entry| entry.value.as_str())
     }
 
     /// The settings of a section.
@@ -285,7 +289,7 @@ impl Ini {
         let mut whole = self.clone();
         let line = marker.beside(self.get(Section::Pgbouncer, Marker::PARAMETER));
         whole.remove(Section::Pgbouncer, Marker::PARAMETER);
-        whole.entries.push(Entry {
+        whole.put(Entry {
             section: Section::Pgbouncer,
             key: Marker::PARAMETER.to_owned(),
             value: line,
@@ -328,15 +332,23 @@ impl Ini {
     }
 
     fn put(&mut self, new: Entry) {
-        let same = |old: &&mut Entry| old.section == new.section && old.key == new.key;
-        match self.entries.iter_mut().find(same) {
+        let place = *self.places.entry(new.at()).or_insert(self.entries.len());
+        match self.entries.get_mut(place) {
             Some(old) => *old = new,
             None => self.entries.push(new),
         }
     }
+
+    fn place(&self, section: Section, key: &str) -> Option<usize> {
+        self.places.get(&(section, key.to_owned())).copied()
+    }
 }
 
 impl Entry {
+    fn at(&self) -> (Section, String) {
+        (self.section, self.key.clone())
+    }
+
     fn line(&self) -> String {
         self.written.clone().unwrap_or_else(|| {
             let quote = if text::is_plain(&self.key) { "" } else { "'" };

@@ -2,6 +2,7 @@
 
 use zeroize::Zeroizing;
 
+use super::elliptic::{long_form, public_half};
 use super::{Curve, KeyEncoding, KeyError, Material, PrivateKey};
 use crate::pki::der::{self, DerError, Reader};
 use crate::pki::oid;
@@ -34,16 +35,17 @@ pub(super) fn read_sec1(bytes: &[u8]) -> Result<PrivateKey, KeyError> {
 }
 
 /// What an `ECPrivateKey` consists of; that both halves belong together is not proved.
-pub(super) struct EcNumbers<'a> {
+pub(super) struct EcNumbers {
     pub(super) curve: Curve,
     /// As long as the curve's order.
     pub(super) scalar: Zeroizing<Vec<u8>>,
-    pub(super) public: &'a [u8],
+    /// A point in its long form.
+    pub(super) public: Vec<u8>,
 }
 
-impl<'a> EcNumbers<'a> {
+impl EcNumbers {
     /// Takes them out of a `PrivateKeyInfo` whose curve is known.
-    pub(super) fn in_pkcs8(bytes: &'a [u8], curve: Curve) -> Result<Self, KeyError> {
+    pub(super) fn in_pkcs8(bytes: &[u8], curve: Curve) -> Result<Self, KeyError> {
         let mut info = Reader::new(bytes).enter(der::SEQUENCE)?;
         info.read(der::INTEGER)?;
         info.read(der::SEQUENCE)?;
@@ -51,17 +53,11 @@ impl<'a> EcNumbers<'a> {
     }
 
     /// Reads them; the curve is the one inside, or that of the PKCS#8 envelope.
-    fn read(bytes: &'a [u8], outer: Option<Curve>) -> Result<Self, KeyError> {
+    fn read(bytes: &[u8], outer: Option<Curve>) -> Result<Self, KeyError> {
         let mut key = Reader::new(bytes).enter(der::SEQUENCE)?;
         key.read(der::INTEGER)?;
         let scalar = key.read(der::OCTET_STRING)?;
         let curve = one_curve(outer, inner_curve(&mut key)?)?;
-        if !key.next_is(der::explicit(1)) {
-            return Err(KeyError::Malformed {
-                detail: "it lacks its public half: rewrite it with `openssl ec`",
-            });
-        }
-        let public = key.enter(der::explicit(1))?.read_bit_string()?;
         // Some writers drop leading zeros of the scalar, which RFC 5915 forbids.
         let mut padded = Zeroizing::new(vec![0_u8; curve.scalar_length()]);
         let gap = padded
@@ -71,6 +67,19 @@ impl<'a> EcNumbers<'a> {
                 detail: "its number is longer than its curve",
             })?;
         padded[gap..].copy_from_slice(scalar);
+        // It is optional (RFC 5915), and its point may be written short.
+        let public = if key.next_is(der::explicit(1)) {
+            match key.enter(der::explicit(1))?.read_bit_string()? {
+                point @ [0x04, ..] => point.to_vec(),
+                point => long_form(curve, point).ok_or(KeyError::Malformed {
+                    detail: "its public half is not a point of its curve",
+                })?,
+            }
+        } else {
+            public_half(curve, &padded).ok_or(KeyError::Malformed {
+                detail: "its number is not below the order of its curve",
+            })?
+        };
         Ok(Self {
             curve,
             scalar: padded,
@@ -104,11 +113,64 @@ fn one_curve(outer: Option<Curve>, inner: Option<Curve>) -> Result<Curve, KeyErr
     }
 }
 
-/// The size of the modulus in an `RSAPrivateKey`.
-pub(super) fn pkcs1_bits(bytes: &[u8]) -> Result<usize, KeyError> {
-    let mut key = Reader::new(bytes).enter(der::SEQUENCE)?;
-    key.read(der::INTEGER)?;
-    Ok(integer_bits(key.read(der::INTEGER)?))
+/// What an `RSAPrivateKey` consists of; that it belongs together is not proved.
+pub(super) struct RsaNumbers<'a> {
+    pub(super) modulus: &'a [u8],
+    pub(super) public_exponent: &'a [u8],
+    pub(super) private_exponent: &'a [u8],
+    pub(super) primes: Vec<&'a [u8]>,
+}
+
+/// Primes that a key may have; RFC 8017 knows no limit, and two or three are in use.
+const PRIMES_MAX: usize = 4;
+
+impl<'a> RsaNumbers<'a> {
+    pub(super) fn read(bytes: &'a [u8]) -> Result<Self, KeyError> {
+        let mut key = Reader::new(bytes).enter(der::SEQUENCE)?;
+        key.read(der::INTEGER)?;
+        let modulus = key.read(der::INTEGER)?;
+        let public_exponent = key.read(der::INTEGER)?;
+        let private_exponent = key.read(der::INTEGER)?;
+        let mut primes = vec![key.read(der::INTEGER)?, key.read(der::INTEGER)?];
+        for _ in 0..3 {
+            key.read(der::INTEGER)?;
+        }
+        if !key.is_at_end() {
+            let mut others = key.enter(der::SEQUENCE)?;
+            while !others.is_at_end() {
+                primes.push(others.enter(der::SEQUENCE)?.read(der::INTEGER)?);
+                if primes.len() > PRIMES_MAX {
+                    return Err(KeyError::Unsupported {
+                        kind: "RSA with more than four primes",
+                    });
+                }
+            }
+        }
+        Ok(Self {
+            modulus,
+            public_exponent,
+            private_exponent,
+            primes,
+        })
+    }
+
+    /// The size of the modulus.
+    pub(super) fn bits(&self) -> usize {
+        integer_bits(self.modulus)
+    }
+
+    /// Whether ring signs with such a key.
+    pub(super) fn is_rings(&self) -> bool {
+        self.primes.len() == 2
+            && self.bits().is_multiple_of(1024)
+            && integer_bits(self.public_exponent) > 16
+    }
+
+    /// The `RSAPublicKey`.
+    pub(super) fn public(&self) -> Vec<u8> {
+        let integer = |content: &[u8]| der::element(der::INTEGER, &[content]);
+        der::sequence(&[&integer(self.modulus), &integer(self.public_exponent)])
+    }
 }
 
 /// The number of significant bits of a non-negative `INTEGER`.
@@ -179,7 +241,7 @@ fn curve(identifier: &[u8]) -> Result<Curve, KeyError> {
 
 /// What an algorithm or a curve is called that is not supported. The identifier itself is not told: in a
 /// damaged key it may be any of its bytes.
-fn named(identifier: &[u8]) -> &'static str {
+pub(super) fn named(identifier: &[u8]) -> &'static str {
     oid::UNSUPPORTED
         .iter()
         .find(|(known, _)| *known == identifier)

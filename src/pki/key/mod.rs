@@ -1,9 +1,10 @@
 //! Private keys: make, read, write, sign. They do not print and are zeroed when dropped; the copy with
 //! which ring signs is not, because ring has no way to.
 
+mod elliptic;
 mod encoding;
 mod public;
-mod rsa_generation;
+mod rsa_crate;
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -16,15 +17,20 @@ use ring::signature::{
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
 
+use self::encoding::RsaNumbers;
 pub use self::public::PublicKey;
+use self::rsa_crate::OtherRsaKey;
 use super::pem::{self, Label, PemError};
 use crate::opaque::assert_opaque;
 use crate::redacted::Redacted;
 
 /// Smallest RSA modulus that is accepted: below it, TLS libraries refuse the certificate.
 pub const RSA_MIN_BITS: usize = 2048;
-/// Largest RSA modulus that ring signs with.
+/// Largest RSA modulus that is signed with.
 pub const RSA_MAX_BITS: usize = 4096;
+
+/// Largest public exponent of RSA that readers take.
+const EXPONENT_MAX_BITS: usize = 33;
 
 /// Which key to make.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -154,6 +160,7 @@ enum Signer {
     Ec(EcdsaKeyPair),
     Ed25519(Ed25519KeyPair),
     Rsa(RsaKeyPair),
+    OtherRsa(Box<OtherRsaKey>),
 }
 
 /// The curves that ring signs on.
@@ -257,6 +264,10 @@ impl PrivateKey {
                 .map_err(failed)?;
                 Ok(signature)
             }
+            Signer::OtherRsa(key) => {
+                let signature = key.sign(message);
+                signature.ok_or_else(|| KeyError::Sign { kind: self.kind() })
+            }
         }
     }
 
@@ -269,20 +280,20 @@ impl PrivateKey {
     }
 
     fn generate_rsa(bits: usize, algorithm: KeyAlgorithm) -> Result<Self, KeyError> {
-        let pkcs1 = rsa_generation::pkcs1(bits).ok_or(KeyError::Generate { algorithm })?;
+        let pkcs1 = rsa_crate::pkcs1(bits).ok_or(KeyError::Generate { algorithm })?;
         Self::from_pkcs1(&pkcs1)
     }
 
     /// Takes numbers that somebody wrote, and proves that they belong together.
-    fn from_ec(numbers: &encoding::EcNumbers<'_>) -> Result<Self, KeyError> {
+    fn from_ec(numbers: &encoding::EcNumbers) -> Result<Self, KeyError> {
         let key = Self::of_ec_pair(numbers);
         key.signer()?;
         Ok(key)
     }
 
-    fn of_ec_pair(numbers: &encoding::EcNumbers<'_>) -> Self {
+    fn of_ec_pair(numbers: &encoding::EcNumbers) -> Self {
         Self {
-            public: PublicKey::from_ec(numbers.curve, numbers.public),
+            public: PublicKey::from_ec(numbers.curve, &numbers.public),
             material: Material::Ec {
                 curve: numbers.curve,
                 scalar: Redacted::new(numbers.scalar.to_vec()),
@@ -298,7 +309,9 @@ impl PrivateKey {
         let signer = match &self.material {
             Material::Ec { curve, scalar } => ec_signer(*curve, scalar.expose(), &self.public)?,
             Material::Ed25519 { seed } => Signer::Ed25519(ed25519_pair(seed.expose())?),
-            Material::Rsa { pkcs1 } => Signer::Rsa(rsa_pair(pkcs1.expose())?),
+            Material::Rsa { pkcs1 } => {
+                rsa_signer(pkcs1.expose(), &RsaNumbers::read(pkcs1.expose())?)?
+            }
         };
         Ok(self.signer.get_or_init(|| signer))
     }
@@ -315,18 +328,20 @@ impl PrivateKey {
     }
 
     fn from_pkcs1(pkcs1: &[u8]) -> Result<Self, KeyError> {
-        match encoding::pkcs1_bits(pkcs1)? {
-            bits if bits < RSA_MIN_BITS => return Err(KeyError::TooSmall { bits }),
-            bits if bits > RSA_MAX_BITS => return Err(KeyError::TooLarge { bits }),
-            _ => {}
+        let numbers = RsaNumbers::read(pkcs1)?;
+        let public = PublicKey::from_rsa(&numbers.public())?;
+        if encoding::integer_bits(numbers.public_exponent) > EXPONENT_MAX_BITS {
+            return Err(KeyError::Unsupported {
+                kind: "RSA with a public exponent of more than 33 bits",
+            });
         }
-        let pair = rsa_pair(pkcs1)?;
+        let signer = rsa_signer(pkcs1, &numbers)?;
         Ok(Self {
-            public: PublicKey::from_rsa(pair.public().as_ref())?,
+            public,
             material: Material::Rsa {
                 pkcs1: Redacted::new(pkcs1.to_vec()),
             },
-            signer: OnceLock::from(Signer::Rsa(pair)),
+            signer: OnceLock::from(signer),
         })
     }
 }
@@ -350,8 +365,13 @@ fn ed25519_pair(seed: &[u8]) -> Result<Ed25519KeyPair, KeyError> {
     })
 }
 
-fn rsa_pair(pkcs1: &[u8]) -> Result<RsaKeyPair, KeyError> {
-    RsaKeyPair::from_der(pkcs1).map_err(|_| KeyError::Malformed {
+fn rsa_signer(pkcs1: &[u8], numbers: &RsaNumbers<'_>) -> Result<Signer, KeyError> {
+    let signer = if numbers.is_rings() {
+        RsaKeyPair::from_der(pkcs1).ok().map(Signer::Rsa)
+    } else {
+        OtherRsaKey::new(numbers).map(|key| Signer::OtherRsa(Box::new(key)))
+    };
+    signer.ok_or(KeyError::Malformed {
         detail: "its RSA numbers do not belong together",
     })
 }
@@ -388,6 +408,13 @@ impl fmt::Display for KeyAlgorithm {
             Self::Rsa3072 => "RSA 3072",
             Self::Rsa4096 => "RSA 4096",
         })
+    }
+}
+
+impl KeyKind {
+    /// Whether another key can be encrypted with it, as TLS 1.2 did with RSA.
+    pub const fn enciphers(self) -> bool {
+        matches!(self, Self::Rsa { .. })
     }
 }
 

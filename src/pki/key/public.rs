@@ -1,6 +1,6 @@
 //! The public half of a key, as certificates and requests carry it.
 
-use super::encoding::integer_bits;
+use super::encoding::{integer_bits, named};
 use super::{Curve, KeyError, KeyKind, RSA_MAX_BITS, RSA_MIN_BITS};
 use crate::pki::der::{self, Reader};
 use crate::pki::oid;
@@ -35,11 +35,13 @@ impl PublicKey {
             match algorithm.read(der::OBJECT_IDENTIFIER)? {
                 oid::CURVE_P256 => KeyKind::EcdsaP256,
                 oid::CURVE_P384 => KeyKind::EcdsaP384,
-                oid::CURVE_P521 => KeyKind::Other("ECDSA P-521"),
-                _ => KeyKind::Other("ECDSA on an unknown curve"),
+                other => match named(other) {
+                    "unknown" => KeyKind::Other("ECDSA on an unknown curve"),
+                    name => KeyKind::Other(name),
+                },
             }
         } else {
-            KeyKind::Other("unknown")
+            KeyKind::Other(named(identifier))
         };
         if let KeyKind::Other(name) = kind {
             return Err(KeyError::Unsupported { kind: name });

@@ -86,6 +86,23 @@ impl Label {
         known.map_or("a block of another kind", |(_, text)| text)
     }
 
+    /// Whether it may stand among certificates: a key with its parameters, as many tools write both into
+    /// one document.
+    pub(super) const fn is_beside_certificates(self) -> bool {
+        self.is_private_key() || matches!(self, Self::EcParameters | Self::DhParameters)
+    }
+
+    /// What to do about it where certificates are wanted.
+    pub(super) const fn remedy(self) -> &'static str {
+        match self {
+            Self::TrustedCertificate => "write it as CERTIFICATE, as `openssl x509` does",
+            Self::Pkcs7 => {
+                "write its certificates one by one, as `openssl pkcs7 -print_certs` does"
+            }
+            _ => "remove it, or write CERTIFICATE if it is one",
+        }
+    }
+
     /// Whether it says that a private key follows, of whatever kind.
     pub(in crate::pki) const fn is_private_key(self) -> bool {
         matches!(
@@ -98,6 +115,12 @@ impl Label {
                 | Self::OpensshKey
                 | Self::OtherKey
         )
+    }
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
     }
 }
 

@@ -67,6 +67,29 @@ pub enum PemError {
         /// The labels of the blocks that are there.
         found: Labels,
     },
+    /// A block that nothing could be made of, so that a root might be lost without a word.
+    #[error(
+        "block {block} of the document, which begins in line {line}, is {label}, and certificates are wanted: {}",
+        .label.remedy()
+    )]
+    Foreign {
+        /// Which block, counted from 1.
+        block: usize,
+        /// The line of the document in which it begins, counted from 1.
+        line: usize,
+        /// What it is.
+        label: Label,
+    },
+    /// Two keys, of which only one could be used.
+    #[error(
+        "the document has two different blocks of a {wanted}, the second in line {line}: remove the one that is not meant"
+    )]
+    Two {
+        /// What was looked for.
+        wanted: &'static str,
+        /// The line of the document in which the second begins, counted from 1.
+        line: usize,
+    },
     /// A certificate block that does not hold a certificate.
     #[error("certificate {position} of the document cannot be read")]
     BadCertificate {
@@ -78,6 +101,8 @@ pub enum PemError {
 /// What is wrong with a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
+    /// There is no first line.
+    NoFirstLine,
     /// The first line has no end.
     FirstLine,
     /// There is no last line.
@@ -95,20 +120,32 @@ pub(super) struct Block {
     pub(super) label: Label,
     /// Whether its headers say that it is encrypted, as OpenSSL before 1.0 wrote keys.
     pub(super) is_encrypted: bool,
+    /// The line of the document in which it begins, counted from 1.
+    line: usize,
     contents: Zeroizing<Vec<u8>>,
 }
 
 /// What a document holds.
 pub(super) struct Blocks {
     blocks: Vec<Block>,
-    /// A last block that has no end. It is an error only where what is wanted is not before it.
-    unfinished: Option<PemError>,
 }
 
-/// Reads every certificate of a document, in order; other blocks are skipped, none is an error.
+/// Reads every certificate of a document, in order; none is an error. Private keys and their parameters
+/// may stand among them, other blocks are an error.
 pub fn read_certificates(text: &str) -> Result<Vec<CertificateDer<'static>>, PemError> {
     let blocks = blocks(text)?;
     let missing = blocks.missing("certificate");
+    let mut all = blocks.blocks.iter().enumerate();
+    let foreign = all.find(|(_, block)| {
+        block.label != Label::Certificate && !block.label.is_beside_certificates()
+    });
+    if let Some((index, block)) = foreign {
+        return Err(PemError::Foreign {
+            block: index + 1,
+            line: block.line,
+            label: block.label,
+        });
+    }
     let certificates: Vec<_> = blocks
         .blocks
         .into_iter()
@@ -131,6 +168,14 @@ pub fn read_certificates(text: &str) -> Result<Vec<CertificateDer<'static>>, Pem
         }
     }
     Ok(certificates)
+}
+
+/// Whether a private key begins in a document, of whatever kind, and whole or not.
+pub fn begins_private_key(text: &str) -> bool {
+    let labels = text.split(BEGIN).skip(1);
+    labels
+        .filter_map(|after| after.split_once(DASHES))
+        .any(|(name, _)| Label::read(name.trim()).is_private_key())
 }
 
 /// The text of a field of bytes.
@@ -164,35 +209,30 @@ pub(super) fn blocks(text: &str) -> Result<Blocks, PemError> {
     }
     let mut blocks = Vec::new();
     let mut rest = text;
-    while let Some(begin) = rest.find(BEGIN) {
-        let line = 1 + text[..text.len() - rest.len() + begin]
-            .matches('\n')
-            .count();
+    loop {
+        let begin = rest.find(BEGIN);
+        // An end before it is that of a block whose first line is damaged.
+        let at = rest.find(END).into_iter().chain(begin).min();
+        let Some(at) = at else { break };
+        let line = 1 + text[..text.len() - rest.len() + at].matches('\n').count();
         let malformed = |trouble| PemError::Malformed {
             block: blocks.len() + 1,
             line,
             trouble,
         };
-        match read_block(&rest[begin + BEGIN.len()..]) {
-            Ok((block, after)) => {
-                rest = after;
-                blocks.push(block);
-            }
-            Err(Trouble::NoLastLine) => {
-                let unfinished = Some(malformed(Trouble::NoLastLine));
-                return Ok(Blocks { blocks, unfinished });
-            }
-            Err(trouble) => return Err(malformed(trouble)),
+        if begin != Some(at) {
+            return Err(malformed(Trouble::NoFirstLine));
         }
+        let read = read_block(&rest[at + BEGIN.len()..], line);
+        let (block, after) = read.map_err(malformed)?;
+        rest = after;
+        blocks.push(block);
     }
-    Ok(Blocks {
-        blocks,
-        unfinished: None,
-    })
+    Ok(Blocks { blocks })
 }
 
 /// Reads the block whose label `text` begins with, and what follows it.
-fn read_block(text: &str) -> Result<(Block, &str), Trouble> {
+fn read_block(text: &str, line: usize) -> Result<(Block, &str), Trouble> {
     let (name, after) = text.split_once(DASHES).ok_or(Trouble::FirstLine)?;
     if name.contains(['\n', '\r']) {
         return Err(Trouble::FirstLine);
@@ -206,6 +246,7 @@ fn read_block(text: &str) -> Result<(Block, &str), Trouble> {
     let block = Block {
         label: Label::read(name),
         is_encrypted,
+        line,
         contents: decode(encoded)?,
     };
     Ok((block, after))
@@ -252,15 +293,25 @@ fn decode(encoded: &str) -> Result<Zeroizing<Vec<u8>>, Trouble> {
 // === impl Blocks ===
 
 impl Blocks {
-    /// The first block that `is_wanted`.
+    /// The block that `is_wanted`; it may be there twice, but not beside another one.
     pub(super) fn first(
         self,
         wanted: &'static str,
         is_wanted: impl Fn(Label) -> bool,
     ) -> Result<Block, PemError> {
         let missing = self.missing(wanted);
-        let mut blocks = self.blocks.into_iter();
-        blocks.find(|block| is_wanted(block.label)).ok_or(missing)
+        let mut wanted_ones = self
+            .blocks
+            .into_iter()
+            .filter(|block| is_wanted(block.label));
+        let found = wanted_ones.next().ok_or(missing)?;
+        let other = wanted_ones.find(|block| block.contents != found.contents);
+        other.map_or(Ok(found), |other| {
+            Err(PemError::Two {
+                wanted,
+                line: other.line,
+            })
+        })
     }
 
     fn missing(&self, wanted: &'static str) -> PemError {
@@ -268,8 +319,7 @@ impl Blocks {
         for block in &self.blocks {
             found.insert(block.label);
         }
-        self.unfinished
-            .unwrap_or(PemError::Missing { wanted, found })
+        PemError::Missing { wanted, found }
     }
 }
 
@@ -285,6 +335,9 @@ impl Block {
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::NoFirstLine => {
+                "has a last line, and no first line that is -----BEGIN and a label"
+            }
             Self::FirstLine => "has a first line that does not end in -----",
             Self::NoLastLine => "has no -----END line",
             Self::OtherLastLine => "has a last line that does not fit its first line",

@@ -86,11 +86,90 @@ fn what_is_wrong_has_a_place() {
     ] {
         assert_eq!(wrong(&text), format!("{at}{expected}"), "{text}");
     }
+    for damaged in [
+        "----BEGIN PRIVATE",
+        "-----BEGN PRIVATE",
+        "-----BEGINPRIVATE",
+    ] {
+        let error = wrong(&second("-----BEGIN PRIVATE", damaged));
+        assert!(
+            error.contains("block 2") && error.contains("no first line"),
+            "{error}"
+        );
+    }
     let unfinished = second("-----END", "-----");
-    // What is wanted stands before it.
-    blocks(&unfinished).unwrap().first("key", |_| true).unwrap();
-    let error = read_certificates(&unfinished).unwrap_err().to_string();
-    assert_eq!(error, format!("{at}has no -----END line"));
+    assert_eq!(wrong(&unfinished), format!("{at}has no -----END line"));
+}
+
+#[test]
+fn no_block_is_lost_without_a_word() {
+    let (pem, key) = (root("Whole").certificate_pem(), key());
+    let der = read_certificates(&pem).unwrap();
+    let block = |label: &str| write_block(label, &der[0]);
+    // The last of three roots breaks off, wherever it does.
+    let begun = block("CERTIFICATE");
+    let three = format!("{pem}{pem}{begun}");
+    assert_eq!(read_certificates(&three).unwrap().len(), 3);
+    for cut in [12, 30, begun.len() / 2, begun.len() - 20, begun.len() - 3] {
+        let broken = format!("{pem}{pem}{}", &begun[..cut]);
+        let error = read_certificates(&broken).unwrap_err();
+        assert!(
+            matches!(error, PemError::Malformed { block: 3, .. }),
+            "{cut}: {error}"
+        );
+    }
+    for (label, told) in [
+        (
+            "TRUSTED CERTIFICATE",
+            "is TRUSTED CERTIFICATE, and certificates are wanted: write it as",
+        ),
+        (
+            "PKCS7",
+            "is PKCS7, and certificates are wanted: write its certificates one by one",
+        ),
+        ("X509 CRL", "is X509 CRL"),
+        ("CERTIFICATE REQUEST", "is CERTIFICATE REQUEST"),
+        ("PUBLIC KEY", "is PUBLIC KEY"),
+        ("certificate", "is a block of another kind"),
+        ("CERTIFICATE ", "is a block of another kind"),
+    ] {
+        let at = format!(
+            "block 2 of the document, which begins in line {}, ",
+            pem.lines().count() + 1
+        );
+        for text in [
+            format!("{pem}{}", block(label)),
+            format!("{pem}{}{pem}", block(label)),
+        ] {
+            let error = read_certificates(&text).unwrap_err().to_string();
+            assert!(
+                error.starts_with(&at) && error.contains(told),
+                "{label}: {error}"
+            );
+        }
+    }
+    // A key may stand beside, as many tools write both into one document.
+    let pair = format!("{}{pem}", key.to_pem(KeyEncoding::Pkcs1).expose());
+    assert_eq!(read_certificates(&pair).unwrap(), der);
+    assert_eq!(
+        PrivateKey::from_pem(&pair).unwrap().public_key(),
+        key.public_key()
+    );
+}
+
+#[test]
+fn of_two_keys_none_is_chosen() {
+    let [one, other] = [key(), key()].map(|key| key.to_pem(KeyEncoding::Pkcs8));
+    let (one, other) = (one.expose(), other.expose());
+    PrivateKey::from_pem(&format!("{one}{one}")).unwrap();
+    let error = PrivateKey::from_pem(&format!("{one}{other}")).unwrap_err();
+    let PemError::Two { wanted, line } = (match error {
+        crate::pki::key::KeyError::Document(error) => error,
+        other => panic!("{other}"),
+    }) else {
+        panic!("{error}")
+    };
+    assert_eq!((wanted, line), ("private key", one.lines().count() + 1));
 }
 
 #[test]
@@ -107,7 +186,8 @@ fn a_label_is_told_only_if_it_is_known() {
     let error = read_certificates(&pem).unwrap_err().to_string();
     assert_eq!(
         error,
-        "no certificate in the document (it has PUBLIC KEY): write a PEM document that has one"
+        "block 1 of the document, which begins in line 1, is PUBLIC KEY, and certificates are wanted: \
+         remove it, or write CERTIFICATE if it is one"
     );
 }
 

@@ -1,10 +1,12 @@
 //! The rules that a profile must obey, one small function each.
 
+use std::net::IpAddr;
+
 use time::Duration;
 
 use super::{
     ATTRIBUTE_MAX_CHARS, COMMON_NAME_MAX_CHARS, CaProfile, LIFETIME_MAX, LIFETIME_MIN, LeafProfile,
-    NAMES_MAX, Pointers, ProfileError, Subject,
+    NAMES_MAX, Pointers, ProfileError, Subject, is_uri,
 };
 
 // === impl LeafProfile ===
@@ -29,6 +31,7 @@ impl LeafProfile {
         self.dns_names
             .iter()
             .try_for_each(|name| check_dns_name(name))?;
+        self.ip_addresses.iter().try_for_each(check_address)?;
         self.uris.iter().try_for_each(|uri| check_uri(uri))?;
         self.email_addresses
             .iter()
@@ -89,23 +92,25 @@ impl Subject {
             postal_codes,
             serial_number,
         } = self;
-        let serial_number = serial_number.as_slice();
         let fields = [
-            ("organizations", organizations.as_slice()),
-            ("organizationalUnits", organizational_units),
-            ("countries", countries),
-            ("localities", localities),
-            ("provinces", provinces),
-            ("streetAddresses", street_addresses),
-            ("postalCodes", postal_codes),
-            ("serialNumber", serial_number),
+            ("organizations", organizations.as_slice(), &NAME),
+            ("organizationalUnits", organizational_units, &NAME),
+            ("countries", countries, &COUNTRY),
+            ("localities", localities, &PLACE),
+            ("provinces", provinces, &PLACE),
+            ("streetAddresses", street_addresses, &PLACE),
+            ("postalCodes", postal_codes, &POSTAL_CODE),
+            ("serialNumber", serial_number.as_slice(), &SERIAL_NUMBER),
         ];
-        for (field, values) in fields {
+        for (field, values, kind) in fields {
             for value in values {
-                if value.is_empty() || value.chars().count() > ATTRIBUTE_MAX_CHARS {
+                let length = value.chars().count();
+                let is_long_enough = (kind.least..=kind.most).contains(&length);
+                if !is_long_enough || !value.chars().all(kind.allows) {
                     return Err(ProfileError::Attribute {
                         field,
                         value: value.clone(),
+                        rule: kind.rule,
                     });
                 }
             }
@@ -114,8 +119,52 @@ impl Subject {
     }
 }
 
+/// What RFC 5280 and X.520 allow in an attribute.
+struct Kind {
+    least: usize,
+    most: usize,
+    allows: fn(char) -> bool,
+    rule: &'static str,
+}
+
+const NAME: Kind = Kind {
+    least: 1,
+    most: 64,
+    allows: |c| !c.is_control(),
+    rule: "write 1 to 64 characters, none of them a control character",
+};
+const PLACE: Kind = Kind {
+    least: 1,
+    most: ATTRIBUTE_MAX_CHARS,
+    allows: |c| !c.is_control(),
+    rule: "write 1 to 128 characters, none of them a control character",
+};
+const POSTAL_CODE: Kind = Kind {
+    least: 1,
+    most: 40,
+    allows: |c| !c.is_control(),
+    rule: "write 1 to 40 characters, none of them a control character",
+};
+const COUNTRY: Kind = Kind {
+    least: 2,
+    most: 2,
+    allows: |c| c.is_ascii_alphabetic(),
+    rule: "write the two letters of ISO 3166, such as DE",
+};
+const SERIAL_NUMBER: Kind = Kind {
+    least: 1,
+    most: 64,
+    allows: |c| c.is_ascii_alphanumeric() || " '()+,-./:=?".contains(c),
+    rule: "write 1 to 64 letters, digits, spaces or '()+,-./:=?",
+};
+
 fn check_common_name(name: &str) -> Result<(), ProfileError> {
     let length = name.chars().count();
+    if name.chars().any(char::is_control) {
+        return Err(ProfileError::CommonNameControl {
+            value: name.to_owned(),
+        });
+    }
     if (1..=COMMON_NAME_MAX_CHARS).contains(&length) {
         Ok(())
     } else {
@@ -150,6 +199,12 @@ fn check_dns_name(name: &str) -> Result<(), ProfileError> {
             return refuse("no part of it begins or ends with -");
         }
     }
+    let last = host.rsplit('.').next().unwrap_or_default();
+    if last.chars().all(|c| c.is_ascii_digit()) {
+        return refuse(
+            "its last part is a number, as an IP address has it: write those in ipAddresses",
+        );
+    }
     Ok(())
 }
 
@@ -163,24 +218,27 @@ fn check_uri(uri: &str) -> Result<(), ProfileError> {
     }
 }
 
-fn is_uri(text: &str) -> bool {
-    let is_scheme = |scheme: &str| {
-        scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-            && scheme
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+fn check_address(address: &IpAddr) -> Result<(), ProfileError> {
+    let IpAddr::V6(value) = *address else {
+        return Ok(());
     };
-    text.chars().all(|c| c.is_ascii_graphic())
-        && text
-            .split_once(':')
-            .is_some_and(|(scheme, rest)| is_scheme(scheme) && !rest.is_empty())
+    match value.to_ipv4_mapped() {
+        Some(plain) => Err(ProfileError::MappedAddress { value, plain }),
+        None => Ok(()),
+    }
 }
 
 fn check_email_address(address: &str) -> Result<(), ProfileError> {
-    let is_good = address.chars().all(|c| c.is_ascii_graphic())
-        && address
-            .rsplit_once('@')
-            .is_some_and(|(user, host)| !user.is_empty() && !host.is_empty());
+    let is_atom = |atom: &str| {
+        let is_good = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c);
+        !atom.is_empty() && atom.chars().all(is_good)
+    };
+    let is_good = address.split_once('@').is_some_and(|(user, host)| {
+        user.len() <= 64
+            && user.split('.').all(is_atom)
+            && !host.starts_with('*')
+            && check_dns_name(host).is_ok()
+    });
     if is_good {
         Ok(())
     } else {

@@ -2,16 +2,19 @@
 //! must obey before anybody signs it.
 
 mod check;
+mod uri;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use time::Duration;
 
+pub(crate) use self::uri::is_uri;
+use crate::pki::key::KeyKind;
 use crate::pki::text::length;
 
 /// RFC 5280 appendix A.1, `ub-common-name`; cert-manager refuses longer ones as well.
 pub const COMMON_NAME_MAX_CHARS: usize = 64;
-/// No other attribute of a subject may be longer (the largest bound that RFC 5280 knows).
+/// The largest bound that RFC 5280 and X.520 know of any attribute of a subject.
 pub const ATTRIBUTE_MAX_CHARS: usize = 128;
 /// More names than this in one certificate slow every handshake down.
 pub const NAMES_MAX: usize = 256;
@@ -130,15 +133,31 @@ pub enum ProfileError {
         /// Its length.
         length: usize,
     },
-    /// A subject attribute that is empty or too long.
-    #[error(
-        "subject.{field} has the value {value:?}: allowed are 1 to {ATTRIBUTE_MAX_CHARS} characters"
-    )]
+    /// A common name with a character that no certificate may have.
+    #[error("commonName {value:?} has a control character: write printable characters only")]
+    CommonNameControl {
+        /// The name.
+        value: String,
+    },
+    /// A subject attribute that its type does not allow.
+    #[error("subject.{field} has the value {value:?}: {rule}")]
     Attribute {
         /// The field of the manifest.
         field: &'static str,
         /// The value.
         value: String,
+        /// What is allowed.
+        rule: &'static str,
+    },
+    /// An address of IPv4 in the form of IPv6.
+    #[error(
+        "ipAddresses has {value}, an IPv4 address in the form of IPv6, for which Go refuses the whole certificate: write {plain}"
+    )]
+    MappedAddress {
+        /// The address.
+        value: Ipv6Addr,
+        /// The same as an IPv4 address.
+        plain: Ipv4Addr,
     },
     /// Not a DNS name.
     #[error("dnsNames has {value:?}, which is no DNS name: {detail}")]
@@ -148,20 +167,24 @@ pub enum ProfileError {
         /// The rule it breaks.
         detail: &'static str,
     },
-    /// Not an absolute URI in ASCII.
-    #[error("uris has {value:?}, which is no absolute URI in ASCII")]
+    /// Not an absolute URI in ASCII, or one that not every client can read.
+    #[error(
+        "uris has {value:?}, which is not an absolute URI in ASCII (RFC 3986) that every client can read, such as spiffe://host/path"
+    )]
     Uri {
         /// The value.
         value: String,
     },
     /// Not an absolute URI in ASCII, in the issuer's own spec.
-    #[error("the issuer's spec.ca has the URL {value:?}, which is no absolute URI in ASCII")]
+    #[error("the issuer's spec.ca has the URL {value:?}, which is not an absolute URI in ASCII")]
     Pointer {
         /// The value.
         value: String,
     },
     /// Not an e-mail address in ASCII.
-    #[error("emailAddresses has {value:?}, which is no e-mail address in ASCII")]
+    #[error(
+        "emailAddresses has {value:?}, which is not an e-mail address in ASCII, such as name@example.org"
+    )]
     EmailAddress {
         /// The value.
         value: String,
@@ -180,7 +203,31 @@ pub enum ProfileError {
     },
 }
 
-// === impl LeafProfile, CaProfile ===
+// === impl LeafUsage, LeafProfile, CaProfile ===
+
+impl LeafUsage {
+    /// What another issuer is asked for. A pooler never shows its server certificate as a client, and many
+    /// issuers certify one of the two uses only.
+    #[must_use]
+    pub const fn asked(self) -> Self {
+        match self {
+            Self::ServerAndClient => Self::Server,
+            other => other,
+        }
+    }
+
+    /// cert-manager's names of what a certificate for that use and with that key allows.
+    pub fn names(self, key: KeyKind) -> Vec<String> {
+        let own: &[&str] = match self {
+            Self::ServerAndClient => &["server auth", "client auth"],
+            Self::Server => &["server auth"],
+            Self::Client => &["client auth"],
+        };
+        let encipherment = key.enciphers().then_some(&"key encipherment");
+        let all = [&"digital signature"].into_iter().chain(encipherment);
+        all.chain(own).map(|usage| (*usage).to_owned()).collect()
+    }
+}
 
 impl LeafProfile {
     /// A profile of that use and common name, with the default lifetime and nothing else.

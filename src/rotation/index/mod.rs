@@ -342,7 +342,12 @@ impl Index {
             let granted = granted_from(issued, not_before, not_after);
             let which = (wanted.alias, secret.revision.unwrap_or(0));
             let policy = wanted.renew_policy();
-            Some(Held::new(&identity, which, (granted, not_after), policy))
+            let held = Held::new(&identity, which, (granted, not_after), policy);
+            if !secret.ends_with_ca {
+                return Some(held);
+            }
+            let is_watched = self.authority(at, &wanted.issuer).is_some();
+            Some(held.ending_with_ca(wanted.profile.duration, is_watched))
         });
         held.collect()
     }

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use super::Index;
 use crate::api::annotations::{ATTEMPT, CREATED_BY_LABEL, CREATED_BY_ROTATION};
-use crate::api::common::{Condition, parse_rfc3339};
+use crate::api::common::{Condition, instant, parse_rfc3339};
 use crate::api::{PgBouncerOpsRequest, RequestPhase};
 use crate::names::ObjectRef;
 use crate::rotation::brake::Recent;
@@ -117,7 +117,7 @@ impl RequestFacts {
             phase,
             is_ours: created_by.is_some_and(|who| who == CREATED_BY_ROTATION),
             attempt: attempt.unwrap_or(1),
-            created: created.and_then(|at| parse_rfc3339(&at.0.to_string())),
+            created: created.and_then(instant),
             ended: ended(conditions).filter(|_| phase.is_some_and(RequestPhase::is_terminal)),
         }
     }

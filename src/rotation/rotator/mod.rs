@@ -6,6 +6,7 @@
 mod notes;
 mod repair;
 mod suspects;
+mod telling;
 mod testing;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,7 @@ use serde_json::json;
 use time::{Duration, OffsetDateTime};
 
 pub use self::notes::{Note, Object};
+pub use self::telling::{Counts, Snapshot, Troubles};
 use super::decide::Verdict;
 use super::drift::Drift;
 use super::facts::Standing;
@@ -25,18 +27,19 @@ use super::index::{Index, Kind, Known};
 use super::limits::{FAILED_KEPT_DEFAULT, Limits, SUCCESSFUL_KEPT_DEFAULT};
 use super::window::Windows;
 use super::{request, tell};
+use crate::api::common::has_internal_error;
 use crate::api::{PgBouncer, PgBouncerOpsRequest};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, EventKind, Reporter};
 use crate::instants::Shift;
 use crate::material::Materials;
 use crate::names::{Area, ObjectRef};
-use crate::panics::InternalErrors;
+use crate::panics::{InternalErrors, Panicked};
 
 /// Source of rotation's events.
 const COMPONENT: &str = "bouncert-rotation";
-/// What panics are counted under.
-const PART: &str = "rotation";
+/// What panics are counted under, and told of.
+pub const PART: &str = "rotation";
 /// How long a PgBouncer is left alone after a panic that came of it; a change of it ends that.
 const GIVEN_UP_FOR: Duration = Duration::minutes(5);
 
@@ -73,34 +76,6 @@ impl Default for RotationOptions {
     }
 }
 
-/// What has happened since the daemon started: for counters.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Requests created.
-    pub created: u64,
-    /// Requests that could not be created.
-    pub not_created: u64,
-    /// Secrets that were published again over something unsound.
-    pub put_back: u64,
-    /// Drift that appeared, by reason.
-    pub drift: BTreeMap<&'static str, u64>,
-}
-
-/// How things stand: for gauges.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Snapshot {
-    /// PgBouncers with a request that waits or runs.
-    pub busy: usize,
-    /// PgBouncers that may begin and wait for room.
-    pub waiting: usize,
-    /// PgBouncers with drift, by reason.
-    pub drifting: BTreeMap<&'static str, usize>,
-    /// PgBouncers with a rotation that is due and not begun, and why.
-    pub held: BTreeMap<ObjectRef, &'static str>,
-    /// What has happened so far.
-    pub counts: Counts,
-}
-
 /// Creates the requests that are due.
 pub struct Rotator {
     cluster: Cluster,
@@ -119,6 +94,7 @@ struct State {
     suspects: BTreeMap<ObjectRef, OffsetDateTime>,
     /// What is left alone until then, because a panic came of it.
     given_up: BTreeMap<ObjectRef, OffsetDateTime>,
+    troubles: Troubles,
     /// What has drifted, by reason.
     drifting: BTreeMap<ObjectRef, BTreeSet<&'static str>>,
     /// What has not been listed yet.
@@ -152,6 +128,7 @@ impl Rotator {
             dirty: BTreeSet::new(),
             suspects: BTreeMap::new(),
             given_up: BTreeMap::new(),
+            troubles: Troubles::default(),
             drifting: BTreeMap::new(),
             unlisted: Area::covering(&options.namespaces)
                 .into_iter()
@@ -219,18 +196,14 @@ impl Rotator {
         self.look_at_suspects(now).await;
         let (work, starts, wake) = self.decide(now);
         for start in starts {
-            if self.errors.guarded(PART, self.start(&start)).await.is_err() {
-                self.give_up(&start.at, now);
+            if let Err(panicked) = self.errors.guarded(PART, self.start(&start)).await {
+                self.give_up(&start.at, panicked, now);
             }
         }
         for work in work {
-            if self
-                .errors
-                .guarded(PART, self.act(&work, now))
-                .await
-                .is_err()
-            {
-                self.give_up(&work.at, now);
+            match self.errors.guarded(PART, self.act(&work, now)).await {
+                Err(panicked) => self.give_up(&work.at, panicked, now),
+                Ok(()) => self.lock().served(&work),
             }
         }
         let state = self.lock();
@@ -241,6 +214,11 @@ impl Rotator {
             .into_iter()
             .flatten()
             .min()
+    }
+
+    /// What is to be told of panics since this was last asked.
+    pub fn troubles(&self) -> Troubles {
+        std::mem::take(&mut self.lock().troubles)
     }
 
     /// How things stand.
@@ -273,10 +251,13 @@ impl Rotator {
                     None => state.fleet.remove(at),
                 }
             });
-            if known.is_err() {
-                state.give_up(at, now);
+            match known {
+                Ok(()) => true,
+                Err(panicked) => {
+                    state.give_up(at, panicked, now);
+                    false
+                }
             }
-            known.is_ok()
         });
         let pass = state.fleet.pass(now);
         state.waiting = pass.waiting;
@@ -288,15 +269,15 @@ impl Rotator {
                 .guard(PART, || state.work(at.clone(), now, &self.options))
             {
                 Ok(found) => work.extend(found),
-                Err(_) => state.give_up(&at, now),
+                Err(panicked) => state.give_up(&at, panicked, now),
             }
         }
         (work, pass.starts, pass.wake)
     }
 
     /// Leaves a PgBouncer alone for a while: what is done about it panicked.
-    fn give_up(&self, at: &ObjectRef, now: OffsetDateTime) {
-        self.lock().give_up(at, now);
+    fn give_up(&self, at: &ObjectRef, panicked: Panicked, now: OffsetDateTime) {
+        self.lock().give_up(at, panicked, now);
     }
 
     /// Creates a request. One of that name is this very one: somebody has decided the same before.
@@ -413,7 +394,17 @@ impl Rotator {
 // === impl State ===
 
 impl State {
-    fn give_up(&mut self, at: &ObjectRef, now: OffsetDateTime) {
+    /// Something was done about a PgBouncer without a panic.
+    fn served(&mut self, work: &Work) {
+        let status = work.bouncer.status.as_ref();
+        let is_told = status.is_some_and(|status| has_internal_error(&status.conditions, PART));
+        if is_told && !self.given_up.contains_key(&work.at) {
+            self.troubles.healed.insert(work.at.clone());
+        }
+    }
+
+    fn give_up(&mut self, at: &ObjectRef, panicked: Panicked, now: OffsetDateTime) {
+        self.troubles.panicked.insert(at.clone(), panicked);
         self.fleet.remove(at);
         self.given_up.insert(at.clone(), now.plus(GIVEN_UP_FOR));
     }

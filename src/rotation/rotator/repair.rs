@@ -2,7 +2,10 @@
 
 use std::error::Error;
 
+use kube::ResourceExt;
+
 use super::{Rotator, Work};
+use crate::api::PgBouncer;
 use crate::causes::chain;
 use crate::cluster::EventKind;
 use crate::material::MaterialError;
@@ -45,7 +48,12 @@ impl Rotator {
         work: &Work,
         alias: Alias,
     ) -> Result<Option<Revision>, MaterialError> {
-        let bouncer = &work.bouncer;
+        // Its labels go along to the Secret, and the copy has none.
+        let live = self.cluster.get::<PgBouncer>(&work.at).await?;
+        let Some(bouncer) = live.filter(|live| live.uid() == work.bouncer.uid()) else {
+            return Ok(None);
+        };
+        let bouncer = &bouncer;
         let Some(wanted) = work
             .known
             .wanted

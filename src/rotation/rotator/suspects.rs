@@ -1,21 +1,23 @@
 //! What pods serve: handshakes with those of which there is reason to believe that it is something
 //! else than is stored.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use futures::future::join_all;
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use time::OffsetDateTime;
 
 use super::{PART, Rotator};
-use crate::api::PgBouncer;
 use crate::api::common::{Condition, find_condition};
-use crate::blueprint::{is_of_workload, labels, names, port, serves_tls};
-use crate::cluster::ClusterError;
+use crate::api::holder::{controller, is_controlled_by};
+use crate::api::{PetSet, PgBouncer};
+use crate::blueprint::{labels, names, port, serves_tls};
+use crate::cluster::{ClusterError, Namespaced, reference};
 use crate::instants::Shift;
 use crate::names::{Alias, Fingerprint, ObjectRef};
 use crate::pgbouncer::probe;
@@ -38,11 +40,7 @@ impl Rotator {
     pub(super) async fn look_at_suspects(&self, now: OffsetDateTime) {
         let due: Vec<_> = {
             let mut state = self.lock();
-            let due = state.suspects.iter().filter(|(_, at)| **at <= now);
-            let due: Vec<ObjectRef> = due
-                .map(|(at, _)| at.clone())
-                .take(SUSPECTS_AT_ONCE)
-                .collect();
+            let due = next_suspects(&state.suspects, now);
             for at in &due {
                 state.suspects.insert(at.clone(), now.plus(SUSPECT_PERIOD));
             }
@@ -114,10 +112,12 @@ impl Rotator {
         let namespace = bouncer.namespace().unwrap_or_default();
         let pods: Vec<Pod> = self.cluster.list(&namespace, &selector).await?;
         let port = u16::try_from(port(bouncer)).unwrap_or(0);
+        let makers = self.workloads(bouncer, &pods).await?;
+        let is_made = |pod: &&Pod| makers.iter().any(|uid| is_controlled_by(*pod, uid));
         let looks = pods
             .iter()
             .filter(|pod| pod.metadata.deletion_timestamp.is_none())
-            .filter(|pod| is_of_workload(pod, &bouncer.name_any()))
+            .filter(is_made)
             .map(|pod| async move {
                 let ip: IpAddr = pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?;
                 let at = SocketAddr::new(ip, port);
@@ -126,6 +126,66 @@ impl Rotator {
             });
         Ok(join_all(looks).await.into_iter().flatten().collect())
     }
+}
+
+impl Rotator {
+    /// UIDs of the workloads that the PgBouncer controls, of those kinds that pods say have made them.
+    /// What a pod says of itself proves nothing.
+    async fn workloads(
+        &self,
+        bouncer: &PgBouncer,
+        pods: &[Pod],
+    ) -> Result<Vec<String>, ClusterError> {
+        let says = |kind: &str| {
+            let mut holders = pods.iter().filter_map(controller);
+            holders.any(|holder| holder.kind == kind && holder.name == bouncer.name_any())
+        };
+        let mut uids = Vec::new();
+        if says("StatefulSet") {
+            uids.extend(self.workload::<StatefulSet>(bouncer).await?);
+        }
+        if says("PetSet") {
+            uids.extend(self.workload::<PetSet>(bouncer).await?);
+        }
+        Ok(uids)
+    }
+
+    async fn workload<K: Namespaced>(
+        &self,
+        bouncer: &PgBouncer,
+    ) -> Result<Option<String>, ClusterError> {
+        let owner = bouncer.uid().unwrap_or_default();
+        let found = match self.cluster.get::<K>(&reference(bouncer)).await {
+            // A kind that the cluster does not have.
+            Err(error) if error.is_not_found() => None,
+            found => found?,
+        };
+        let ours = found.filter(|found| is_controlled_by(found, &owner));
+        Ok(ours.and_then(|found| found.uid()))
+    }
+}
+
+/// The suspects that are looked at now. Each namespace is served before any is served twice, and what is
+/// due for the longest time goes first: names say nothing about whose turn it is.
+fn next_suspects(
+    suspects: &BTreeMap<ObjectRef, OffsetDateTime>,
+    now: OffsetDateTime,
+) -> Vec<ObjectRef> {
+    let due = suspects.iter().filter(|(_, since)| **since <= now);
+    let mut due: Vec<_> = due.map(|(at, since)| (*since, at)).collect();
+    due.sort_unstable();
+    let mut before: HashMap<&str, usize> = HashMap::new();
+    let mut turns: Vec<_> = due
+        .into_iter()
+        .map(|(since, at)| {
+            let turn = before.entry(&at.namespace).or_default();
+            *turn += 1;
+            (*turn, since, at)
+        })
+        .collect();
+    turns.sort_unstable();
+    let first = turns.into_iter().take(SUSPECTS_AT_ONCE);
+    first.map(|(_, _, at)| at.clone()).collect()
 }
 
 /// Whether there is reason to believe that pods serve something else than is stored.
@@ -144,4 +204,56 @@ pub(super) fn is_suspect(bouncer: &PgBouncer, known: &Known) -> bool {
     });
     let can_tell = serves_tls(bouncer) && known.facts.live.is_none();
     can_tell && known.facts.standing != Standing::Absent && (is_stale || is_foreign)
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+    use crate::instants::Since;
+
+    const NOW: OffsetDateTime = datetime!(2031-06-04 12:00 UTC);
+
+    #[test]
+    fn hundreds_of_suspects_of_one_namespace_keep_no_other_waiting() {
+        let at = |namespace: &str, n: usize| ObjectRef::new(namespace, format!("pooler-{n:03}"));
+        let mut suspects: BTreeMap<_, _> = (0..300)
+            .map(|n| (at("a-greedy", n), NOW - time::Duration::HOUR))
+            .collect();
+        for namespace in ["quiet", "shop", "zoo"] {
+            suspects.insert(at(namespace, 0), NOW);
+        }
+        let first = next_suspects(&suspects, NOW);
+        assert_eq!(first.len(), SUSPECTS_AT_ONCE);
+        for namespace in ["quiet", "shop", "zoo"] {
+            assert!(first.contains(&at(namespace, 0)), "{namespace}");
+        }
+        // What is not due is not looked at.
+        assert!(next_suspects(&suspects, NOW - time::Duration::DAY).is_empty());
+    }
+
+    #[test]
+    fn everybody_is_looked_at_in_turn_however_many_there_are() {
+        let mut suspects: BTreeMap<_, _> = (0..40)
+            .flat_map(|n| [("a", n), ("b", n), ("c", n)])
+            .chain((0..40).map(|n| (["d", "e"][n % 2], n)))
+            .map(|(namespace, n)| (ObjectRef::new(namespace, format!("p{n}")), NOW))
+            .collect();
+        let (all, mut seen) = (suspects.len(), std::collections::BTreeSet::new());
+        let mut now = NOW;
+        // Passes come faster than suspects are due again.
+        while seen.len() < all {
+            for at in next_suspects(&suspects, now) {
+                suspects.insert(at.clone(), now.plus(SUSPECT_PERIOD));
+                seen.insert(at);
+            }
+            now += time::Duration::SECOND;
+            assert!(
+                now.since(NOW) < time::Duration::MINUTE,
+                "{} of {all}",
+                seen.len()
+            );
+        }
+    }
 }

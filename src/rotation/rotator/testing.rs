@@ -60,5 +60,13 @@ mod tests {
         assert_eq!(members, ["alpha", "gamma"]);
         assert!(wake.is_some() && state.dirty.is_empty());
         assert_eq!(state.given_up.len(), 1);
+        drop(state);
+        let told = rotator.troubles();
+        let panicked: Vec<&str> = told.panicked.keys().map(|at| &*at.name).collect();
+        assert_eq!(
+            (panicked, told.healed.len()),
+            (vec!["beta-planted-panic"], 0)
+        );
+        assert!(rotator.troubles().panicked.is_empty(), "told once");
     }
 }

@@ -1,12 +1,11 @@
 //! Cron windows: five fields and a length. The search for the next opening walks over days, and no
 //! further than [`SEARCH_YEARS`].
 
-use croner::parser::{CronParser, Seconds, Year};
-use croner::{Cron, Weekday};
 use jiff::civil::{Date, Time, date};
 use jiff::{SignedDuration, Timestamp, Zoned};
 
 use super::civil::resolve;
+use super::fields::Fields;
 use super::{LENGTH_MAX, Opening, WindowError, opening};
 use crate::duration::GoDuration;
 
@@ -21,7 +20,7 @@ const ANY: Date = date(2028, 1, 1);
 /// When to open, and for how long.
 #[derive(Clone, Debug)]
 pub(super) struct Schedule {
-    cron: Cron,
+    fields: Fields,
     /// Hours and minutes of a day that match, ascending.
     hours: Vec<i8>,
     minutes: Vec<i8>,
@@ -32,13 +31,9 @@ impl Schedule {
     /// Reads five fields and a length.
     pub(super) fn parse(fields: &[&str], length: &str) -> Result<Self, WindowError> {
         let text = fields.join(" ");
-        let parser = CronParser::builder()
-            .seconds(Seconds::Disallowed)
-            .year(Year::Disallowed)
-            .build();
-        let cron = parser.parse(&text).map_err(|error| WindowError::Cron {
+        let cron = Fields::parse(fields).map_err(|why| WindowError::Cron {
             text: text.clone(),
-            why: error.to_string(),
+            why,
         })?;
         let parsed: GoDuration = length
             .parse()
@@ -46,16 +41,11 @@ impl Schedule {
         if parsed <= GoDuration::ZERO || parsed > LENGTH_MAX {
             return Err(WindowError::LengthRange(parsed));
         }
-        let number = |value: i8| u32::try_from(value).unwrap_or_default();
-        let matches =
-            |found: Result<bool, _>| matches!(found, Ok::<_, croner::errors::CronError>(true));
-        let hours = (0..24).filter(|hour| matches(cron.pattern.hour_match(number(*hour))));
-        let minutes = (0..60).filter(|minute| matches(cron.pattern.minute_match(number(*minute))));
         let schedule = Self {
-            hours: hours.collect(),
-            minutes: minutes.collect(),
+            hours: cron.hours(),
+            minutes: cron.minutes(),
             length: SignedDuration::from_nanos(parsed.nanoseconds()),
-            cron,
+            fields: cron,
         };
         let opens = days_from(ANY).any(|day| schedule.is_day(day));
         if opens && !schedule.hours.is_empty() && !schedule.minutes.is_empty() {
@@ -119,16 +109,8 @@ impl Schedule {
     }
 
     fn is_day(&self, day: Date) -> bool {
-        let pattern = &self.cron.pattern;
-        let number = |value: i8| u32::try_from(value).unwrap_or_default();
-        let (month, of_month) = (number(day.month()), number(day.day()));
-        let weekday = number(day.weekday().to_sunday_zero_offset());
-        let weekday = Weekday::from_days_from_sunday(weekday);
-        matches!(pattern.month_match(month), Ok(true))
-            && matches!(
-                pattern.day_match(i32::from(day.year()), month, of_month, weekday),
-                Ok(true)
-            )
+        let weekday = day.weekday().to_sunday_zero_offset();
+        self.fields.is_day(day.month(), day.day(), weekday)
     }
 }
 

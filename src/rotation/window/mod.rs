@@ -19,6 +19,7 @@
 
 mod civil;
 mod cron;
+mod fields;
 #[cfg(test)]
 mod tests;
 

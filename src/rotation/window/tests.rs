@@ -57,6 +57,8 @@ fn cron_windows_open_when_the_expression_says_and_for_as_long_as_it_says() {
     assert_eq!(open.until, datetime!(2031-06-07 10:00 UTC));
     let later = next(text, datetime!(2031-06-07 10:00 UTC));
     assert_eq!(later.from, datetime!(2031-06-14 06:00 UTC));
+    let every = next("cron 5/15 * * * * for 1m", datetime!(2031-06-07 10:36 UTC));
+    assert_eq!(every.from, datetime!(2031-06-07 10:50 UTC));
 }
 
 #[test]
@@ -85,6 +87,10 @@ fn what_is_no_window_is_refused_by_its_part() {
     assert!(error("Mon 01:00-02:00 Europe/Berlim").contains("\"Europe/Berlim\" is no time zone"));
     assert!(error("cron 0 2 * * for 4h").contains("is no window"));
     assert!(error("cron 61 2 * * * for 4h").contains("is no cron expression"));
+    assert!(error("cron 0 2 * * 7 for 4h").contains("day of the week \"7\""));
+    assert!(error("cron 0 2 L * * for 4h").contains("day of the month \"L\""));
+    assert!(error("cron 0 2 15W * * for 4h").contains("is no cron expression"));
+    assert!(error("cron 0 2 * * 5#2 for 4h").contains("is no cron expression"));
     assert!(error("cron 0 2 * * * for 4d").contains("\"d\""));
     assert!(error("cron 0 2 * * * for 169h").contains("outside the limits"));
     assert!(error(&"x".repeat(TEXT_MAX_BYTES + 1)).contains("longer"));
@@ -212,6 +218,79 @@ fn a_cron_window_in_the_gap_opens_at_its_end_and_is_as_long_as_it_says() {
         datetime!(2031-10-25 12:00 UTC),
     );
     assert_eq!(open.from, datetime!(2031-10-26 00:30 UTC));
+}
+
+/// The rule once more, by brute force: a window begins and ends in the first minute in which the clock
+/// of the zone shows its time or a later one.
+#[test]
+fn minute_by_minute_windows_are_open_as_the_rule_says() {
+    const DAYS: i64 = 6;
+    for (zone, first) in [
+        ("Europe/Berlin", datetime!(2031-03-28 00:00 UTC)),
+        ("Europe/Berlin", datetime!(2031-10-24 00:00 UTC)),
+        ("Australia/Lord_Howe", datetime!(2031-10-03 00:00 UTC)),
+        ("Australia/Lord_Howe", datetime!(2031-04-04 00:00 UTC)),
+        ("Pacific/Apia", datetime!(2011-12-28 00:00 UTC)),
+        ("Pacific/Kwajalein", datetime!(1993-08-19 00:00 UTC)),
+        ("America/Santiago", datetime!(2031-09-05 00:00 UTC)),
+        ("America/Santiago", datetime!(2031-04-03 00:00 UTC)),
+        ("Asia/Beirut", datetime!(2031-03-28 00:00 UTC)),
+        ("Asia/Beirut", datetime!(2031-10-24 00:00 UTC)),
+        ("America/Asuncion", datetime!(2023-09-29 00:00 UTC)),
+        ("America/Asuncion", datetime!(2024-03-22 00:00 UTC)),
+    ] {
+        let clock = TimeZoneDatabase::bundled().get(zone).unwrap();
+        let shown: Vec<_> = (0..DAYS * 24 * 60)
+            .map(|minute| {
+                let at = first.unix_timestamp() + minute * 60;
+                clock.to_datetime(Timestamp::from_second(at).unwrap())
+            })
+            .collect();
+        let first_at = |time| shown.iter().position(|now| *now >= time);
+        for hours in [
+            "00:00-24:00",
+            "00:00-01:00",
+            "00:00-00:30",
+            "00:30-03:00",
+            "01:00-05:00",
+            "02:00-02:30",
+            "02:00-03:00",
+            "02:15-02:45",
+            "02:30-02:45",
+            "23:00-24:00",
+            "22:00-00:30",
+            "23:30-01:30",
+            "12:00-11:00",
+        ] {
+            let (from, until) = hours.split_once('-').unwrap();
+            let (from, until) = (hour(from).unwrap().unwrap(), hour(until).unwrap());
+            // The days in the middle, whose windows do not reach beyond what was looked at.
+            let mut open = vec![false; shown.len()];
+            let mut day = shown[0].date();
+            while day <= shown[shown.len() - 1].date() {
+                let last = match until {
+                    Some(until) if until > from => day.to_datetime(until),
+                    Some(until) => day.tomorrow().unwrap().to_datetime(until),
+                    None => day.tomorrow().unwrap().to_datetime(Time::midnight()),
+                };
+                let begins = first_at(day.to_datetime(from)).unwrap_or(shown.len());
+                let ends = first_at(last).unwrap_or(shown.len());
+                open[begins.min(ends)..ends].fill(true);
+                day = day.tomorrow().unwrap();
+            }
+            let windows = Windows::parse(&format!("* {hours} {zone}")).unwrap();
+            for minute in (25 * 60..(DAYS - 1) * 24 * 60).step_by(5) {
+                let at = first + time::Duration::minutes(minute);
+                let is_open = windows.next(at).unwrap().from <= at;
+                let index = usize::try_from(minute).unwrap();
+                assert_eq!(
+                    is_open, open[index],
+                    "{hours} {zone} at {at} ({})",
+                    shown[index]
+                );
+            }
+        }
+    }
 }
 
 // === bounds ===

@@ -6,3 +6,4 @@ mod manifests;
 mod monitoring;
 mod reach;
 pub(crate) mod rights;
+mod scope;

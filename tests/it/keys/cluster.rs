@@ -30,9 +30,9 @@ use super::mutant::{Mutation, Original, mutations, originals, pair};
 use crate::material::Scene;
 use crate::support::eventually;
 
-const NS: &str = "treasury";
+pub(crate) const NS: &str = "treasury";
 /// Kinds that may show nothing of a key. Issuers hold what a user has written into their spec.
-const SHOWN: &[&str] = &[
+pub(crate) const SHOWN: &[&str] = &[
     "/api/v1/configmaps",
     "/api/v1/events",
     "/api/v1/services",
@@ -89,7 +89,7 @@ fn damaged() -> Vec<(&'static Original, String)> {
     keys
 }
 
-async fn create(client: &Client, mut object: Value) {
+pub(crate) async fn create(client: &Client, mut object: Value) {
     let api_version = object["apiVersion"].as_str().unwrap().to_owned();
     let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
     let kind = GroupVersionKind::gvk(group, version, object["kind"].as_str().unwrap());
@@ -107,7 +107,7 @@ async fn create(client: &Client, mut object: Value) {
     made.unwrap_or_else(|error| panic!("{name}: {error}"));
 }
 
-async fn secret(client: &Client, name: &str, fields: &[(&str, &str)]) {
+pub(crate) async fn secret(client: &Client, name: &str, fields: &[(&str, &str)]) {
     let data: serde_json::Map<String, Value> = fields
         .iter()
         .map(|(key, text)| ((*key).to_owned(), json!(STANDARD.encode(text))))
@@ -119,7 +119,7 @@ async fn secret(client: &Client, name: &str, fields: &[(&str, &str)]) {
     .await;
 }
 
-async fn furnish(client: &Client) {
+pub(crate) async fn furnish(client: &Client) {
     for crd in crds::own().iter().chain(&crds::borrowed()) {
         create(client, serde_json::to_value(crd).unwrap()).await;
     }
@@ -227,7 +227,11 @@ async fn plant(client: &Client, name: &str, way: usize, text: &str) {
 }
 
 /// A PgBouncer with its Issuer and its AppBinding, whose Secrets are `mint`, `auth` and `ini`.
-fn objects(name: &str, (mint, auth, ini): (&str, &str, &str), issuer: &Value) -> [Value; 3] {
+pub(crate) fn objects(
+    name: &str,
+    (mint, auth, ini): (&str, &str, &str),
+    issuer: &Value,
+) -> [Value; 3] {
     [
         json!({
             "apiVersion": "cert-manager.io/v1", "kind": "Issuer", "metadata": {"name": mint},
@@ -294,8 +298,8 @@ async fn look(keys: &[(&'static Original, String)]) -> String {
     seen
 }
 
-#[test]
-fn no_key_shows_through_any_object_that_the_daemon_reads() {
+/// Runs `work` on a runtime of its own, and answers what it logged at `trace` besides.
+pub(crate) fn logged<T>(work: impl Future<Output = T>) -> (T, String) {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing::Level::TRACE)
@@ -313,11 +317,17 @@ fn no_key_shows_through_any_object_that_the_daemon_reads() {
         .build()
         .unwrap();
     let _here = tracing::dispatcher::set_default(&dispatch);
-    let keys = damaged();
-    let seen = runtime.block_on(look(&keys));
+    let done = runtime.block_on(work);
     drop(runtime);
     let log = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
     assert!(log.contains("TRACE"), "the log was kept");
+    (done, log)
+}
+
+#[test]
+fn no_key_shows_through_any_object_that_the_daemon_reads() {
+    let keys = damaged();
+    let (seen, log) = logged(look(&keys));
     for (at, (original, text)) in keys.iter().enumerate() {
         for (what, place) in [("object", &seen), ("log", &log)] {
             let shown = original.shown_in(place);

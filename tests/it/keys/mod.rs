@@ -4,7 +4,8 @@
 //! `mutant` makes the keys and finds what is left of them, `readers` are all ways in that need no
 //! cluster, `cluster` are those through objects of the API, `errors` lists what users are told.
 
-mod cluster;
+mod answers;
+pub(crate) mod cluster;
 mod errors;
 mod mutant;
 mod readers;

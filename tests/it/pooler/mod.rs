@@ -5,6 +5,7 @@ mod crew;
 mod drains;
 mod ini_check;
 mod later_versions;
+mod names;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -227,6 +227,48 @@ async fn names_that_lead_out_of_a_namespace_name_nothing() {
     let said = told(&scene.bouncer("billing").await);
     let place = "spec.database.databaseRef.name is \"../../team-b/appbindings/books\"";
     assert!(said.contains(place), "{said}");
+    // Fields of text, which the API server admits whatever they hold.
+    let path = "../../team-b/secrets/x";
+    let issuer = json!({ "apiGroup": "cert-manager.io", "kind": "Issuer", "name": path });
+    let own = json!({ "apiGroup": "cert-manager.io", "kind": "Issuer", "name": "notary" });
+    let server = |entry: Value| json!({ "tls": { "issuerRef": own, "certificates": [entry] } });
+    for (index, (spec, field)) in [
+        (
+            json!({ "authSecret": { "name": path } }),
+            "spec.authSecret.name",
+        ),
+        (
+            json!({ "configuration": { "secretName": path } }),
+            "spec.configuration.secretName",
+        ),
+        (
+            json!({ "configSecret": { "name": path } }),
+            "spec.configSecret.name",
+        ),
+        (json!({ "version": path }), "spec.version"),
+        (
+            json!({ "tls": { "issuerRef": issuer } }),
+            "spec.tls.issuerRef.name",
+        ),
+        (
+            server(json!({ "alias": "server", "secretName": path })),
+            "spec.tls.certificates[server].secretName",
+        ),
+        (
+            server(json!({ "alias": "server", "issuerRef": issuer })),
+            "spec.tls.certificates[server].issuerRef.name",
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let name = format!("till-{index}");
+        create(&scene.client, bouncer(&name, spec)).await;
+        scene.reconcile(&name).await;
+        let said = told(&scene.bouncer(&name).await);
+        let place = format!("{field} is \"{path}\": write the name of an object");
+        assert!(said.contains(&place), "{place}: {said}");
+    }
 }
 
 async fn phase(client: &Client) -> (Option<Phase>, String) {

@@ -1,6 +1,7 @@
 //! A PgBouncer object becomes the objects it stands for: against the embedded API server alone, and
 //! with real poolers.
 
+mod brought;
 mod exchanged;
 mod foreign;
 mod grants;
@@ -8,6 +9,7 @@ mod mended;
 mod objects;
 mod poolers;
 mod squatters;
+mod users;
 
 use std::fmt::Debug;
 use std::time::Duration as Wait;

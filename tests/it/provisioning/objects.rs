@@ -350,40 +350,6 @@ async fn an_auth_secret_of_another_pooler_is_refused() {
 }
 
 #[tokio::test]
-async fn users_are_synced_and_leave_again() {
-    let mut scene = Scene::new().await;
-    let user = |name: &str| {
-        json!({
-            "apiVersion": "v1", "kind": "Secret",
-            "metadata": { "name": name, "namespace": BACKEND_NAMESPACE, "labels": {
-                "app.kubernetes.io/instance": "books",
-                "app.kubernetes.io/name": "postgreses.kubedb.com" } },
-            "stringData": { "username": name, "password": "apple" },
-        })
-    };
-    create(&scene.client, user("eve")).await;
-    let database = json!({ "databaseName": "ledger", "syncUsers": true,
-        "databaseRef": { "name": "books", "namespace": BACKEND_NAMESPACE } });
-    create(
-        &scene.client,
-        bouncer("billing", json!({ "database": database })),
-    )
-    .await;
-    scene.reconcile("billing").await;
-    let userlist =
-        async |scene: &Scene| secret_value(&scene.client, "billing-backend", "userlist").await;
-    assert!(userlist(&scene).await.contains("\"eve\" \"apple\""));
-    let secrets: Api<Secret> = Api::namespaced(scene.client.clone(), BACKEND_NAMESPACE);
-    secrets
-        .delete("eve", &DeleteParams::default())
-        .await
-        .unwrap();
-    scene.restart();
-    scene.reconcile("billing").await;
-    assert!(!userlist(&scene).await.contains("eve"));
-}
-
-#[tokio::test]
 async fn the_deletion_policy_decides_which_secrets_stay() {
     let scene = Scene::new().await;
     for (name, policy, stays) in [

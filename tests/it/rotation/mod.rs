@@ -3,6 +3,7 @@
 mod astray;
 mod balanced;
 mod certificate;
+mod granted;
 mod platform;
 mod simulation;
 mod unsigned;

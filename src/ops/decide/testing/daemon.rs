@@ -218,7 +218,12 @@ impl World for Daemon<'_, '_> {
         })
     }
 
-    async fn keep(&mut self, _: &Plan, journal: &Journal, last: &Entry) -> Result<(), OpsError> {
+    async fn keep(
+        &mut self,
+        _: &Plan,
+        journal: &mut Journal,
+        last: &Entry,
+    ) -> Result<(), OpsError> {
         let written = lock(self.run).write(journal, last.step);
         match written {
             Written::Kept => Ok(()),

@@ -17,9 +17,9 @@ use std::time::Duration;
 use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -28,10 +28,21 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::tls::provider;
 use crate::instants::Shift;
 use crate::names::Fingerprint;
+use crate::pki::unusual;
 use crate::retry::Retry;
 
 /// Length 8, then the code of an `SSLRequest`.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
+
+/// Signatures that psql accepts and that ring cannot check: of P-521, Ed448 and RSA-PSS keys. By TLS 1.2 a
+/// server with a P-521 key wants a group besides that ring lacks, and is not seen.
+const UNCHECKED: [SignatureScheme; 5] = [
+    SignatureScheme::ECDSA_NISTP521_SHA512,
+    SignatureScheme::ED448,
+    SignatureScheme::Unknown(0x0809),
+    SignatureScheme::Unknown(0x080a),
+    SignatureScheme::Unknown(0x080b),
+];
 
 /// Bound for the goodbye; the chain is known by then.
 const GOODBYE: Duration = Duration::from_millis(300);
@@ -59,6 +70,9 @@ pub struct Handshake {
     pub asks_for_certificate: bool,
     /// The subjects (DER) of the CAs whose client certificates it accepts; 1.18 does not tell.
     pub client_ca_names: Vec<Vec<u8>>,
+    /// Whether the server proved that it holds the leaf's key. It has shown the leaf all the same where
+    /// its kind of signature cannot be checked here (P-521, Ed448, RSA-PSS keys).
+    pub is_proved: bool,
 }
 
 impl Handshake {
@@ -67,9 +81,9 @@ impl Handshake {
         self.chain.first().map(Vec::as_slice)
     }
 
-    /// The leaf's fingerprint.
+    /// The leaf's fingerprint; `None` where the server did not prove that it holds the key.
     pub fn fingerprint(&self) -> Option<Fingerprint> {
-        self.leaf().map(fingerprint)
+        self.leaf().filter(|_| self.is_proved).map(fingerprint)
     }
 }
 
@@ -242,8 +256,8 @@ fn connector(observer: &Arc<Observer>) -> Result<tokio_rustls::TlsConnector, rus
 
 // === impl Observer ===
 
-/// Accepts every chain and writes down what it saw. Signatures are checked all the same: a chain
-/// counts as served only by who holds its key.
+/// Accepts every chain and writes down what it saw. Signatures are checked all the same, where ring can: a
+/// chain counts as served only by who holds its key.
 #[derive(Debug)]
 struct Observer {
     provider: Arc<CryptoProvider>,
@@ -260,8 +274,39 @@ impl Observer {
                 cipher: None,
                 asks_for_certificate: false,
                 client_ca_names: Vec::new(),
+                is_proved: false,
             }),
         }
+    }
+
+    /// Checks a signature with the leaf's key, whatever version the certificate is of.
+    fn check(
+        &self,
+        message: &[u8],
+        certificate: &[u8],
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let known = self.provider.signature_verification_algorithms.mapping;
+        let algorithms = known.iter().find(|(scheme, _)| *scheme == signed.scheme);
+        let Some((_, algorithms)) = algorithms else {
+            return Ok(HandshakeSignatureValid::assertion());
+        };
+        let key = unusual::public_key(certificate).map(SubjectPublicKeyInfoDer::from);
+        let is_valid = key.as_ref().is_some_and(|key| {
+            webpki::RawPublicKeyEntity::try_from(key).is_ok_and(|key| {
+                let mut algorithms = algorithms.iter();
+                algorithms.any(|algorithm| {
+                    key.verify_signature(*algorithm, message, signed.signature())
+                        .is_ok()
+                })
+            })
+        });
+        if is_valid {
+            self.note(|seen| seen.is_proved = true);
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+        self.note(|seen| seen.chain.clear());
+        Err(CertificateError::BadSignature.into())
     }
 
     fn seen(&self) -> Handshake {
@@ -293,9 +338,7 @@ impl ServerCertVerifier for Observer {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
-            .inspect_err(|_| self.note(|seen| seen.chain.clear()))
+        self.check(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -304,15 +347,15 @@ impl ServerCertVerifier for Observer {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
-            .inspect_err(|_| self.note(|seen| seen.chain.clear()))
+        self.check(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        let algorithms = &self.provider.signature_verification_algorithms;
+        let mut schemes = algorithms.supported_schemes();
+        // Last, so that a server that has the choice proves what can be checked.
+        schemes.extend(UNCHECKED);
+        schemes
     }
 }
 
@@ -334,3 +377,6 @@ impl ResolvesClientCert for Observer {
         true
     }
 }
+
+#[cfg(test)]
+mod tests;
