@@ -41,6 +41,9 @@ pub const ROTATION_POLICY: &str = "bouncert.dev/rotation-policy";
 /// On a PgBouncer: what happens to a certificate that would outlive its CA: `Refuse` (default) or
 /// `Clamp`, which ends it with its CA and says so in an event.
 pub const OUTLIVING: &str = "bouncert.dev/outliving";
+/// On a PgBouncer: the `sslmode` towards PostgreSQL (`disable` to `verify-full`), where its AppBinding
+/// says none.
+pub const BACKEND_SSLMODE: &str = "bouncert.dev/backend-sslmode";
 /// On material Secrets: `true` where the leaf ends earlier than asked for, because its CA does.
 pub const CLAMPED: &str = "bouncert.dev/clamped";
 /// On published material: when it was issued, as RFC 3339. Renewal counts from then, because issuers

@@ -25,6 +25,21 @@ pub enum SslMode {
 }
 
 impl SslMode {
+    /// All modes, the weakest first.
+    pub const ALL: [Self; 6] = [
+        Self::Disable,
+        Self::Allow,
+        Self::Prefer,
+        Self::Require,
+        Self::VerifyCa,
+        Self::VerifyFull,
+    ];
+
+    /// The mode of that name; `None` for any other text.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.as_str() == text)
+    }
+
     /// As written in manifests and in `pgbouncer.ini`.
     pub const fn as_str(self) -> &'static str {
         match self {

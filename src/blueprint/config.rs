@@ -2,8 +2,8 @@
 //! (docs/kubedb-compatibility.md, "Configuration file").
 //!
 //! Layers, the least important first: template, `spec.connectionPool`, the user's Secret, the
-//! inline text. `server_tls_*` is deliberately not among the keys: TLS towards PostgreSQL is the
-//! user's configuration, and stays as it is through every change of the clients' side.
+//! inline text. `server_tls_*` is rendered where the AppBinding, or an annotation in its stead, states a
+//! mode ([`super::backend_tls`]); the user's text may be stricter then, and not weaker.
 //!
 //! Text from objects is data here: what the file cannot hold is refused with the object, the field
 //! and the reason, and a [`Configuration`] exists only if PgBouncer's own grammar reads what was
@@ -14,6 +14,7 @@ use kube::ResourceExt;
 use super::inputs::{Backend, BackendAddress, Surroundings};
 use super::names;
 use crate::api::PgBouncer;
+use crate::api::annotations::BACKEND_SSLMODE;
 use crate::api::pgbouncer::ConnectionPool;
 use crate::api::tls::AuthType;
 use crate::names::{Alias, ObjectRef};
@@ -99,6 +100,19 @@ pub enum ConfigError {
         at: ObjectRef,
         /// What is there.
         name: String,
+    },
+    /// The user's text undoes what is stated of TLS towards PostgreSQL.
+    #[error(
+        "{origin}, key pgbouncer.ini, sets {key}, and the AppBinding (or the annotation \
+         {BACKEND_SSLMODE}) asks for {wanted}: remove the line"
+    )]
+    BackendTls {
+        /// Where the text comes from.
+        origin: String,
+        /// The parameter.
+        key: &'static str,
+        /// What is asked for.
+        wanted: String,
     },
     /// The port is none.
     #[error("PgBouncer {at}: spec.connectionPool.port is {port}; write a port from 1 to 65535")]
@@ -252,15 +266,22 @@ pub(super) fn ini(
     admin: &str,
 ) -> Result<Ini, ConfigError> {
     let mut layers = vec![ours(bouncer, around, admin)?];
+    let tls = &around.backend.tls;
+    let mut add = |text: &str, origin: &str| -> Result<(), ConfigError> {
+        let theirs = users(text, origin)?;
+        tls.check_users(&theirs, origin)?;
+        layers.push(theirs);
+        Ok(())
+    };
     let custom = bouncer.spec.configuration.as_ref();
     if let Some(text) = &around.custom_ini {
         let name = custom
             .and_then(|custom| custom.secret_name.clone())
             .unwrap_or_default();
-        layers.push(users(text, &format!("Secret {name}"))?);
+        add(text, &format!("Secret {name}"))?;
     }
     if let Some(text) = custom.and_then(|custom| custom.inline.get(names::INI_KEY)) {
-        layers.push(users(text, "spec.configuration.inline")?);
+        add(text, "spec.configuration.inline")?;
     }
     let mut merged = Ini::merged(&layers);
     ini::check(&merged, around.program.version)
@@ -314,6 +335,9 @@ fn ours(bouncer: &PgBouncer, around: &Surroundings, admin: &str) -> Result<Ini, 
         set("client_tls_ca_file", &format!("{dir}/ca.crt"));
         set("client_tls_cert_file", &format!("{dir}/tls.crt"));
         set("client_tls_key_file", &format!("{dir}/tls.key"));
+    }
+    for (key, value) in around.backend.tls.settings() {
+        set(key, &value);
     }
     match failed {
         None => Ok(ini),

@@ -3,11 +3,13 @@
 //! [`Surroundings`] is what was read; [`Inputs::new`] puts it beside a target specification,
 //! answers every open question, and is the only way to [`super::build`].
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use kube::ResourceExt;
 
 use super::backend::{self, UserlistError};
+use super::backend_tls::{BackendFiles, BackendTls};
 use super::certificates::LoadBalancer;
 use super::config::{self, ConfigError, Configuration, mounts_material, serves_tls};
 use super::names;
@@ -41,6 +43,13 @@ pub struct Surroundings {
     pub backend_secret_version: Option<String>,
     /// What a load balancer gave to the primary Service.
     pub load_balancer: LoadBalancer,
+    /// Files of TLS towards PostgreSQL that the configuration Secret holds now: pods that have not
+    /// taken up a later configuration use them.
+    pub former_files: BackendFiles,
+    /// What the AppBinding asks for, where that needs a proof and is not what is published. Until it
+    /// is proven, [`Self::backend`] is what is published; that of a PgBouncer of which nothing is
+    /// published is what is asked for.
+    pub unproven: Option<Backend>,
 }
 
 /// The program to run, from the PgBouncerVersion.
@@ -72,6 +81,8 @@ pub struct Credentials {
 pub struct Backend {
     /// Where it listens.
     pub address: BackendAddress,
+    /// TLS towards it.
+    pub tls: BackendTls,
     /// Its superuser.
     pub superuser: Credentials,
 }
@@ -165,6 +176,10 @@ pub struct Inputs {
     pub(super) material: Option<MaterialFacts>,
     pub(super) workload: WorkloadKind,
     pub(super) backend_secret_version: Option<String>,
+    /// Files of TLS towards PostgreSQL: those of this configuration, and former ones.
+    pub(super) backend_files: BackendFiles,
+    /// The names of those of this configuration.
+    own_files: BTreeSet<String>,
     pub(super) ini: Ini,
     pub(super) configuration: Configuration,
     pub(super) pod_template: PodTemplate,
@@ -196,7 +211,14 @@ impl Inputs {
         let material = around.material.clone().filter(|_| mounts_material(target));
         let digest = super::digest(&ini.render(), material.as_ref());
         let configuration = Configuration::new(&ini, &Marker::of(&digest), around.program.version)?;
+        let mut backend_files = around.former_files.clone();
+        let own_files = around.backend.tls.files();
         Ok(Self {
+            own_files: own_files.keys().cloned().collect(),
+            backend_files: {
+                backend_files.extend(own_files);
+                backend_files
+            },
             userlist: backend::userlist(around, &admin, &config::auth_type(&ini))
                 .map_err(|(whose, source)| InputsError::Userlist { whose, source })?,
             ini,
@@ -226,6 +248,14 @@ impl Inputs {
     /// What the console shows when all of [`Self::configuration`] is loaded.
     pub fn marker(&self) -> Marker {
         Marker::of(&self.digest())
+    }
+
+    /// The same without files of former configurations: for pods that have all taken up this one.
+    #[must_use]
+    pub fn without_former_files(mut self) -> Self {
+        let named = self.own_files.clone();
+        self.backend_files.retain(|file, _| named.contains(file));
+        self
     }
 
     /// The digest that a pod built from these inputs carries.

@@ -9,6 +9,7 @@
 //! Which pods still have to be restarted is read from the cluster: their template carries
 //! [`digest`], and the workload replaces no pod by itself.
 
+pub mod backend_tls;
 pub mod bounds;
 pub mod certificates;
 pub mod choices;
@@ -126,6 +127,10 @@ fn config_secret(inputs: &Inputs) -> Secret {
     let ini = ByteString(inputs.configuration.text().as_bytes().to_vec());
     let hba = config::hba(&inputs.ini).map(|hba| ByteString(hba.as_bytes().to_vec()));
     let hba = hba.map(|hba| (names::HBA_KEY.to_owned(), hba));
+    let files = inputs.backend_files.iter().map(|(name, text)| {
+        let bytes = ByteString(text.expose().as_bytes().to_vec());
+        (name.clone(), bytes)
+    });
     Secret {
         metadata: metadata(&inputs.bouncer, names::config_secret(&inputs.bouncer)),
         type_: Some("Opaque".to_owned()),
@@ -133,6 +138,7 @@ fn config_secret(inputs: &Inputs) -> Secret {
             [(names::INI_KEY.to_owned(), ini)]
                 .into_iter()
                 .chain(hba)
+                .chain(files)
                 .collect(),
         ),
         ..Secret::default()

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::backend_tls::{BackendFiles, BackendTls};
 use super::certificates::LoadBalancer;
 use super::inputs::{
     Backend, BackendAddress, Credentials, MaterialFacts, Program, Surroundings, WorkloadKind,
@@ -54,6 +55,7 @@ pub(crate) fn surroundings() -> Surroundings {
                 host: "books.vault.svc".into(),
                 port: 5433,
             },
+            tls: BackendTls::default(),
             superuser: credentials("postgres", "swordfish"),
         },
         admin: Some(credentials("pgbouncer", "Open5esame")),
@@ -63,6 +65,8 @@ pub(crate) fn surroundings() -> Surroundings {
         workload: WorkloadKind::PetSet,
         backend_secret_version: None,
         load_balancer: LoadBalancer::default(),
+        former_files: BackendFiles::new(),
+        unproven: None,
     }
 }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, SignatureVerificationAlgorithm, UnixTime};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use thiserror::Error;
@@ -25,9 +25,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::session::words;
 use super::tls::provider;
 use crate::instants::Shift;
 use crate::names::Fingerprint;
+use crate::pki::peer::public_key;
 use crate::retry::Retry;
 
 /// Length 8, then the code of an `SSLRequest`.
@@ -89,6 +91,16 @@ pub fn fingerprint(der: &[u8]) -> Fingerprint {
     let mut bytes = [0; 32];
     bytes.copy_from_slice(digest.as_ref());
     Fingerprint::from_sha256(bytes)
+}
+
+/// What a server does with a client certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Presented {
+    /// What the server shows.
+    pub served: Served,
+    /// Why it does not accept the client certificate, in words; `None` where it went on, or never
+    /// asked.
+    pub refused: Option<String>,
 }
 
 /// Why nothing could be seen.
@@ -155,6 +167,76 @@ pub async fn probe(
     server_name: Option<&str>,
     bound: Duration,
 ) -> Result<Served, ProbeError> {
+    let observer = Arc::new(Observer::new(None));
+    let (served, stream) = shake(address, server_name, &observer, bound).await?;
+    if let Some(Ok(mut stream)) = stream {
+        let _ended = timeout(GOODBYE, stream.shutdown()).await;
+    }
+    Ok(served)
+}
+
+/// Sees what `address` serves to a client that shows `identity`, and whether the server goes on with
+/// it. In TLS 1.3 a client learns that only afterwards, so a login of `user` is begun and left.
+pub async fn present(
+    address: SocketAddr,
+    server_name: Option<&str>,
+    (identity, user): (Arc<CertifiedKey>, &str),
+    bound: Duration,
+) -> Result<Presented, ProbeError> {
+    let observer = Arc::new(Observer::new(Some(identity)));
+    let (served, stream) = shake(address, server_name, &observer, bound).await?;
+    let refused = match stream {
+        None => None,
+        Some(Err(error)) => Some(why_refused(&error)),
+        Some(Ok(mut stream)) => {
+            let first = async {
+                stream.write_all(&startup(user)).await?;
+                stream.flush().await?;
+                stream.read_u8().await
+            };
+            let first = timeout(bound, first)
+                .await
+                .map_err(|_| ProbeError::TimedOut {
+                    address,
+                    after: bound,
+                })?;
+            let _ended = timeout(GOODBYE, stream.shutdown()).await;
+            first.err().map(|error| why_refused(&error))
+        }
+    };
+    Ok(Presented { served, refused })
+}
+
+/// A `StartupMessage` of protocol 3.0 for a user.
+fn startup(user: &str) -> Vec<u8> {
+    let user = user.replace('\0', "");
+    let body = format!("user\0{user}\0\0");
+    let length = u32::try_from(body.len().saturating_add(8)).unwrap_or(u32::MAX);
+    let mut message = length.to_be_bytes().to_vec();
+    message.extend(196_608_u32.to_be_bytes());
+    message.extend(body.as_bytes());
+    message
+}
+
+/// Why a server ended a handshake that had shown its certificate.
+fn why_refused(error: &io::Error) -> String {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref());
+    match tls {
+        Some(rustls::Error::AlertReceived(alert)) => words(*alert),
+        _ => "the server ended the connection".to_owned(),
+    }
+}
+
+/// A TLS stream, or what ended its handshake after the server had shown itself.
+type Shaken = Result<tokio_rustls::client::TlsStream<TcpStream>, io::Error>;
+
+/// Connects and shakes hands; no stream where the server answers without TLS.
+async fn shake(
+    address: SocketAddr,
+    server_name: Option<&str>,
+    observer: &Arc<Observer>,
+    bound: Duration,
+) -> Result<(Served, Option<Shaken>), ProbeError> {
     let name = match server_name {
         Some(name) => ServerName::try_from(name.to_owned())
             .map_err(|_| ProbeError::BadName(name.to_owned()))?,
@@ -170,16 +252,15 @@ pub async fn probe(
         b'S' => {}
         b'N' => {
             let _ended = timeout(GOODBYE, stream.shutdown()).await;
-            return Ok(Served::Plaintext);
+            return Ok((Served::Plaintext, None));
         }
         byte => return Err(ProbeError::NotPostgres { address, byte }),
     }
-    let observer = Arc::new(Observer::new());
-    let connector = connector(&observer).map_err(ProbeError::Setup)?;
+    let connector = connector(observer).map_err(ProbeError::Setup)?;
     let connected = timeout_at(deadline, connector.connect(name, stream))
         .await
         .map_err(late)?;
-    finish(address, &observer, connected).await
+    finish(address, observer, connected)
 }
 
 /// Whether `address` accepts a TCP connection; leaves no trace in the pooler's log.
@@ -206,14 +287,14 @@ async fn ask(address: SocketAddr) -> Result<(TcpStream, u8), ProbeError> {
 }
 
 /// Makes a report of the handshake, also of one that the server broke off after it had shown itself.
-async fn finish(
+fn finish(
     address: SocketAddr,
     observer: &Observer,
-    connected: io::Result<tokio_rustls::client::TlsStream<TcpStream>>,
-) -> Result<Served, ProbeError> {
+    connected: Shaken,
+) -> Result<(Served, Option<Shaken>), ProbeError> {
     let mut seen = observer.seen();
     match connected {
-        Ok(mut stream) => {
+        Ok(stream) => {
             let session = stream.get_ref().1;
             seen.protocol = session.protocol_version().map(|version| {
                 let name = format!("{version:?}");
@@ -222,10 +303,9 @@ async fn finish(
             seen.cipher = session
                 .negotiated_cipher_suite()
                 .map(|suite| format!("{:?}", suite.suite()).replace("TLS13_", "TLS_"));
-            let _ended = timeout(GOODBYE, stream.shutdown()).await;
-            Ok(Served::Tls(seen))
+            Ok((Served::Tls(seen), Some(Ok(stream))))
         }
-        Err(_) if !seen.chain.is_empty() => Ok(Served::Tls(seen)),
+        Err(error) if !seen.chain.is_empty() => Ok((Served::Tls(seen), Some(Err(error)))),
         Err(source) => Err(ProbeError::Handshake { address, source }),
     }
 }
@@ -247,13 +327,16 @@ fn connector(observer: &Arc<Observer>) -> Result<tokio_rustls::TlsConnector, rus
 #[derive(Debug)]
 struct Observer {
     provider: Arc<CryptoProvider>,
+    /// What is shown to servers that ask.
+    identity: Option<Arc<CertifiedKey>>,
     seen: Mutex<Handshake>,
 }
 
 impl Observer {
-    fn new() -> Self {
+    fn new(identity: Option<Arc<CertifiedKey>>) -> Self {
         Self {
             provider: provider(),
+            identity,
             seen: Mutex::new(Handshake {
                 chain: Vec::new(),
                 protocol: None,
@@ -266,6 +349,27 @@ impl Observer {
 
     fn seen(&self) -> Handshake {
         self.note(|seen| seen.clone())
+    }
+
+    /// Proves that the server holds the key of a certificate that webpki does not read, such as one of
+    /// version 1.
+    fn verify_by_key(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Option<HandshakeSignatureValid> {
+        let (algorithm, key) = public_key(cert)?;
+        let known = self.provider.signature_verification_algorithms.mapping;
+        let (_, of_scheme) = known.iter().find(|(scheme, _)| *scheme == dss.scheme)?;
+        let proves = |verifier: &&dyn SignatureVerificationAlgorithm| {
+            verifier.public_key_alg_id().as_ref() == algorithm
+                && verifier
+                    .verify_signature(&key, message, dss.signature())
+                    .is_ok()
+        };
+        let is_proven = of_scheme.iter().any(proves);
+        is_proven.then(HandshakeSignatureValid::assertion)
     }
 
     fn note<R>(&self, write: impl FnOnce(&mut Handshake) -> R) -> R {
@@ -295,6 +399,7 @@ impl ServerCertVerifier for Observer {
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         let algorithms = &self.provider.signature_verification_algorithms;
         rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
+            .or_else(|error| self.verify_by_key(message, cert, dss).ok_or(error))
             .inspect_err(|_| self.note(|seen| seen.chain.clear()))
     }
 
@@ -306,6 +411,7 @@ impl ServerCertVerifier for Observer {
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         let algorithms = &self.provider.signature_verification_algorithms;
         rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
+            .or_else(|error| self.verify_by_key(message, cert, dss).ok_or(error))
             .inspect_err(|_| self.note(|seen| seen.chain.clear()))
     }
 
@@ -326,7 +432,7 @@ impl ResolvesClientCert for Observer {
             seen.asks_for_certificate = true;
             seen.client_ca_names = root_hint_subjects.iter().map(|n| n.to_vec()).collect();
         });
-        None
+        self.identity.clone()
     }
 
     fn has_certs(&self) -> bool {

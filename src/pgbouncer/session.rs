@@ -417,7 +417,7 @@ fn explain_tls(
 }
 
 /// The alerts that a server sends about a certificate, as people say them.
-fn words(alert: AlertDescription) -> String {
+pub(super) fn words(alert: AlertDescription) -> String {
     match alert {
         AlertDescription::UnknownCA => "it is not from a CA that is trusted there".to_owned(),
         AlertDescription::CertificateExpired => "it has expired".to_owned(),

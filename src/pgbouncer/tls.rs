@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -71,6 +72,15 @@ impl Identity {
         let key = key.and_then(PrivateKey::from_pem);
         let key = key.map_err(TlsSetupError::ReadKey)?.to_pkcs8();
         Ok(Self { chain, key })
+    }
+
+    /// What rustls shows to a server.
+    pub fn certified(self) -> Result<Arc<CertifiedKey>, TlsSetupError> {
+        let certified = CertifiedKey::from_der(self.chain, self.key, &provider());
+        certified.map(Arc::new).map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => TlsSetupError::KeyMismatch,
+            _ => TlsSetupError::Unusable,
+        })
     }
 }
 

@@ -27,6 +27,7 @@ pub mod bundle;
 pub mod chain;
 pub mod csr;
 pub mod facts;
+pub mod peer;
 pub mod pem;
 pub mod renewal;
 

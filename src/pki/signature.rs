@@ -39,7 +39,7 @@ impl<'a> Signed<'a> {
     }
 }
 
-fn split_spki(spki: &[u8]) -> Result<(&[u8], &[u8]), DerError> {
+pub(super) fn split_spki(spki: &[u8]) -> Result<(&[u8], &[u8]), DerError> {
     let mut info = Reader::new(spki).enter(der::SEQUENCE)?;
     Ok((info.read(der::SEQUENCE)?, info.read_bit_string()?))
 }

@@ -17,6 +17,7 @@
 mod apply;
 mod around;
 mod auth;
+mod backend;
 mod certificates;
 mod conditions;
 mod copies;
@@ -317,10 +318,14 @@ impl Provisioner {
         {
             around = surroundings::read(&self.cluster, bouncer, kind).await?;
         }
+        let proven = self.prove_backend(&mut around).await?;
         let inputs = Inputs::new(bouncer, &around)?;
         let digest = inputs.digest();
+        let inputs = self.without_needless_files(bouncer, inputs, copies);
         let resources = blueprint::build(&inputs)?;
         let spared = Box::pin(self.apply(bouncer, &inputs, (resources, copies))).await?;
+        // All else has been carried out with what was in force before.
+        proven?;
         Ok((digest, spared))
     }
 

@@ -13,10 +13,12 @@ use crate::causes::chain;
 use crate::cluster::{ClusterError, Foreign};
 use crate::names::ObjectRef;
 use crate::retry::Retry;
-use crate::surroundings::SurroundingsError;
+use crate::surroundings::{BackendRefusal, SurroundingsError};
 
 /// Reason of a refused reference into another namespace.
 pub(super) const REFERENCE_NOT_GRANTED: &str = "ReferenceNotGranted";
+/// Reason of TLS towards PostgreSQL that does not work as it is wanted.
+pub(super) const BACKEND_TLS_REFUSED: &str = "BackendTLSRefused";
 /// Reason of the condition that names objects which are not ours.
 pub(super) const FOREIGN_OBJECT: &str = "ForeignObject";
 
@@ -87,6 +89,15 @@ pub enum Blocked {
         /// What was done to it.
         what: &'static str,
     },
+    /// TLS towards PostgreSQL as it is wanted does not work, or nobody can tell.
+    #[error("TLS towards PostgreSQL is not as the AppBinding asks for, and {consequence}")]
+    Backend {
+        /// What it is instead.
+        consequence: &'static str,
+        /// Why it is not proven.
+        #[source]
+        source: BackendRefusal,
+    },
     /// Objects that are not ours have names that ours need.
     #[error("{}", told(.0))]
     Foreign(Vec<Foreign>),
@@ -116,6 +127,7 @@ impl Blocked {
                 "SpecificationUnusable"
             }
             Self::TlsEdited { .. } => "ReconfigureTLSRequired",
+            Self::Backend { .. } => BACKEND_TLS_REFUSED,
             Self::Foreign(_) => FOREIGN_OBJECT,
             Self::Passing(_) | Self::Refused(_) | Self::TakenOver => "ApplyFailed",
         }

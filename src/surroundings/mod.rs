@@ -6,9 +6,14 @@
 
 mod address;
 mod backend;
+mod former;
 mod grant;
+mod libpq;
 mod program;
+mod proof;
 mod published;
+mod transforms;
+mod wanted_tls;
 
 use k8s_openapi::api::core::v1::{Secret, Service};
 use kube::ResourceExt;
@@ -25,8 +30,10 @@ use crate::names::ObjectRef;
 use crate::redacted::Redacted;
 use crate::retry::Retry;
 
+pub use self::backend::{Refused, connection};
 pub use self::grant::{Grantor, References, check_references};
 pub use self::program::workload_kind;
+pub use self::proof::{BackendRefusal, prove_at, prove_backend};
 
 /// Why the surroundings cannot be told.
 #[derive(Debug, thiserror::Error)]
@@ -125,7 +132,9 @@ pub async fn read(
         what,
     })?;
     let program = program::read(cluster, &bouncer.spec.version).await?;
-    let backend = backend::read(cluster, &bouncer.spec.database.database_ref).await?;
+    let backend = backend::read(cluster, bouncer).await?;
+    let former = former::read(cluster, bouncer).await?;
+    let (backend, unproven) = former.settle(backend);
     let users = if bouncer.spec.database.sync_users == Some(true) {
         backend::users(cluster, &bouncer.spec.database.database_ref).await?
     } else {
@@ -151,6 +160,8 @@ pub async fn read(
         workload,
         backend_secret_version: backend_secret.and_then(|secret| secret.resource_version()),
         load_balancer: service.as_ref().map(load_balancer).unwrap_or_default(),
+        former_files: former.files,
+        unproven,
     })
 }
 

@@ -10,6 +10,7 @@
 mod acceptance;
 mod apiserver;
 mod architecture;
+mod backend;
 mod bad_input;
 mod carried;
 mod cli;

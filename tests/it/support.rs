@@ -91,17 +91,41 @@ impl TestCa {
         self.leaf(names, names[0], ExtendedKeyUsagePurpose::ServerAuth)
     }
 
+    /// One whose life is over.
+    pub(crate) fn expired_server(&self, names: &[&str]) -> Pair {
+        self.made(
+            names,
+            names[0],
+            ExtendedKeyUsagePurpose::ServerAuth,
+            |params| {
+                params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+                params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+            },
+        )
+    }
+
     pub(crate) fn client(&self, user: &str) -> Pair {
         self.leaf(&[], user, ExtendedKeyUsagePurpose::ClientAuth)
     }
 
     fn leaf(&self, names: &[&str], common_name: &str, usage: ExtendedKeyUsagePurpose) -> Pair {
+        self.made(names, common_name, usage, |_| {})
+    }
+
+    fn made(
+        &self,
+        names: &[&str],
+        common_name: &str,
+        usage: ExtendedKeyUsagePurpose,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Pair {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let mut params = CertificateParams::new(names).unwrap();
         params
             .distinguished_name
             .push(DnType::CommonName, common_name);
         params.extended_key_usages = vec![usage];
+        change(&mut params);
         let key = KeyPair::generate().unwrap();
         let cert = params.signed_by(&key, &self.issuer).unwrap();
         Pair {

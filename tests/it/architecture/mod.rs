@@ -38,7 +38,7 @@ const LAYERS: [&[&str]; 8] = [
 ];
 
 /// Who may name a module of the same layer.
-const SIBLINGS: [(&str, &str); 12] = [
+const SIBLINGS: [(&str, &str); 13] = [
     ("clock", "instants"),
     ("fence", "clock"),
     ("retry", "clock"),
@@ -51,6 +51,7 @@ const SIBLINGS: [(&str, &str); 12] = [
     ("material", "blueprint"),
     ("surroundings", "material"),
     ("surroundings", "blueprint"),
+    ("surroundings", "issuer"),
 ];
 
 /// The operator: what the local platform may not name. What it stands on is a Kubernetes API.
@@ -68,7 +69,7 @@ const OPERATOR: [&str; 10] = [
 ];
 
 /// The core: pure, synchronous, without a clock. Paths below `src`, without `.rs`.
-const CORE: [&str; 32] = [
+const CORE: [&str; 36] = [
     "printable",
     "lease",
     "rotation/brake",
@@ -84,6 +85,10 @@ const CORE: [&str; 32] = [
     "blueprint",
     "retry",
     "seal",
+    "surroundings/address",
+    "surroundings/libpq",
+    "surroundings/transforms",
+    "surroundings/wanted_tls",
     "provisioner/around",
     "provisioner/validate",
     "ops/journal",
